@@ -1,0 +1,49 @@
+"""A small reverse-mode engine over NumPy and CuPy arrays.
+
+>>> import autograd as ag, numpy as np
+>>> x = ag.Tensor(np.array([1.0, 2.0, 3.0]), requires_grad=True)
+>>> (x * x).sum().backward()
+>>> x.grad
+array([2., 4., 6.])
+"""
+
+# swinpy looks for this: another distribution on PyPI has the import name `autograd` too.
+__swinpy_engine__ = True
+
+from autograd import kernels, methods, random
+from autograd.backend import DeviceError, has_gpu, resolve_device
+from autograd.checkpoint import checkpoint
+from autograd.context import OpEvent, autocast, detect_anomaly, enable_grad, kernel_mode, no_grad, observe
+from autograd.gradcheck import GradcheckError, gradcheck
+from autograd.graph import grad
+from autograd.ops import *
+from autograd.ops import __all__ as _ops
+from autograd.random import Generator, default_generator, fork_rng, manual_seed
+from autograd.tensor import Tensor, TensorLike
+
+__all__ = [
+    "DeviceError",
+    "Generator",
+    "GradcheckError",
+    "OpEvent",
+    "Tensor",
+    "TensorLike",
+    "autocast",
+    "checkpoint",
+    "default_generator",
+    "detect_anomaly",
+    "enable_grad",
+    "fork_rng",
+    "grad",
+    "gradcheck",
+    "has_gpu",
+    "kernel_mode",
+    "kernels",
+    "manual_seed",
+    "methods",
+    "no_grad",
+    "observe",
+    "random",
+    "resolve_device",
+    *_ops,
+]

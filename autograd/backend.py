@@ -1,0 +1,110 @@
+"""Devices: which array module owns an array, and how arrays get from one device to another.
+
+CuPy is imported only when a GPU is asked for. Nothing here copies between devices but :func:`to_device`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TypeAlias
+
+import numpy as np
+
+__all__ = ["Array", "DeviceError", "array_module", "device_of", "has_gpu", "is_array", "resolve_device", "to_device"]
+
+Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: CuPy has no stubs, and a Protocol would repeat NumPy's
+
+
+class DeviceError(RuntimeError):
+    """The device asked for cannot be had; the message says what is missing and how to get it."""
+
+
+def is_array(x: object) -> bool:
+    cupy = sys.modules.get("cupy")
+    return isinstance(x, np.ndarray) or (cupy is not None and isinstance(x, cupy.ndarray))
+
+
+def array_module(x: Array) -> Any:
+    """numpy or cupy, whichever ``x`` belongs to."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        return cupy
+    raise TypeError(f"array_module: expected a NumPy or CuPy array; got {type(x).__name__}.")
+
+
+def device_of(x: Array) -> str:
+    """ "cpu" or "cuda:N"."""
+    return "cpu" if isinstance(x, (np.ndarray, np.generic)) else f"cuda:{x.device.id}"
+
+
+def _cupy_distributions() -> list[str]:
+    from importlib import metadata
+
+    names = {dist.metadata["Name"] for dist in metadata.distributions()}
+    return sorted(name for name in names if name and name.lower().startswith("cupy"))
+
+
+def gpu_problem() -> str | None:
+    """Why no GPU can be used, with the cure; None if one can."""
+    installed = _cupy_distributions()
+    if len(installed) > 1:
+        return f"expected one CuPy package; got {', '.join(installed)}. pip uninstall all but one of them."
+    try:
+        import cupy
+    except ImportError as error:
+        why = f"CuPy {'cannot be imported (' + str(error) + ')' if installed else 'is not installed'}"
+        return (
+            f"expected CuPy; {why}. "
+            'pip install "swinpy[gpu]" (CUDA 12) or pip install "swinpy[gpu13]" (CUDA 13), or run with --device cpu.'
+        )
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CUDARuntimeError, or an OSError of a library that does not load
+        return f"expected a CUDA device; the driver says: {error}. Check nvidia-smi, or run with --device cpu."
+    if count == 0:
+        return "expected a CUDA device; the driver reports none. Check nvidia-smi, or run with --device cpu."
+    return None
+
+
+def has_gpu() -> bool:
+    return gpu_problem() is None
+
+
+def resolve_device(device: str) -> str:
+    """Turn "cpu", "gpu", "cuda", "cuda:N" or "auto" into "cpu" or "cuda:N".
+
+    Raises:
+        ValueError: for another name.
+        DeviceError: if a GPU is asked for and cannot be used ("auto" takes the CPU then).
+    """
+    kind, _, number = device.partition(":")
+    if device == "cpu":
+        return "cpu"
+    if not (kind in ("gpu", "cuda", "auto") and (not number or (kind == "cuda" and number.isdecimal()))):
+        raise ValueError(f"device: expected cpu, gpu, cuda, cuda:N or auto; got {device!r}.")
+    problem = gpu_problem()
+    if problem is None:
+        import cupy
+
+        index, count = int(number or 0), cupy.cuda.runtime.getDeviceCount()
+        if index >= count:
+            raise DeviceError(f"device: expected cuda:0 to cuda:{count - 1}; got {device!r}.")
+        return f"cuda:{index}"
+    if kind == "auto":
+        return "cpu"
+    raise DeviceError(f"device {device!r}: {problem}")
+
+
+def to_device(x: Array, device: str) -> Array:
+    """``x`` on ``device``: itself if it is there already, else a copy."""
+    target = resolve_device(device)
+    if device_of(x) == target:
+        return x
+    if target == "cpu":
+        return x.get()
+    import cupy
+
+    with cupy.cuda.Device(int(target.partition(":")[2])):
+        return cupy.asarray(x)

@@ -1,0 +1,165 @@
+"""What is switched on at the moment: one immutable State in one ContextVar.
+
+A ContextVar makes every switch local to the thread or task that set it; one variable instead of five makes the cost
+of reading them one lookup an op. Each public context manager replaces one field and puts the old State back.
+"""
+
+from __future__ import annotations
+
+from contextlib import ContextDecorator, contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = [
+    "OpEvent",
+    "State",
+    "autocast",
+    "detect_anomaly",
+    "enable_grad",
+    "kernel_mode",
+    "no_grad",
+    "observe",
+]
+
+KernelMode = Literal["auto", "reference", "cuda", "cpu", "validate"]
+KERNEL_MODES: tuple[KernelMode, ...] = ("auto", "reference", "cuda", "cpu", "validate")
+
+
+@dataclass(frozen=True, slots=True)
+class OpEvent:
+    """What an observer is told about one op.
+
+    Attributes:
+        name: the primitive.
+        phase: "forward" or "backward".
+        inputs: the arrays that went in (constants and None included); in backward the output gradients.
+        outputs: the arrays that came out; in backward the input gradients (None where nobody asked).
+        static: the keyword arguments of the op.
+    """
+
+    name: str
+    phase: Literal["forward", "backward"]
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    static: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Every switch of the engine.
+
+    Attributes:
+        grad: "on" records nodes; "off" records nothing; "trace" records nothing but lets outputs know whether a
+            gradient would have been wanted (checkpoint runs its function so).
+        autocast: the low-precision dtype of "low" ops, or None.
+        kernels: which implementation of a kernel runs.
+        observers: called after each op, forward and backward.
+        trace: in "trace" mode, receives (version, count) of every leaf that an op read.
+    """
+
+    grad: Literal["on", "off", "trace"] = "on"
+    autocast: np.dtype[Any] | None = None
+    kernels: KernelMode = "auto"
+    observers: tuple[Callable[[OpEvent], None], ...] = ()
+    trace: list[tuple[Any, int]] | None = None
+
+
+STATE: ContextVar[State] = ContextVar("autograd_state", default=State())  # noqa: B039 (State is frozen)
+
+
+class _Switch(ContextDecorator):
+    """A re-usable context manager and decorator that changes fields of the State."""
+
+    def __init__(self, **changes: Any) -> None:
+        self._changes = changes
+        self._tokens: list[Token[State]] = []
+
+    def _recreate_cm(self) -> _Switch:
+        return _Switch(**self._changes)
+
+    def __enter__(self) -> None:
+        self._tokens.append(STATE.set(replace(STATE.get(), **self._changes)))
+
+    def __exit__(self, *_: object) -> None:
+        STATE.reset(self._tokens.pop())
+
+
+def no_grad() -> _Switch:
+    """Record no graph inside the block (or the decorated function)."""
+    return _Switch(grad="off")
+
+
+def enable_grad() -> _Switch:
+    """Record the graph again inside a :func:`no_grad` block."""
+    return _Switch(grad="on")
+
+
+def autocast(dtype: str | np.dtype[Any] | None = "float16", enabled: bool = True) -> _Switch:
+    """Run matmul, linear and attention in ``dtype`` and softmax, norms, losses and reductions in float32.
+
+    float64 operands are left alone. Each op's policy is its primitive's ``autocast`` attribute.
+
+    Args:
+        dtype: "float16" (or "bfloat16" where ml_dtypes is installed); None switches autocast off.
+        enabled: False makes the block a plain one, so that a flag can be passed through.
+
+    Raises:
+        ValueError: for a dtype that is not a 16-bit float.
+    """
+    from autograd import dtypes
+
+    if not enabled or dtype is None:
+        return _Switch(autocast=None)
+    resolved = dtypes.as_dtype(dtype)
+    if not (dtypes.is_float(resolved) and resolved.itemsize == 2):
+        raise ValueError(f"autocast: expected a 16-bit float dtype; got {resolved}. Pass 'float16' or 'bfloat16'.")
+    return _Switch(autocast=resolved)
+
+
+def kernel_mode(mode: KernelMode) -> _Switch:
+    """Choose the implementation of every kernel in the block: auto, reference, cuda, cpu or validate."""
+    if mode not in KERNEL_MODES:
+        raise ValueError(f"kernel_mode: expected one of {', '.join(KERNEL_MODES)}; got {mode!r}.")
+    return _Switch(kernels=mode)
+
+
+@contextmanager
+def observe(on_op: Callable[[OpEvent], None]) -> Iterator[None]:
+    """Call ``on_op`` with an :class:`OpEvent` after every op of the block, in forward and in backward."""
+    state = STATE.get()
+    token = STATE.set(replace(state, observers=(*state.observers, on_op)))
+    try:
+        yield
+    finally:
+        STATE.reset(token)
+
+
+def _non_finite(array: Any) -> bool:
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or dtype.kind not in "fV" or array.size == 0:
+        return False
+    return not bool(np.isfinite(float(abs(array.astype("float64")).max())))
+
+
+def _trap(event: OpEvent) -> None:
+    if any(map(_non_finite, event.outputs)) and not any(map(_non_finite, event.inputs)):
+        what = "gradient" if event.phase == "backward" else "result"
+        raise FloatingPointError(
+            f"{event.name}: expected finite numbers; got a {what} with NaN or inf from finite inputs "
+            f"({event.phase}). This is the first op where it happened."
+        )
+
+
+def detect_anomaly() -> Any:
+    """Stop at the first op, forward or backward, that makes a NaN or inf out of finite inputs, and name it.
+
+    Raises:
+        FloatingPointError: inside the block, when it happens.
+    """
+    return observe(_trap)

@@ -1,0 +1,44 @@
+"""The only door for code outside the engine that adds a primitive or a kernel.
+
+>>> import numpy as np
+>>> from autograd.extend import Primitive
+>>> def forward(ctx, x):
+...     ctx.save(x)
+...     return x**3
+>>> def vjp(ctx, grad):
+...     (x,) = ctx.saved
+...     return 3 * x**2 * grad
+>>> cube = Primitive("doctest_cube", forward, vjp, fresh=True)
+>>> import autograd as ag
+>>> x = ag.Tensor(np.array([1.0, 2.0]), requires_grad=True)
+>>> cube(x).sum().backward()
+>>> x.grad
+array([ 3., 12.])
+"""
+
+from autograd.backend import Array, array_module, device_of, is_array
+from autograd.dtypes import accumulator, is_float
+from autograd.kernels.reference.blocks import row_blocks
+from autograd.kernels.registry import Cost, Implementation, Kernel, call_kernel, register_kernel
+from autograd.primitive import Ctx, Primitive
+from autograd.shapes import normalize_axes, normalize_axis, unbroadcast
+
+__all__ = [
+    "Array",
+    "Cost",
+    "Ctx",
+    "Implementation",
+    "Kernel",
+    "Primitive",
+    "accumulator",
+    "array_module",
+    "call_kernel",
+    "device_of",
+    "is_array",
+    "is_float",
+    "normalize_axes",
+    "normalize_axis",
+    "register_kernel",
+    "row_blocks",
+    "unbroadcast",
+]

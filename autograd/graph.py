@@ -1,0 +1,278 @@
+"""The graph that forward records, and the walk back through it.
+
+A node is one application of a primitive. It knows where each input came from (an :data:`Edge`, or a leaf) and what
+its vjp saved; it does not know its outputs, so dropping the last tensor of a graph drops the graph. Nodes are
+numbered in the order of their making, which is a topological order: backward keeps the nodes that have a gradient in
+a heap and always takes the youngest. No recursion, so a chain of any length will do.
+
+Gradients arriving at a node or leaf are summed. The first is taken as it is; a second makes a copy unless the vjp that
+made the first promised that nobody else holds it (``Primitive.fresh``); later ones are added in place.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from autograd.backend import array_module, device_of, is_array
+from autograd.context import STATE, OpEvent
+from autograd.shapes import unbroadcast
+from autograd.tensor import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import numpy as np
+
+    from autograd.backend import Array
+    from autograd.primitive import Ctx, Primitive
+    from autograd.tensor import Version
+
+__all__ = ["Edge", "Node", "accumulate", "backward", "backward_leaves", "grad"]
+
+# (node, which of its outputs, shape, dtype) of the output; for a leaf (tensor, 0, shape, dtype).
+# A plain tuple, because one is made for every op.
+Edge: TypeAlias = "tuple[Node, int, tuple[int, ...], np.dtype[Any]]"
+Source: TypeAlias = "tuple[Node | Tensor, int, tuple[int, ...], np.dtype[Any]]"
+
+_numbers = count()
+
+
+class Node:
+    """One recorded op.
+
+    Attributes:
+        sources: for each input, where its gradient goes, or None.
+        ctx: what the vjp needs; None once it was freed.
+        versions: (version, count) of each leaf among the inputs at the time of forward.
+        outputs: shape and dtype of each output (to make zeros for those that received no gradient).
+        hooks: by output index.
+    """
+
+    __slots__ = ("__weakref__", "ctx", "hooks", "number", "outputs", "primitive", "sources", "versions")
+
+    def __init__(
+        self,
+        primitive: Primitive,
+        ctx: Ctx,
+        sources: tuple[Source | None, ...],
+        versions: tuple[tuple[Version, int], ...],
+    ) -> None:
+        self.primitive = primitive
+        self.ctx: Ctx | None = ctx
+        self.sources = sources
+        self.versions = versions
+        self.number = next(_numbers)
+        self.outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...] = ()
+        self.hooks: dict[int, list[Callable[[Array], Array | None]]] = {}
+
+    def free(self) -> None:
+        self.ctx = None
+        self.sources = ()
+
+
+class _Pending:
+    """The gradients that have reached the outputs of one node (or one leaf) so far."""
+
+    __slots__ = ("grads", "owned")
+
+    def __init__(self, outputs: int) -> None:
+        self.grads: list[Array | None] = [None] * outputs
+        self.owned = [False] * outputs
+
+    def add(self, index: int, grad: Array, fresh: bool) -> None:
+        have = self.grads[index]
+        if have is None:
+            self.grads[index] = grad
+            self.owned[index] = fresh
+        elif self.owned[index]:
+            have += grad
+        else:
+            self.grads[index] = have + grad
+            self.owned[index] = True
+
+
+def _check_fresh_graph(node: Node) -> Ctx:
+    """The node's ctx, unless the graph was freed or a leaf was written to since forward."""
+    ctx = node.ctx
+    if ctx is None:
+        raise RuntimeError(
+            f"backward: graph through '{node.primitive.name}' was already freed; pass retain_graph=True "
+            "to the first backward."
+        )
+    for version, seen in node.versions:
+        if version.count != seen:
+            raise RuntimeError(
+                f"backward of '{node.primitive.name}': expected its inputs as they were in forward; got one that "
+                f"assign_ has written {version.count - seen} time(s) since. Call backward before the write."
+            )
+    return ctx
+
+
+def _complete(node: Node, pending: _Pending, ctx: Ctx) -> list[Array]:
+    """The gradient of every output: zeros where none arrived, hooks applied."""
+    grads = pending.grads
+    if len(grads) > 1:
+        like = next(g for g in grads if g is not None)
+        xp = array_module(like)
+        for i, (shape, dtype) in enumerate(node.outputs):
+            if grads[i] is None:
+                grads[i] = xp.zeros(shape, dtype)
+    for index, hooks in node.hooks.items():
+        grads[index] = _apply_hooks(hooks, grads[index])
+    return grads
+
+
+def _apply_hooks(hooks: list[Callable[[Array], Array | None]], grad: Array) -> Array:
+    for hook in tuple(hooks):
+        replacement = hook(grad)
+        if replacement is not None:
+            if not is_array(replacement) or replacement.shape != grad.shape or replacement.dtype != grad.dtype:
+                raise ValueError(
+                    f"register_grad_hook: expected the hook to return None or an array of shape {grad.shape} and "
+                    f"dtype {grad.dtype}; got {type(replacement).__name__} of shape "
+                    f"{getattr(replacement, 'shape', None)} and dtype {getattr(replacement, 'dtype', None)}."
+                )
+            grad = replacement
+    return grad
+
+
+def _checked(primitive: Primitive, grad: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    if not is_array(grad):  # 0-d results of NumPy arithmetic are scalars
+        grad = array_module(grad).asarray(grad)
+    if grad.shape != shape or grad.dtype != dtype:
+        raise AssertionError(
+            f"vjp of '{primitive.name}': expected a gradient of shape {shape} and dtype {dtype}; "
+            f"got {grad.shape} and {grad.dtype}. This is a fault of the primitive."
+        )
+    return grad
+
+
+def backward_leaves(roots: Sequence[tuple[Tensor, Array]], retain_graph: bool) -> dict[Tensor, _Pending]:
+    """Walk back from ``roots``; returns what arrived at each leaf."""
+    arrived: dict[Node | Tensor, _Pending] = {}
+    leaves: dict[Tensor, _Pending] = {}
+    heap: list[tuple[int, Node]] = []
+
+    def deliver(source: Node | Tensor, index: int, grad: Array, fresh: bool) -> None:
+        pending = arrived.get(source)
+        if pending is None:
+            if isinstance(source, Tensor):
+                pending = leaves[source] = _Pending(1)
+            else:
+                pending = _Pending(len(source.outputs) or 1)
+                heapq.heappush(heap, (-source.number, source))
+            arrived[source] = pending
+        pending.add(index, grad, fresh)
+
+    for tensor, grad in roots:
+        deliver(*(tensor.edge[:2] if tensor.edge is not None else (tensor, 0)), grad, False)
+    observers = STATE.get().observers
+    while heap:
+        node = heapq.heappop(heap)[1]
+        primitive = node.primitive
+        ctx = _check_fresh_graph(node)
+        pending = arrived.pop(node)
+        grads = _complete(node, pending, ctx) if node.outputs or node.hooks else pending.grads
+        results = primitive.vjp(ctx, *grads)
+        if type(results) is not tuple:
+            results = (results,)
+        if observers:
+            event = OpEvent(primitive.name, "backward", tuple(grads), results, {})
+            for observer in observers:
+                observer(event)
+        for source, result in zip(node.sources, results, strict=True):
+            if source is None or result is None:
+                continue
+            target, index, shape, dtype = source
+            fresh = primitive.fresh
+            if result.shape != shape:
+                if primitive.broadcasts:
+                    result, fresh = unbroadcast(result, shape), True
+                result = _checked(primitive, result, shape, dtype)
+            elif result.dtype != dtype or not shape:
+                result = _checked(primitive, result, shape, dtype)
+            deliver(target, index, result, fresh)
+        if not retain_graph:
+            node.free()
+        del ctx, pending, grads, results
+    return leaves
+
+
+def _seed(op: str, tensor: Tensor, gradient: Array | None) -> Array:
+    """The gradient to start from, checked."""
+    if not tensor.needs_grad:
+        raise RuntimeError(
+            f"{op}: expected a tensor that depends on one with requires_grad=True; got one that does not "
+            "(was it made under no_grad, or detached?)."
+        )
+    if gradient is None:
+        if tensor.size != 1:
+            raise ValueError(f"{op}: expected a tensor of size 1; got shape {tensor.shape}. Pass gradient=.")
+        return array_module(tensor.data).ones(tensor.shape, tensor.dtype)
+    if isinstance(gradient, Tensor):
+        gradient = gradient.data
+    if not is_array(gradient) or gradient.shape != tensor.shape or gradient.dtype != tensor.dtype:
+        raise ValueError(
+            f"{op}: expected a gradient of shape {tensor.shape} and dtype {tensor.dtype}; got "
+            f"{getattr(gradient, 'shape', type(gradient).__name__)} and {getattr(gradient, 'dtype', None)}."
+        )
+    if device_of(gradient) != tensor.device:
+        raise ValueError(f"{op}: expected a gradient on {tensor.device}; got one on {device_of(gradient)}.")
+    return gradient
+
+
+def _own(pending: _Pending) -> Array:
+    """The finished gradient of a leaf, as an array nobody else holds."""
+    grad = pending.grads[0]
+    return grad if pending.owned[0] else array_module(grad).array(grad, copy=True)
+
+
+def backward(tensor: Tensor, gradient: Array | None = None, retain_graph: bool = False) -> None:
+    """See :meth:`Tensor.backward`. Leaves receive their gradients at the end, all or none."""
+    leaves = backward_leaves([(tensor, _seed("backward", tensor, gradient))], retain_graph)
+    accumulate(leaves)
+
+
+def accumulate(leaves: dict[Tensor, _Pending]) -> None:
+    """Add what arrived at each leaf to its ``.grad``."""
+    for leaf, pending in leaves.items():
+        if leaf.hooks:
+            hooked = _apply_hooks(leaf.hooks, pending.grads[0])
+            if hooked is not pending.grads[0]:
+                pending.grads[0], pending.owned[0] = hooked, False
+        if leaf.grad is None:
+            leaf.grad = _own(pending)
+        else:
+            leaf.grad += pending.grads[0]
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Array | Sequence[Array | None] | None = None,
+    retain_graph: bool = False,
+) -> tuple[Array | None, ...]:
+    """Gradients of ``outputs`` with respect to the leaves ``inputs``, without touching any ``.grad``.
+
+    Args:
+        outputs: one tensor or several; their gradients add up.
+        inputs: leaves with requires_grad.
+        grad_outputs: one gradient for each output (may be None for outputs of size 1).
+        retain_graph: keep what the graph saved.
+
+    Returns:
+        One raw array per input, None where the outputs do not depend on it.
+    """
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    grads: Iterable[Array | None]
+    grads = [None] * len(outputs) if grad_outputs is None else grad_outputs
+    grads = [grads] if is_array(grads) else list(grads)
+    for leaf in inputs:
+        if leaf.edge is not None:
+            raise ValueError("grad: expected leaves as inputs; got the result of an op.")
+    seeds = [(t, _seed("grad", t, g)) for t, g in zip(outputs, grads, strict=True)]
+    leaves = backward_leaves(seeds, retain_graph)
+    return tuple(_own(leaves[leaf]) if leaf in leaves else None for leaf in inputs)

@@ -1,0 +1,30 @@
+"""Kernels: the registry, and the engine's own rows."""
+
+from autograd.context import kernel_mode
+from autograd.kernels import rows as _rows  # registers the rows
+from autograd.kernels.registry import (
+    KERNELS,
+    Cost,
+    Implementation,
+    Kernel,
+    KernelMismatchError,
+    KernelUnavailableError,
+    call_kernel,
+    explain,
+    register_implementation,
+    register_kernel,
+)
+
+__all__ = [
+    "KERNELS",
+    "Cost",
+    "Implementation",
+    "Kernel",
+    "KernelMismatchError",
+    "KernelUnavailableError",
+    "call_kernel",
+    "explain",
+    "kernel_mode",
+    "register_implementation",
+    "register_kernel",
+]

@@ -1,0 +1,1 @@
+"""Plain NumPy/CuPy implementations: the definition of right that every kernel is held to."""

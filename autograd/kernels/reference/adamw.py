@@ -1,0 +1,62 @@
+"""One AdamW step on one array, in cache-sized pieces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autograd.backend import array_module
+from autograd.kernels.reference.blocks import row_blocks
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+
+__all__ = ["adamw"]
+
+
+def adamw(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+    grad_scale: float = 1.0,
+) -> None:
+    """Update ``param``, ``exp_avg`` and ``exp_avg_sq`` in place.
+
+    Args:
+        param: any shape, C-ordered.
+        grad: like param; not changed.
+        exp_avg: first moment.
+        exp_avg_sq: second moment.
+        lr: learning rate.
+        beta1: decay of the first moment.
+        beta2: decay of the second.
+        eps: added to the root of the corrected second moment.
+        weight_decay: decoupled: param shrinks by lr * weight_decay first.
+        step: 1 for the first update.
+        grad_scale: multiplies grad (gradient clipping).
+
+    Source: Loshchilov & Hutter 2019, algorithm 2; the order of operations is torch.optim.AdamW's.
+    """
+    xp = array_module(param)
+    step_size = lr / (1 - beta1**step)
+    root = (1 - beta2**step) ** 0.5
+    p, g, m, v = (a.reshape(-1) for a in (param, grad, exp_avg, exp_avg_sq))
+    for piece in row_blocks(p.size, 4 * p.itemsize, xp):
+        gp = g[piece] * grad_scale if grad_scale != 1.0 else g[piece]
+        mp, vp, pp = m[piece], v[piece], p[piece]
+        mp *= beta1
+        mp += (1 - beta1) * gp
+        vp *= beta2
+        vp += (1 - beta2) * gp * gp
+        pp *= 1 - lr * weight_decay
+        denominator = xp.sqrt(vp)
+        denominator /= root
+        denominator += eps
+        pp -= step_size * (mp / denominator)

@@ -1,0 +1,68 @@
+"""Cross-entropy of logits against hard or soft labels, with label smoothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autograd.backend import array_module
+from autograd.dtypes import accumulator
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+
+__all__ = ["cross_entropy_bwd", "cross_entropy_fwd", "smoothed_targets"]
+
+
+def smoothed_targets(target: Array, classes: int, smoothing: float, dtype: object) -> Array:
+    """Labels as probabilities (B, K): (1 - smoothing) * target + smoothing / K.
+
+    Source: Szegedy et al. 2016, section 7.
+    """
+    xp = array_module(target)
+    if target.ndim == 1:
+        soft = xp.zeros((target.shape[0], classes), dtype)
+        soft[xp.arange(target.shape[0]), target] = 1
+    else:
+        soft = target.astype(dtype)
+    if smoothing:
+        soft *= 1 - smoothing
+        soft += smoothing / classes
+    return soft
+
+
+def cross_entropy_fwd(logits: Array, target: Array, smoothing: float) -> tuple[Array, Array]:
+    """Per-sample loss, and log-probabilities.
+
+    Args:
+        logits: (B, K).
+        target: (B,) integer labels, or (B, K) probabilities.
+        smoothing: in [0, 1].
+
+    Returns:
+        loss (B,) and log_softmax(logits) (B, K), in the accumulation dtype.
+    """
+    xp = array_module(logits)
+    acc = accumulator(logits.dtype)
+    z = logits.astype(acc)
+    z -= z.max(axis=1, keepdims=True)
+    z -= xp.log(xp.exp(z).sum(axis=1, keepdims=True))
+    soft = smoothed_targets(target, logits.shape[1], smoothing, acc)
+    return -(soft * z).sum(axis=1), z
+
+
+def cross_entropy_bwd(g: Array, log_probs: Array, target: Array, smoothing: float) -> Array:
+    """g (softmax * sum(target) - target), (B, K); for targets that sum to 1 the familiar softmax - target.
+
+    Args:
+        g: (B,), the gradient of the per-sample loss.
+        log_probs: (B, K), from forward.
+        target: as in forward.
+        smoothing: as in forward.
+    """
+    xp = array_module(log_probs)
+    soft = smoothed_targets(target, log_probs.shape[1], smoothing, log_probs.dtype)
+    grad = xp.exp(log_probs)
+    grad *= soft.sum(axis=1, keepdims=True)
+    grad -= soft
+    grad *= g[:, None]
+    return grad

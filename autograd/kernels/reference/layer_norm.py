@@ -1,0 +1,140 @@
+"""Layer norm, and residual + layer norm: the definition that every other implementation is held to.
+
+Statistics are in float32 for 16-bit inputs (else in the input's dtype), the variance in two passes.
+
+Source: Ba et al. 2016, "Layer Normalization", equation 3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autograd.backend import array_module
+from autograd.dtypes import accumulator
+from autograd.kernels.reference.blocks import as_rows, row_blocks
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+
+__all__ = ["layer_norm_bwd", "layer_norm_fwd", "residual_layer_norm_bwd", "residual_layer_norm_fwd"]
+
+
+def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
+    """(x - mean) * rstd * weight + bias over the last axis.
+
+    Args:
+        x: (..., C), any layout.
+        weight: (C,).
+        bias: (C,).
+        eps: added to the variance.
+
+    Returns:
+        y like x; mean and rstd, each (rows,), in the accumulation dtype.
+    """
+    xp = array_module(x)
+    acc = accumulator(x.dtype)
+    channels = x.shape[-1]
+    rows = as_rows(x)
+    out = xp.empty(rows.shape, x.dtype)
+    mean = xp.empty(rows.shape[0], acc)
+    rstd = xp.empty(rows.shape[0], acc)
+    weight, bias = weight.astype(acc, copy=False), bias.astype(acc, copy=False)
+    for piece in row_blocks(rows.shape[0], channels * acc.itemsize, xp):
+        v = rows[piece].astype(acc, copy=False)
+        mean[piece] = v.mean(axis=1)
+        centred = v - mean[piece, None]
+        variance = xp.einsum("nc,nc->n", centred, centred) / channels
+        rstd[piece] = 1 / xp.sqrt(variance + eps)
+        centred *= rstd[piece, None]
+        centred *= weight
+        xp.add(centred, bias, out=out[piece], casting="same_kind")
+    return out.reshape(x.shape), mean, rstd
+
+
+def layer_norm_bwd(
+    g: Array, x: Array, weight: Array, mean: Array, rstd: Array, g_sum: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Gradients of :func:`layer_norm_fwd`.
+
+    With xhat = (x - mean) rstd and h = g weight: gx = rstd (h - mean(h) - xhat mean(h xhat)).
+
+    Args:
+        g: (..., C), the gradient of y.
+        x: (..., C), the input.
+        weight: (C,).
+        mean: (rows,).
+        rstd: (rows,).
+        g_sum: (..., C), a further gradient that reaches x past the norm (a residual); added to gx.
+
+    Returns:
+        gx like x, gweight (C,), gbias (C,).
+    """
+    xp = array_module(x)
+    acc = accumulator(x.dtype)
+    channels = x.shape[-1]
+    rows, g_rows = as_rows(x), as_rows(g)
+    extra = None if g_sum is None else as_rows(g_sum)
+    gx = xp.empty(rows.shape, x.dtype)
+    gweight, gbias = xp.zeros(channels, acc), xp.zeros(channels, acc)
+    wide = weight.astype(acc, copy=False)
+    for piece in row_blocks(rows.shape[0], channels * acc.itemsize, xp):
+        gp = g_rows[piece].astype(acc, copy=False)
+        xhat = rows[piece] - mean[piece, None]
+        xhat *= rstd[piece, None]
+        gweight += xp.einsum("nc,nc->c", gp, xhat)
+        gbias += gp.sum(axis=0)
+        h = gp * wide
+        projection = xp.einsum("nc,nc->n", h, xhat) / channels
+        h -= h.mean(axis=1)[:, None]
+        xhat *= projection[:, None]
+        h -= xhat
+        h *= rstd[piece, None]
+        if extra is not None:
+            h += extra[piece]
+        gx[piece] = h
+    return gx.reshape(x.shape), gweight.astype(weight.dtype, copy=False), gbias.astype(weight.dtype, copy=False)
+
+
+def _scaled(branch: Array, keep: Array | None) -> Array:
+    """branch times the keep-scale of its sample."""
+    if keep is None:
+        return branch
+    return branch * keep.reshape((-1,) + (1,) * (branch.ndim - 1))
+
+
+def residual_layer_norm_fwd(
+    x: Array, branch: Array, keep: Array | None, weight: Array, bias: Array, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """s = x + keep * branch; y = layer_norm(s).
+
+    Args:
+        x: (B, ..., C).
+        branch: like x.
+        keep: (B,) keep-scales of DropPath (0 or 1 / (1 - p)), or None for 1.
+        weight: (C,).
+        bias: (C,).
+        eps: added to the variance.
+
+    Returns:
+        s and y like x; mean and rstd, each (rows,).
+    """
+    total = x + _scaled(branch, keep)
+    return total, *layer_norm_fwd(total, weight, bias, eps)
+
+
+def residual_layer_norm_bwd(
+    g_sum: Array, g: Array, total: Array, keep: Array | None, weight: Array, mean: Array, rstd: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Gradients of :func:`residual_layer_norm_fwd` for x, branch, weight and bias.
+
+    Args:
+        g_sum: the gradient of s.
+        g: the gradient of y.
+        total: s, as forward returned it.
+        keep: as in forward.
+        weight: (C,).
+        mean: (rows,).
+        rstd: (rows,).
+    """
+    gx, gweight, gbias = layer_norm_bwd(g, total, weight, mean, rstd, g_sum)
+    return gx, _scaled(gx, keep), gweight, gbias

@@ -1,0 +1,200 @@
+"""The kernel registry: one row a kernel, with its reference, its faster implementations and its cost.
+
+The reference is plain NumPy/CuPy code and defines what is right. ``cuda`` and ``cpu`` implementations are optional;
+each can say why it does not take given arguments, and :func:`explain` shows the user that reason. Which one runs is
+the ``kernel_mode`` in force:
+
+    auto        the implementation for the arrays' device if it takes them, else the reference
+    reference   the reference
+    cuda, cpu   that implementation; an error where it does not take the arguments
+    validate    what auto would run and the reference, compared; an error that names the kernel where they differ
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.backend import array_module, device_of, is_array
+from autograd.context import STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autograd.backend import Array
+
+__all__ = [
+    "KERNELS",
+    "Cost",
+    "Implementation",
+    "Kernel",
+    "KernelMismatchError",
+    "KernelUnavailableError",
+    "call_kernel",
+    "explain",
+    "register_implementation",
+    "register_kernel",
+]
+
+
+class KernelUnavailableError(RuntimeError):
+    """The implementation that was asked for does not take these arguments; the message says why."""
+
+
+class KernelMismatchError(AssertionError):
+    """In ``validate`` mode: an implementation and the reference differ."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call must do at the least: arithmetic operations (2 for a multiply-add) and bytes moved."""
+
+    flops: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """A faster twin of a reference.
+
+    Attributes:
+        run: same signature and results as the reference.
+        can_run: same arguments; None if ``run`` takes them, else the reason why not.
+    """
+
+    run: Callable[..., Any]
+    can_run: Callable[..., str | None]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One row.
+
+    Attributes:
+        name: ``<op>_fwd`` or ``<op>_bwd``; also the name of the reference function.
+        reference: plain ``xp`` code.
+        cost: same arguments; the :class:`Cost` of the call.
+        cuda: a handwritten kernel for arrays on a GPU.
+        cpu: a compiled twin for NumPy arrays.
+        writes: indices of arguments that are updated in place.
+    """
+
+    name: str
+    reference: Callable[..., Any]
+    cost: Callable[..., Cost]
+    cuda: Implementation | None = None
+    cpu: Implementation | None = None
+    writes: tuple[int, ...] = ()
+
+
+KERNELS: dict[str, Kernel] = {}
+
+
+def register_kernel(kernel: Kernel) -> Kernel:
+    """Add a row.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+    if kernel.name in KERNELS:
+        raise ValueError(f"register_kernel: expected a new name; got {kernel.name!r}, which exists.")
+    KERNELS[kernel.name] = kernel
+    return kernel
+
+
+def register_implementation(
+    name: str, *, cuda: Implementation | None = None, cpu: Implementation | None = None
+) -> None:
+    """Put a faster implementation behind an existing row."""
+    row = KERNELS[name]
+    KERNELS[name] = replace(row, cuda=cuda or row.cuda, cpu=cpu or row.cpu)
+
+
+def _kind(args: tuple[Any, ...]) -> str:
+    array = next((a for a in args if is_array(a)), None)
+    return "cpu" if array is None or device_of(array) == "cpu" else "cuda"
+
+
+def _refusal(kernel: Kernel, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """Why the ``kind`` implementation does not run here; None if it does."""
+    implementation: Implementation | None = getattr(kernel, kind)
+    if implementation is None:
+        return f"no {kind} implementation"
+    if _kind(args) != kind:
+        return f"the arrays are on the {'GPU' if kind == 'cpu' else 'CPU'}"
+    return implementation.can_run(*args, **kwargs)
+
+
+def call_kernel(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Run kernel ``name`` by the implementation that the kernel mode in force chooses.
+
+    Raises:
+        KernelUnavailableError: in modes cuda and cpu, with the reason.
+        KernelMismatchError: in mode validate.
+    """
+    kernel = KERNELS[name]
+    mode = STATE.get().kernels
+    if mode == "reference" or (mode == "auto" and kernel.cpu is None and kernel.cuda is None):
+        return kernel.reference(*args, **kwargs)
+    kind = mode if mode in ("cuda", "cpu") else _kind(args)
+    refusal = _refusal(kernel, kind, args, kwargs)
+    if refusal is None:
+        implementation: Implementation = getattr(kernel, kind)
+        if mode == "validate":
+            return _validated(kernel, implementation, args, kwargs)
+        return implementation.run(*args, **kwargs)
+    if mode == kind:
+        raise KernelUnavailableError(
+            f"{name}: expected the {kind} implementation to run; {refusal}. Use kernel_mode('auto')."
+        )
+    return kernel.reference(*args, **kwargs)
+
+
+def explain(name: str, *args: Any, **kwargs: Any) -> str:
+    """Which implementation of ``name`` runs on these arguments in mode auto, and why not the others.
+
+    Raises:
+        KeyError: for an unknown kernel, listing the known ones.
+    """
+    if name not in KERNELS:
+        raise KeyError(f"explain: expected one of {', '.join(sorted(KERNELS))}; got {name!r}.")
+    kernel = KERNELS[name]
+    reasons = {kind: _refusal(kernel, kind, args, kwargs) for kind in ("cuda", "cpu")}
+    chosen = next((kind for kind, reason in reasons.items() if reason is None), "reference")
+    lines = [f"{name}: runs {chosen}"]
+    lines += [f"  {kind}: {reason}" for kind, reason in reasons.items() if reason is not None]
+    return "\n".join(lines)
+
+
+# Allowed difference from the reference, relative to the largest value of an output: summation order over at most
+# some thousand terms in the dtype that accumulates (float32 for 16-bit floats, whose own rounding then dominates).
+_TOLERANCE = {"float64": 1e-11, "float32": 2e-4, "float16": 4e-3, "bfloat16": 3e-2}
+
+
+def _arrays(result: Any) -> list[Array]:
+    return [r for r in (result if isinstance(result, tuple) else (result,)) if is_array(r)]
+
+
+def _validated(kernel: Kernel, implementation: Implementation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    reference_args = [a.copy() if i in kernel.writes else a for i, a in enumerate(args)]
+    expected = _arrays(kernel.reference(*reference_args, **kwargs)) + [reference_args[i] for i in kernel.writes]
+    result = implementation.run(*args, **kwargs)
+    got = _arrays(result) + [args[i] for i in kernel.writes]
+    for i, (want, have) in enumerate(zip(expected, got, strict=True)):
+        if want.shape != have.shape or want.dtype != have.dtype:
+            raise KernelMismatchError(
+                f"{kernel.name}: output {i}: expected shape {want.shape} and dtype {want.dtype}; "
+                f"got {have.shape} and {have.dtype}."
+            )
+        xp = array_module(want)
+        a, b = want.astype(np.float64), have.astype(np.float64)
+        limit = _TOLERANCE.get(want.dtype.name, 0.0) * float(xp.abs(a).max(initial=0.0))
+        error = float(xp.abs(a - b).max(initial=0.0))
+        if not error <= limit:
+            raise KernelMismatchError(
+                f"{kernel.name}: output {i}: expected the reference's values to {limit:.2e}; "
+                f"got a difference of {error:.2e}. The implementation is at fault."
+            )
+    return result

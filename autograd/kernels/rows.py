@@ -1,0 +1,43 @@
+"""The engine's own rows of the registry. A faster implementation is put behind a row by ``register_implementation``.
+
+Costs count each array once, read or written, and an exp, erf or division as one operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autograd.kernels.reference import adamw, cross_entropy, gelu, layer_norm, softmax
+from autograd.kernels.registry import Cost, Kernel, register_kernel
+
+__all__: list[str] = []
+
+
+def _elementwise(flops: int, reads: int, writes: int = 1) -> Any:
+    """Cost of ``flops`` an element of the first argument, with so many arrays of its size read and written."""
+
+    def cost(x: Any, *_: Any, **__: Any) -> Cost:
+        return Cost(flops * x.size, (reads + writes) * x.nbytes)
+
+    return cost
+
+
+register_kernel(Kernel("layer_norm_fwd", layer_norm.layer_norm_fwd, _elementwise(8, 1)))
+register_kernel(Kernel("layer_norm_bwd", layer_norm.layer_norm_bwd, _elementwise(14, 2)))
+register_kernel(Kernel("residual_layer_norm_fwd", layer_norm.residual_layer_norm_fwd, _elementwise(10, 2, 2)))
+register_kernel(Kernel("residual_layer_norm_bwd", layer_norm.residual_layer_norm_bwd, _elementwise(16, 3, 2)))
+register_kernel(Kernel("gelu_fwd", gelu.gelu_fwd, _elementwise(25, 1)))
+register_kernel(Kernel("gelu_bwd", gelu.gelu_bwd, _elementwise(35, 2)))
+register_kernel(Kernel("bias_gelu_fwd", gelu.bias_gelu_fwd, _elementwise(26, 1)))
+register_kernel(Kernel("bias_gelu_bwd", gelu.bias_gelu_bwd, _elementwise(37, 2)))
+register_kernel(Kernel("softmax_fwd", softmax.softmax_fwd, _elementwise(5, 1)))
+register_kernel(Kernel("softmax_bwd", softmax.softmax_bwd, _elementwise(4, 2)))
+register_kernel(Kernel("cross_entropy_fwd", cross_entropy.cross_entropy_fwd, _elementwise(6, 1)))
+register_kernel(
+    Kernel(
+        "cross_entropy_bwd",
+        cross_entropy.cross_entropy_bwd,
+        lambda g, log_probs, *_, **__: Cost(4 * log_probs.size, 2 * log_probs.nbytes),
+    )
+)
+register_kernel(Kernel("adamw", adamw.adamw, _elementwise(12, 4, 3), writes=(0, 2, 3)))

@@ -1,0 +1,196 @@
+"""2-D convolution and average pooling over NCHW maps, by strided windows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autograd.backend import array_module
+from autograd.dtypes import accumulator
+from autograd.ops.linalg import product
+from autograd.primitive import Ctx, Primitive
+from autograd.tensor import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autograd.backend import Array
+    from autograd.tensor import TensorLike
+
+__all__ = ["avg_pool2d", "conv2d"]
+
+Pair = tuple[int, int]
+
+
+def _pair(op: str, name: str, value: int | Sequence[int], least: int) -> Pair:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or min(pair) < least:
+        raise ValueError(f"{op}: expected {name} as one or two integers of {least} or more; got {value}.")
+    return int(pair[0]), int(pair[1])
+
+
+def _padded(x: Array, padding: Pair) -> Array:
+    if padding == (0, 0):
+        return x
+    (top, left) = padding
+    return array_module(x).pad(x, ((0, 0), (0, 0), (top, top), (left, left)))
+
+
+def _windows(x: Array, kernel: Pair, stride: Pair) -> Array:
+    """(B, C, H, W) as a view (B, C, oh, ow, kh, kw)."""
+    batch, channels, height, width = x.shape
+    sb, sc, sh, sw = x.strides
+    shape = (batch, channels, (height - kernel[0]) // stride[0] + 1, (width - kernel[1]) // stride[1] + 1, *kernel)
+    strides = (sb, sc, sh * stride[0], sw * stride[1], sh, sw)
+    return array_module(x).lib.stride_tricks.as_strided(x, shape, strides)
+
+
+def _unwindow(windows: Array, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair) -> Array:
+    """Adjoint of padding and :func:`_windows`: (B, C, oh, ow, kh, kw) added up to (B, C, H, W)."""
+    batch, channels, height, width = shape
+    xp = array_module(windows)
+    out = xp.zeros((batch, channels, height + 2 * padding[0], width + 2 * padding[1]), accumulator(windows.dtype))
+    oh, ow = windows.shape[2:4]
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            rows = slice(i, i + stride[0] * (oh - 1) + 1, stride[0])
+            columns = slice(j, j + stride[1] * (ow - 1) + 1, stride[1])
+            out[:, :, rows, columns] += windows[..., i, j]
+    inside = out[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+    return xp.ascontiguousarray(inside).astype(windows.dtype, copy=False)
+
+
+def _check_map(op: str, x: Tensor, kernel: Pair, padding: Pair) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"{op}: expected x (B, C, H, W); got {x.shape}.")
+    if any(n + 2 * p < k for n, p, k in zip(x.shape[2:], padding, kernel, strict=True)):
+        raise ValueError(f"{op}: expected a map of at least the kernel's size {kernel}; got {x.shape[2:]}. Pad it.")
+
+
+def _columns(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Array, tuple[int, ...]]:
+    """The receptive field of each output pixel as a row: (B * oh * ow, C * kh * kw), and (B, oh, ow)."""
+    windows = _windows(_padded(x, padding), kernel, stride).transpose(0, 2, 3, 1, 4, 5)
+    pixels = windows.shape[:3]
+    return windows.reshape(pixels[0] * pixels[1] * pixels[2], x.shape[1] * kernel[0] * kernel[1]), pixels
+
+
+def _conv_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair) -> Array:
+    kernel = weight.shape[2:]
+    rows, pixels = _columns(x, kernel, stride, padding)
+    out = product(rows, weight.reshape(weight.shape[0], rows.shape[1]).T)
+    if bias is not None:
+        out += bias
+    ctx.geometry = (kernel, stride, padding)  # type: ignore[attr-defined]
+    ctx.save(x, weight)
+    return out.reshape(*pixels, weight.shape[0]).transpose(0, 3, 1, 2)
+
+
+def _conv_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
+    x, weight = ctx.saved
+    kernel, stride, padding = ctx.geometry  # type: ignore[attr-defined]
+    batch, out_channels, oh, ow = g.shape
+    rows = g.transpose(0, 2, 3, 1).reshape(batch * oh * ow, out_channels)
+    flat = weight.reshape(out_channels, weight[0].size if out_channels else 0)
+    gx = gw = gb = None
+    if ctx.needs[0]:
+        windows = product(rows, flat).reshape(batch, oh, ow, x.shape[1], *kernel).transpose(0, 3, 1, 2, 4, 5)
+        gx = _unwindow(windows, x.shape, kernel, stride, padding)
+    if ctx.needs[1]:
+        gw = product(rows.T, _columns(x, kernel, stride, padding)[0]).reshape(weight.shape)
+    if ctx.needs[2]:
+        gb = rows.sum(axis=0, dtype=accumulator(g.dtype)).astype(g.dtype, copy=False)
+    return gx, gw, gb
+
+
+_conv2d = Primitive("conv2d", _conv_forward, _conv_vjp, autocast="low", fresh=True)
+
+
+def conv2d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+) -> Tensor:
+    """Cross-correlation of NCHW maps, as ``torch.nn.functional.conv2d``. Saves ``x`` and ``weight`` by reference.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (O, C, kh, kw).
+        bias: (O,) or None.
+        stride: one number or (vertical, horizontal).
+        padding: zeros on each side, one number or (vertical, horizontal).
+
+    Returns:
+        (B, O, oh, ow), channels last in memory.
+
+    Raises:
+        ValueError: for shapes that do not fit, or a kernel larger than the padded map.
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    weight = weight if isinstance(weight, Tensor) else Tensor(weight)
+    strides, pads = _pair("conv2d", "stride", stride, 1), _pair("conv2d", "padding", padding, 0)
+    if weight.ndim != 4 or x.ndim != 4 or weight.shape[1] != x.shape[1] or 0 in weight.shape[2:]:
+        raise ValueError(f"conv2d: expected x (B, C, H, W) and weight (O, C, kh, kw); got {x.shape}, {weight.shape}.")
+    if bias is not None and getattr(bias, "shape", None) != weight.shape[:1]:
+        raise ValueError(f"conv2d: expected bias {weight.shape[:1]}; got {getattr(bias, 'shape', bias)}.")
+    _check_map("conv2d", x, (weight.shape[2], weight.shape[3]), pads)
+    return _conv2d(x, weight, bias, stride=strides, padding=pads)  # type: ignore[no-any-return]
+
+
+def _window_counts(x: Array, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool) -> Any:
+    """How many elements each window's mean is over: a number, or (oh, ow) where padding does not count."""
+    if include_pad or padding == (0, 0):
+        return kernel[0] * kernel[1]
+    ones = array_module(x).ones((1, 1, *x.shape[2:]), accumulator(x.dtype))
+    return _windows(_padded(ones, padding), kernel, stride).sum(axis=(-2, -1))[0, 0]
+
+
+def _pool_forward(ctx: Ctx, x: Array, *, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool) -> Array:
+    counts = _window_counts(x, kernel, stride, padding, include_pad)
+    ctx.geometry = (x.shape, counts, kernel, stride, padding)  # type: ignore[attr-defined]
+    total = _windows(_padded(x, padding), kernel, stride).sum(axis=(-2, -1), dtype=accumulator(x.dtype))
+    return (total / counts).astype(x.dtype, copy=False)
+
+
+def _pool_vjp(ctx: Ctx, g: Array) -> Array:
+    shape, counts, kernel, stride, padding = ctx.geometry  # type: ignore[attr-defined]
+    share = (g / counts).astype(g.dtype, copy=False)[..., None, None]
+    windows = array_module(g).broadcast_to(share, (*g.shape, *kernel))
+    return _unwindow(windows, shape, kernel, stride, padding)
+
+
+_avg_pool2d = Primitive("avg_pool2d", _pool_forward, _pool_vjp, autocast="f32", fresh=True)
+
+
+def avg_pool2d(
+    x: TensorLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """Mean of each window of an NCHW map, as ``torch.nn.functional.avg_pool2d``. Saves nothing.
+
+    Args:
+        x: (B, C, H, W).
+        kernel_size: one number or (vertical, horizontal).
+        stride: default ``kernel_size``.
+        padding: zeros on each side, at most half the kernel.
+        count_include_pad: whether padded zeros count in the mean.
+
+    Returns:
+        (B, C, oh, ow).
+
+    Raises:
+        ValueError: for a kernel larger than the padded map, or padding above half the kernel.
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    kernel = _pair("avg_pool2d", "kernel_size", kernel_size, 1)
+    strides = kernel if stride is None else _pair("avg_pool2d", "stride", stride, 1)
+    pads = _pair("avg_pool2d", "padding", padding, 0)
+    if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
+        raise ValueError(f"avg_pool2d: expected padding of at most half the kernel {kernel}; got {pads}.")
+    _check_map("avg_pool2d", x, kernel, pads)
+    return _avg_pool2d(  # type: ignore[no-any-return]
+        x, kernel=kernel, stride=strides, padding=pads, include_pad=count_include_pad
+    )

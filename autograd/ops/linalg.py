@@ -1,0 +1,120 @@
+"""Products: matmul, and the linear layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.backend import array_module
+from autograd.dtypes import accumulator
+from autograd.kernels.reference.blocks import as_rows
+from autograd.primitive import Ctx, Primitive
+from autograd.shapes import unbroadcast
+from autograd.tensor import Tensor
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+    from autograd.tensor import TensorLike
+
+__all__ = ["linear", "matmul", "product"]
+
+
+def product(x: Array, y: Array) -> Array:
+    """``x @ y`` with 16-bit floats multiplied in float32 on the CPU (NumPy has no BLAS for them)."""
+    acc = accumulator(x.dtype)
+    if acc == x.dtype or array_module(x) is not np:
+        return x @ y
+    return (x.astype(acc) @ y.astype(acc)).astype(x.dtype)
+
+
+def _transposed(x: Array) -> Array:
+    return x.swapaxes(-1, -2)
+
+
+def _matmul_forward(ctx: Ctx, x: Array, y: Array) -> Array:
+    if x.ndim == 0 or y.ndim == 0 or x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
+        raise ValueError(f"matmul: expected (..., n, k) and (..., k, m); got {x.shape} and {y.shape}.")
+    ctx.save(x, y)
+    return product(x, y)
+
+
+def _matmul_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
+    x, y = ctx.saved
+    x2 = x[None, :] if x.ndim == 1 else x
+    y2 = y[:, None] if y.ndim == 1 else y
+    if x.ndim == 1:
+        g = g[..., None, :] if y.ndim > 1 else g[None]
+    if y.ndim == 1:
+        g = g[..., None]
+    gx = gy = None
+    if ctx.needs[0]:
+        gx = unbroadcast(product(g, _transposed(y2)), x2.shape).reshape(x.shape)
+    if ctx.needs[1]:
+        gy = unbroadcast(product(_transposed(x2), g), y2.shape).reshape(y.shape)
+    return gx, gy
+
+
+_matmul = Primitive("matmul", _matmul_forward, _matmul_vjp, autocast="low", fresh=True)
+
+
+def matmul(x: TensorLike, y: TensorLike) -> Tensor:
+    """Matrix product of the last two axes, broadcast over the others; 1-D operands as in NumPy. Saves both.
+
+    Raises:
+        ValueError: if the inner sizes differ.
+        TypeError: for operands of different dtypes.
+    """
+    return _matmul(x, y)  # type: ignore[no-any-return]
+
+
+def _linear_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None) -> Array:
+    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear: expected x (..., {weight.shape[-1]}) for weight {weight.shape}; got x {x.shape}. "
+            "The weight's shape is (out_features, in_features)."
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: expected bias {weight.shape[:1]} for weight {weight.shape}; got {bias.shape}.")
+    needs = ctx.needs
+    ctx.save(x if needs[1] else None, weight if needs[0] else None)
+    out = product(as_rows(x), weight.T)
+    if bias is not None:
+        out += bias
+    return out.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _linear_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
+    x, weight = ctx.saved
+    rows = as_rows(g)
+    gx = gw = gb = None
+    if ctx.needs[0]:
+        gx = product(rows, weight).reshape(*g.shape[:-1], weight.shape[1])
+    if ctx.needs[1]:
+        gw = product(rows.T, as_rows(x))
+    if ctx.needs[2]:
+        gb = rows.sum(axis=0, dtype=accumulator(g.dtype)).astype(g.dtype, copy=False)
+    return gx, gw, gb
+
+
+_linear = Primitive("linear", _linear_forward, _linear_vjp, autocast="low", fresh=True)
+
+
+def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
+    """``x @ weight.T + bias`` as one 2-D product.
+
+    Saves ``x`` (for the weight's gradient) and ``weight`` (for x's), by reference.
+
+    Args:
+        x: (..., in_features).
+        weight: (out_features, in_features).
+        bias: (out_features,) or None.
+
+    Returns:
+        (..., out_features).
+
+    Raises:
+        ValueError: for shapes that do not fit.
+        TypeError: for operands of different dtypes.
+    """
+    return _linear(x, weight, bias)  # type: ignore[no-any-return]

@@ -1,0 +1,136 @@
+"""Comparisons, choice, and casts to another dtype or device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd import backend, dtypes
+from autograd.backend import array_module
+from autograd.primitive import Ctx, Primitive
+from autograd.tensor import Tensor
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+    from autograd.tensor import TensorLike
+
+__all__ = [
+    "astype",
+    "equal",
+    "greater",
+    "greater_equal",
+    "isfinite",
+    "less",
+    "less_equal",
+    "not_equal",
+    "to_device",
+    "where",
+]
+
+
+def _where_forward(ctx: Ctx, x: Any, y: Any, *, condition: Array) -> Array:
+    ctx.save(condition)
+    return array_module(condition).where(condition, x, y)
+
+
+def _where_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
+    (condition,) = ctx.saved
+    return (g * condition if ctx.needs[0] else None, g * ~condition if ctx.needs[1] else None)
+
+
+_where = Primitive("where", _where_forward, _where_vjp, broadcasts=True, autocast="widest", fresh=True)
+
+
+def where(condition: Any, x: TensorLike, y: TensorLike) -> Tensor:
+    """``x`` where ``condition`` (boolean, no gradient) else ``y``. Saves ``condition``.
+
+    Raises:
+        TypeError: if the condition is not boolean.
+    """
+    condition = condition.data if isinstance(condition, Tensor) else condition
+    condition = condition if backend.is_array(condition) else np.asarray(condition)
+    if condition.dtype != bool:
+        raise TypeError(f"where: expected a boolean condition; got dtype {condition.dtype}. Compare first.")
+    return _where(x, y, condition=condition)  # type: ignore[no-any-return]
+
+
+def _module(x: Any, y: Any) -> Any:
+    return array_module(x if backend.is_array(x) else y)
+
+
+def _comparison(name: str) -> Primitive:
+    return Primitive(name, lambda ctx, x, y: getattr(_module(x, y), name)(x, y), None, autocast="widest")
+
+
+_equal, _not_equal = _comparison("equal"), _comparison("not_equal")
+_less, _less_equal = _comparison("less"), _comparison("less_equal")
+_greater, _greater_equal = _comparison("greater"), _comparison("greater_equal")
+_isfinite = Primitive("isfinite", lambda ctx, x: array_module(x).isfinite(x), None)
+
+
+def equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """``x == y``, boolean, no gradient."""
+    return _equal(x, y)  # type: ignore[no-any-return]
+
+
+def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """``x != y``, boolean, no gradient."""
+    return _not_equal(x, y)  # type: ignore[no-any-return]
+
+
+def less(x: TensorLike, y: TensorLike) -> Tensor:
+    """``x < y``, boolean, no gradient."""
+    return _less(x, y)  # type: ignore[no-any-return]
+
+
+def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """``x <= y``, boolean, no gradient."""
+    return _less_equal(x, y)  # type: ignore[no-any-return]
+
+
+def greater(x: TensorLike, y: TensorLike) -> Tensor:
+    """``x > y``, boolean, no gradient."""
+    return _greater(x, y)  # type: ignore[no-any-return]
+
+
+def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """``x >= y``, boolean, no gradient."""
+    return _greater_equal(x, y)  # type: ignore[no-any-return]
+
+
+def isfinite(x: TensorLike) -> Tensor:
+    """Where ``x`` is neither NaN nor infinite, boolean, no gradient."""
+    return _isfinite(x)  # type: ignore[no-any-return]
+
+
+# ---- dtype and device
+
+
+def _astype_forward(ctx: Ctx, x: Array, *, dtype: np.dtype[Any]) -> Array:
+    ctx.dtype = x.dtype  # type: ignore[attr-defined]
+    return x.astype(dtype)
+
+
+_astype = Primitive("astype", _astype_forward, lambda ctx, g: g.astype(ctx.dtype), fresh=True)
+
+
+def astype(x: TensorLike, dtype: Any) -> Tensor:
+    """``x`` as another dtype; the gradient is cast back. A cast to integers or booleans has no gradient."""
+    target = dtypes.as_dtype(dtype)
+    if not dtypes.is_float(target):
+        x = x.detach() if isinstance(x, Tensor) else x
+    return _astype(x, dtype=target)  # type: ignore[no-any-return]
+
+
+def _to_device_forward(ctx: Ctx, x: Array, *, device: str) -> Array:
+    ctx.device = backend.device_of(x)  # type: ignore[attr-defined]
+    return backend.to_device(x, device)
+
+
+_to_device = Primitive("to_device", _to_device_forward, lambda ctx, g: backend.to_device(g, ctx.device))
+
+
+def to_device(x: TensorLike, device: str) -> Tensor:
+    """``x`` on "cpu", "gpu", "cuda" or "cuda:N"; the gradient goes back to where ``x`` was."""
+    return _to_device(x, device=device)  # type: ignore[no-any-return]

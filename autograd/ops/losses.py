@@ -1,0 +1,87 @@
+"""Losses."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.backend import array_module, is_array, to_device
+from autograd.kernels.registry import call_kernel
+from autograd.primitive import Ctx, Primitive
+from autograd.tensor import Tensor
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+    from autograd.tensor import TensorLike
+
+__all__ = ["cross_entropy"]
+
+
+def _loss_target(logits: Tensor, target: Any) -> Array:
+    target = target.data if isinstance(target, Tensor) else target
+    target = target if is_array(target) else np.asarray(target)
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"cross_entropy: expected logits (B, K) with K > 0; got {logits.shape}.")
+    batch, classes = logits.shape
+    if target.dtype.kind in "iu":
+        if target.shape != (batch,):
+            raise ValueError(f"cross_entropy: expected integer labels ({batch},); got {target.shape}.")
+        if target.size and (int(target.min()) < 0 or int(target.max()) >= classes):
+            raise ValueError(
+                f"cross_entropy: expected labels in [0, {classes - 1}]; got {int(target.min())} to "
+                f"{int(target.max())}. Does the model's num_classes fit the data?"
+            )
+    elif target.shape != logits.shape:
+        raise ValueError(f"cross_entropy: expected soft labels {logits.shape}; got {target.shape}.")
+    return to_device(target, logits.device)
+
+
+def _cross_entropy_forward(ctx: Ctx, logits: Array, *, target: Array, smoothing: float, reduction: str) -> Array:
+    losses, log_probs = call_kernel("cross_entropy_fwd", logits, target, smoothing)
+    ctx.save(log_probs, target)
+    ctx.options = (smoothing, reduction, logits.dtype)  # type: ignore[attr-defined]
+    out = {"mean": losses.mean, "sum": losses.sum, "none": lambda: losses}[reduction]()
+    return out.astype(logits.dtype, copy=False)
+
+
+def _cross_entropy_vjp(ctx: Ctx, g: Array) -> Array:
+    log_probs, target = ctx.saved
+    smoothing, reduction, dtype = ctx.options  # type: ignore[attr-defined]
+    xp = array_module(log_probs)
+    g = g.astype(log_probs.dtype, copy=False)
+    if reduction == "mean":
+        g = g / log_probs.shape[0]
+    g = xp.broadcast_to(g, log_probs.shape[:1])
+    return call_kernel("cross_entropy_bwd", g, log_probs, target, smoothing).astype(dtype, copy=False)
+
+
+_cross_entropy = Primitive("cross_entropy", _cross_entropy_forward, _cross_entropy_vjp, autocast="f32", fresh=True)
+
+
+def cross_entropy(logits: TensorLike, target: Any, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+    """Cross-entropy against hard or soft labels, as ``torch.nn.functional.cross_entropy``.
+
+    Saves the log-probabilities (B, K) and the target.
+
+    Args:
+        logits: (B, K).
+        target: (B,) integers in [0, K), or (B, K) probabilities; no gradient.
+        label_smoothing: in [0, 1]; the target becomes (1 - s) target + s / K.
+        reduction: "mean" over the batch, "sum" or "none".
+
+    Raises:
+        ValueError: for shapes, labels or options that do not fit; "mean" of an empty batch.
+    """
+    logits = logits if isinstance(logits, Tensor) else Tensor(logits)
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"cross_entropy: expected reduction mean, sum or none; got {reduction!r}.")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: expected label_smoothing in [0, 1]; got {label_smoothing}.")
+    target = _loss_target(logits, target)
+    if reduction == "mean" and math.prod(logits.shape) == 0:
+        raise ValueError("cross_entropy: expected a non-empty batch for reduction='mean'; got 0 samples.")
+    return _cross_entropy(  # type: ignore[no-any-return]
+        logits, target=target, smoothing=label_smoothing, reduction=reduction
+    )

@@ -1,0 +1,300 @@
+"""Ops of neural networks: softmax, norms, activations.
+
+Names are torch.nn.functional's. The ones with a row in the kernel registry run whichever implementation the kernel
+mode chooses; 16-bit floats are computed in float32.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.backend import array_module, is_array
+from autograd.dtypes import accumulator
+from autograd.kernels.registry import call_kernel
+from autograd.primitive import Ctx, Primitive
+from autograd.shapes import normalize_axis
+from autograd.tensor import Tensor
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+    from autograd.tensor import TensorLike
+
+__all__ = [
+    "bias_gelu",
+    "gelu",
+    "l2_normalize",
+    "layer_norm",
+    "log_softmax",
+    "masked_softmax",
+    "residual_layer_norm",
+    "softmax",
+]
+
+
+def _last(x: Array, axis: int) -> Array:
+    return x.swapaxes(axis, -1)
+
+
+def _non_empty(op: str, shape: tuple[int, ...], axis: int) -> None:
+    if shape[axis] == 0:
+        raise ValueError(f"{op}: expected a non-empty axis; got shape {shape}, axis {axis}.")
+
+
+# ---- softmax
+
+
+def _softmax_forward(ctx: Ctx, x: Array, *, axis: int, mask: Array | None) -> Array:
+    y = call_kernel("softmax_fwd", _last(x, axis), None if mask is None else _last(mask, axis))
+    ctx.axis = axis  # type: ignore[attr-defined]
+    ctx.save(y)
+    return _last(y, axis)
+
+
+def _softmax_vjp(ctx: Ctx, g: Array) -> Array:
+    (y,) = ctx.saved
+    axis = ctx.axis  # type: ignore[attr-defined]
+    return _last(call_kernel("softmax_bwd", _last(g, axis), y), axis)
+
+
+_softmax = Primitive("softmax", _softmax_forward, _softmax_vjp, autocast="f32", fresh=True)
+_masked_softmax = Primitive("masked_softmax", _softmax_forward, _softmax_vjp, autocast="f32", fresh=True)
+
+
+def softmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """exp(x) / sum(exp(x)) along ``axis``. Saves the result.
+
+    Raises:
+        ValueError: over an empty axis.
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    axis = normalize_axis("softmax", axis, x.ndim)
+    _non_empty("softmax", x.shape, axis)
+    return _softmax(x, axis=axis, mask=None)  # type: ignore[no-any-return]
+
+
+def masked_softmax(x: TensorLike, mask: Any, axis: int = -1) -> Tensor:
+    """softmax(x + mask) along ``axis``. Saves the result.
+
+    Args:
+        x: any shape.
+        mask: broadcasts to ``x``, no gradient. Floats are added (-100 as in Swin's published models, or -inf);
+            booleans say what to keep (False adds -inf). A slice with nothing left to keep gives zeros.
+        axis: to normalise over.
+
+    Raises:
+        ValueError: over an empty axis, or for a mask that does not broadcast to ``x``.
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    axis = normalize_axis("masked_softmax", axis, x.ndim)
+    _non_empty("masked_softmax", x.shape, axis)
+    mask = mask.data if isinstance(mask, Tensor) else mask
+    mask = mask if is_array(mask) else np.asarray(mask)
+    try:
+        fits = np.broadcast_shapes(mask.shape, x.shape) == x.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"masked_softmax: expected a mask that broadcasts to {x.shape}; got {mask.shape}.")
+    xp, acc = array_module(mask), accumulator(x.dtype)
+    if mask.dtype == bool:
+        mask = xp.where(mask, acc.type(0), acc.type(-np.inf))
+    mask = mask.astype(acc, copy=False).reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
+    return _masked_softmax(x, axis=axis, mask=mask)  # type: ignore[no-any-return]
+
+
+def _log_softmax_forward(ctx: Ctx, x: Array, *, axis: int) -> Array:
+    xp = array_module(x)
+    wide = x.astype(accumulator(x.dtype))
+    wide -= wide.max(axis=axis, keepdims=True)
+    wide -= xp.log(xp.exp(wide).sum(axis=axis, keepdims=True))
+    ctx.axis = axis  # type: ignore[attr-defined]
+    ctx.save(wide)
+    return wide.astype(x.dtype, copy=False)
+
+
+def _log_softmax_vjp(ctx: Ctx, g: Array) -> Array:
+    (y,) = ctx.saved
+    probs = array_module(y).exp(y)
+    probs *= -g.sum(axis=ctx.axis, keepdims=True, dtype=y.dtype)  # type: ignore[attr-defined]
+    probs += g
+    return probs.astype(g.dtype, copy=False)
+
+
+_log_softmax = Primitive("log_softmax", _log_softmax_forward, _log_softmax_vjp, autocast="f32", fresh=True)
+
+
+def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """log(softmax(x)) along ``axis`` without underflow. Saves the result.
+
+    Raises:
+        ValueError: over an empty axis.
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    axis = normalize_axis("log_softmax", axis, x.ndim)
+    _non_empty("log_softmax", x.shape, axis)
+    return _log_softmax(x, axis=axis)  # type: ignore[no-any-return]
+
+
+# ---- norms
+
+
+def _check_norm(op: str, x: Array, weight: Array, bias: Array) -> None:
+    channels = x.shape[-1:]
+    if not channels or channels[0] == 0 or weight.shape != channels or bias.shape != channels:
+        raise ValueError(
+            f"{op}: expected x (..., C) with C > 0 and weight and bias (C,); "
+            f"got {x.shape}, {weight.shape} and {bias.shape}."
+        )
+
+
+def _layer_norm_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, eps: float) -> Array:
+    _check_norm("layer_norm", x, weight, bias)
+    y, mean, rstd = call_kernel("layer_norm_fwd", x, weight, bias, eps)
+    ctx.save(x, weight, mean, rstd)
+    return y
+
+
+_layer_norm = Primitive(
+    "layer_norm",
+    _layer_norm_forward,
+    lambda ctx, g: call_kernel("layer_norm_bwd", g, *ctx.saved),
+    autocast="f32",
+    fresh=True,
+)
+
+
+def layer_norm(x: TensorLike, weight: TensorLike, bias: TensorLike, eps: float = 1e-5) -> Tensor:
+    """Layer norm over the last axis. Saves ``x`` and ``weight`` by reference, and two numbers a row.
+
+    Args:
+        x: (..., C).
+        weight: (C,).
+        bias: (C,).
+        eps: added to the variance.
+
+    Source: Ba et al. 2016, equation 3.
+    """
+    return _layer_norm(x, weight, bias, eps=eps)  # type: ignore[no-any-return]
+
+
+def _residual_forward(
+    ctx: Ctx, x: Array, branch: Array, weight: Array, bias: Array, *, keep: Array | None, eps: float
+) -> tuple[Array, Array]:
+    if x.shape != branch.shape:
+        raise ValueError(f"residual_layer_norm: expected branch {x.shape} like x; got {branch.shape}.")
+    _check_norm("residual_layer_norm", x, weight, bias)
+    total, y, mean, rstd = call_kernel("residual_layer_norm_fwd", x, branch, keep, weight, bias, eps)
+    ctx.save(total, keep, weight, mean, rstd)
+    return total, y
+
+
+def _residual_vjp(ctx: Ctx, g_total: Array, g: Array) -> tuple[Array, ...]:
+    total, keep, weight, mean, rstd = ctx.saved
+    return call_kernel(  # type: ignore[no-any-return]
+        "residual_layer_norm_bwd", g_total, g, total, keep, weight, mean, rstd
+    )
+
+
+# Not fresh: without DropPath the gradients of x and branch are one array.
+_residual_layer_norm = Primitive("residual_layer_norm", _residual_forward, _residual_vjp, autocast="f32")
+
+
+def residual_layer_norm(
+    x: TensorLike, branch: TensorLike, keep: Any, weight: TensorLike, bias: TensorLike, eps: float = 1e-5
+) -> tuple[Tensor, Tensor]:
+    """``s = x + keep * branch`` and ``layer_norm(s)`` in one op: a residual with DropPath and the norm after it.
+
+    Saves ``s`` (which is an output), ``weight`` and two numbers a row.
+
+    Args:
+        x: (B, ..., C).
+        branch: like ``x``.
+        keep: (B,) scales from :func:`drop_path_keep`, or None for 1.
+        weight: (C,).
+        bias: (C,).
+        eps: added to the variance.
+
+    Returns:
+        (s, layer_norm(s)).
+    """
+    keep = keep.data if isinstance(keep, Tensor) else keep
+    batch = getattr(x, "shape", (None,))[:1]
+    if keep is not None and keep.shape != batch:
+        raise ValueError(f"residual_layer_norm: expected keep of shape {batch}; got {keep.shape}.")
+    return _residual_layer_norm(x, branch, weight, bias, keep=keep, eps=eps)  # type: ignore[no-any-return]
+
+
+def _l2_forward(ctx: Ctx, x: Array, *, axis: int, eps: float) -> Array:
+    xp = array_module(x)
+    wide = x.astype(accumulator(x.dtype), copy=False)
+    norm = xp.sqrt((wide * wide).sum(axis=axis, keepdims=True))
+    scale = 1 / xp.maximum(norm, eps)
+    ctx.axis = axis  # type: ignore[attr-defined]
+    ctx.save(x, scale, norm > eps)
+    return (wide * scale).astype(x.dtype, copy=False)
+
+
+def _l2_vjp(ctx: Ctx, g: Array) -> Array:
+    x, scale, free = ctx.saved
+    unit = x * scale
+    along = (g * unit).sum(axis=ctx.axis, keepdims=True)  # type: ignore[attr-defined]
+    return ((g - unit * (along * free)) * scale).astype(g.dtype, copy=False)
+
+
+_l2_normalize = Primitive("l2_normalize", _l2_forward, _l2_vjp, autocast="f32", fresh=True)
+
+
+def l2_normalize(x: TensorLike, axis: int = -1, eps: float | None = None) -> Tensor:
+    """``x / max(|x|, eps)`` along ``axis``, as ``torch.nn.functional.normalize``. Saves ``x`` and two numbers a row.
+
+    Args:
+        x: any shape.
+        axis: to take the 2-norm over.
+        eps: default 1e-12. 16-bit floats are normalised in float32, where 1e-12 does not underflow: a row of
+            zeros gives zeros, not NaN.
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    axis = normalize_axis("l2_normalize", axis, x.ndim)
+    return _l2_normalize(x, axis=axis, eps=1e-12 if eps is None else eps)  # type: ignore[no-any-return]
+
+
+# ---- activations
+
+
+def _gelu_forward(ctx: Ctx, x: Array) -> Array:
+    ctx.save(x)
+    return call_kernel("gelu_fwd", x)
+
+
+_gelu = Primitive("gelu", _gelu_forward, lambda ctx, g: call_kernel("gelu_bwd", g, *ctx.saved), fresh=True)
+
+
+def gelu(x: TensorLike) -> Tensor:
+    """x Phi(x) with the exact erf. Saves ``x``; Phi is computed again in backward.
+
+    Source: Hendrycks & Gimpel 2016.
+    """
+    return _gelu(x)  # type: ignore[no-any-return]
+
+
+def _bias_gelu_forward(ctx: Ctx, x: Array, bias: Array) -> Array:
+    if x.ndim == 0 or bias.shape != x.shape[-1:]:
+        raise ValueError(f"bias_gelu: expected x (..., C) and bias (C,); got {x.shape} and {bias.shape}.")
+    ctx.save(x, bias)
+    return call_kernel("bias_gelu_fwd", x, bias)
+
+
+_bias_gelu = Primitive(
+    "bias_gelu",
+    _bias_gelu_forward,
+    lambda ctx, g: call_kernel("bias_gelu_bwd", g, *ctx.saved),
+    autocast="low",
+    fresh=True,
+)
+
+
+def bias_gelu(x: TensorLike, bias: TensorLike) -> Tensor:
+    """gelu(x + bias) with ``x`` (..., C) and ``bias`` (C,). Saves both by reference."""
+    return _bias_gelu(x, bias)  # type: ignore[no-any-return]

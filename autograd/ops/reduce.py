@@ -1,0 +1,199 @@
+"""Reductions. Names, ``axis`` and ``keepdims`` are NumPy's; 16-bit floats are summed in float32.
+
+An empty axis is summed to 0 and refused by what has no value there (mean, var, max, min, logsumexp, argmax).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from autograd.backend import array_module
+from autograd.dtypes import accumulator, is_float
+from autograd.primitive import Ctx, Primitive
+from autograd.shapes import normalize_axes, normalize_axis
+from autograd.tensor import Tensor
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+    from autograd.tensor import Axis, TensorLike
+
+__all__ = ["argmax", "logsumexp", "max", "mean", "min", "sum", "var"]
+
+
+def _count(op: str, x: Array, axes: tuple[int, ...]) -> int:
+    n = math.prod(x.shape[a] for a in axes)
+    if n == 0:
+        raise ValueError(f"{op}: expected a non-empty axis; got shape {x.shape} over axes {axes}.")
+    return n
+
+
+def _spread(g: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    """A reduced gradient as a read-only view of the shape before the reduction."""
+    kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    return array_module(g).broadcast_to(g.reshape(kept), shape)
+
+
+def _reduce(x: Array, op: str, axes: tuple[int, ...], keepdims: bool, **kwargs: Any) -> Array:
+    """``x.<op>`` summed in the accumulation dtype and cast back."""
+    dtype = accumulator(x.dtype) if is_float(x.dtype) else None
+    out = getattr(x, op)(axis=axes, keepdims=keepdims, dtype=dtype, **kwargs)
+    return out if dtype is None else out.astype(x.dtype, copy=False)
+
+
+def _sum_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
+    ctx.shape, ctx.axes = x.shape, axes  # type: ignore[attr-defined]
+    return _reduce(x, "sum", axes, keepdims)
+
+
+_sum = Primitive(
+    "sum",
+    _sum_forward,
+    lambda ctx, g: _spread(g, ctx.shape, ctx.axes),
+    autocast="f32",
+)
+
+
+def _mean_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
+    ctx.shape, ctx.axes, ctx.n = x.shape, axes, _count("mean", x, axes)  # type: ignore[attr-defined]
+    return _reduce(x, "mean", axes, keepdims)
+
+
+_mean = Primitive(
+    "mean",
+    _mean_forward,
+    lambda ctx, g: _spread(g / ctx.n, ctx.shape, ctx.axes),
+    autocast="f32",
+)
+
+
+def _var_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], ddof: int, keepdims: bool) -> Array:
+    ctx.axes, ctx.n = axes, _count("var", x, axes) - ddof  # type: ignore[attr-defined]
+    if ctx.n <= 0:  # type: ignore[attr-defined]
+        raise ValueError(f"var: expected more than ddof={ddof} elements; got shape {x.shape} over axes {axes}.")
+    ctx.save(x)
+    return _reduce(x, "var", axes, keepdims, ddof=ddof)
+
+
+def _var_vjp(ctx: Ctx, g: Array) -> Array:
+    (x,) = ctx.saved
+    acc = accumulator(x.dtype)
+    centred = x - x.mean(axis=ctx.axes, keepdims=True, dtype=acc)  # type: ignore[attr-defined]
+    centred *= 2 / ctx.n  # type: ignore[attr-defined]
+    centred *= _spread(g, x.shape, ctx.axes)  # type: ignore[attr-defined]
+    return centred.astype(x.dtype, copy=False)
+
+
+_var = Primitive("var", _var_forward, _var_vjp, autocast="f32", fresh=True)
+
+
+def _extreme(name: str) -> Primitive:
+    def forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
+        ctx.axes = axes  # type: ignore[attr-defined]
+        out = getattr(x, name)(axis=axes, keepdims=True)
+        ctx.save(x, out)
+        return out if keepdims else out.reshape([n for i, n in enumerate(x.shape) if i not in axes])
+
+    def vjp(ctx: Ctx, g: Array) -> Array:
+        x, out = ctx.saved
+        hits = x == out
+        share = hits.sum(axis=ctx.axes, keepdims=True).astype(x.dtype)  # type: ignore[attr-defined]
+        return hits * (g.reshape(out.shape) / share)
+
+    return Primitive(name, forward, vjp, fresh=True)
+
+
+_max, _min = _extreme("max"), _extreme("min")
+
+
+def _logsumexp_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
+    _count("logsumexp", x, axes)
+    xp = array_module(x)
+    peak = x.max(axis=axes, keepdims=True)
+    peak = xp.where(xp.isfinite(peak), peak, xp.zeros_like(peak))  # all -inf: 0 - inf, not -inf + inf
+    wide = (x - peak).astype(accumulator(x.dtype), copy=False)
+    with _quiet(xp):
+        out = xp.log(xp.exp(wide).sum(axis=axes, keepdims=True)) + peak
+    out = out.astype(x.dtype, copy=False)
+    ctx.axes = axes  # type: ignore[attr-defined]
+    ctx.save(x, out)
+    return out if keepdims else out.reshape([n for i, n in enumerate(x.shape) if i not in axes])
+
+
+def _quiet(xp: Any) -> Any:
+    """log(0) = -inf is the right answer for a row of -inf; NumPy would warn."""
+    import numpy as np
+
+    return np.errstate(divide="ignore")
+
+
+def _logsumexp_vjp(ctx: Ctx, g: Array) -> Array:
+    x, out = ctx.saved
+    xp = array_module(x)
+    safe = xp.where(xp.isfinite(out), out, xp.zeros_like(out))
+    return xp.exp(x - safe) * g.reshape(out.shape)
+
+
+_logsumexp = Primitive("logsumexp", _logsumexp_forward, _logsumexp_vjp, autocast="f32", fresh=True)
+
+
+def _argmax_forward(ctx: Ctx, x: Array, *, axis: int | None) -> Array:
+    return x.argmax(axis=axis)
+
+
+_argmax = Primitive("argmax", _argmax_forward, None)
+
+
+def _ndim(x: TensorLike) -> int:
+    return getattr(x, "ndim", 0)
+
+
+def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Sum over ``axis`` (default: all). Saves nothing."""
+    return _sum(x, axes=normalize_axes("sum", axis, _ndim(x)), keepdims=keepdims)  # type: ignore[no-any-return]
+
+
+def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Mean over ``axis`` (default: all). Saves nothing.
+
+    Raises:
+        ValueError: over an empty axis.
+    """
+    return _mean(x, axes=normalize_axes("mean", axis, _ndim(x)), keepdims=keepdims)  # type: ignore[no-any-return]
+
+
+def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+    """Variance over ``axis`` with divisor n - ddof, in two passes. Saves ``x``.
+
+    Raises:
+        ValueError: over an axis of at most ddof elements.
+    """
+    axes = normalize_axes("var", axis, _ndim(x))
+    return _var(x, axes=axes, ddof=ddof, keepdims=keepdims)  # type: ignore[no-any-return]
+
+
+def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Largest element over ``axis``; ties share the gradient equally. Saves ``x`` and the result."""
+    return _max(x, axes=normalize_axes("max", axis, _ndim(x)), keepdims=keepdims)  # type: ignore[no-any-return]
+
+
+def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Smallest element over ``axis``; ties share the gradient equally. Saves ``x`` and the result."""
+    return _min(x, axes=normalize_axes("min", axis, _ndim(x)), keepdims=keepdims)  # type: ignore[no-any-return]
+
+
+def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """log(sum(exp(x))) without overflow; -inf for a slice of -inf. Saves ``x`` and the result.
+
+    Raises:
+        ValueError: over an empty axis.
+    """
+    axes = normalize_axes("logsumexp", axis, _ndim(x))
+    return _logsumexp(x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
+
+
+def argmax(x: TensorLike, axis: int | None = None) -> Tensor:
+    """Index of the first largest element along ``axis`` (default: of the flat array), int64, no gradient."""
+    if axis is not None:
+        axis = normalize_axis("argmax", axis, _ndim(x))
+    return _argmax(x, axis=axis)  # type: ignore[no-any-return]

@@ -1,0 +1,381 @@
+"""Ops that move elements without computing: views where NumPy makes views, copies where it copies.
+
+Their adjoints move the gradient back; where several outputs read one input (overlapping windows, broadcasting) the
+adjoint adds.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product as cartesian
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.backend import array_module
+from autograd.dtypes import accumulator
+from autograd.primitive import Ctx, Primitive
+from autograd.shapes import normalize_axes, normalize_axis, unbroadcast
+from autograd.tensor import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autograd.backend import Array
+    from autograd.tensor import Axis, TensorLike
+
+__all__ = [
+    "broadcast_to",
+    "concatenate",
+    "expand_dims",
+    "flip",
+    "moveaxis",
+    "pad",
+    "reshape",
+    "roll",
+    "sliding_window_view",
+    "split",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "transpose",
+]
+
+
+def _ndim(x: TensorLike) -> int:
+    return getattr(x, "ndim", 0)
+
+
+def _shape(x: TensorLike) -> tuple[int, ...]:
+    return tuple(getattr(x, "shape", ()))
+
+
+# ---- shape and order of axes
+
+
+def _reshape_forward(ctx: Ctx, x: Array, *, shape: tuple[int, ...]) -> Array:
+    ctx.shape = x.shape  # type: ignore[attr-defined]
+    return x.reshape(shape)
+
+
+_reshape = Primitive("reshape", _reshape_forward, lambda ctx, g: g.reshape(ctx.shape))
+
+
+def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
+    """``x`` with another shape (one size may be -1), a view where possible. Saves nothing.
+
+    Raises:
+        ValueError: if the number of elements differs.
+    """
+    target = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    size = math.prod(_shape(x))
+    known = math.prod(n for n in target if n != -1)
+    wild = target.count(-1)
+    if wild > 1 or any(n < -1 for n in target) or (size != known if not wild else known == 0 or size % known):
+        raise ValueError(f"reshape: expected a shape of {size} elements for {_shape(x)}; got {target}.")
+    return _reshape(x, shape=target)  # type: ignore[no-any-return]
+
+
+def _transpose_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...]) -> Array:
+    ctx.inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))  # type: ignore[attr-defined]
+    return x.transpose(axes)
+
+
+_transpose = Primitive("transpose", _transpose_forward, lambda ctx, g: g.transpose(ctx.inverse))
+
+
+def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
+    """``x`` with its axes permuted (default: reversed), a view. Saves nothing.
+
+    Raises:
+        ValueError: if ``axes`` is not a permutation.
+    """
+    ndim = _ndim(x)
+    order = tuple(range(ndim))[::-1] if axes is None else tuple(normalize_axis("transpose", a, ndim) for a in axes)
+    if sorted(order) != list(range(ndim)):
+        raise ValueError(f"transpose: expected a permutation of {ndim} axes; got {axes}.")
+    return _transpose(x, axes=order)  # type: ignore[no-any-return]
+
+
+def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
+    """``x`` with two axes exchanged, a view."""
+    order = list(range(_ndim(x)))
+    a, b = (normalize_axis("swapaxes", axis, len(order)) for axis in (axis1, axis2))
+    order[a], order[b] = b, a
+    return transpose(x, order)
+
+
+def moveaxis(x: TensorLike, source: int, destination: int) -> Tensor:
+    """``x`` with one axis moved to another place, a view."""
+    order = list(range(_ndim(x)))
+    axis = order.pop(normalize_axis("moveaxis", source, len(order)))
+    order.insert(normalize_axis("moveaxis", destination, _ndim(x)), axis)
+    return transpose(x, order)
+
+
+def expand_dims(x: TensorLike, axis: int) -> Tensor:
+    """``x`` with an axis of size 1 inserted, a view."""
+    shape = list(_shape(x))
+    shape.insert(normalize_axis("expand_dims", axis, len(shape) + 1), 1)
+    return reshape(x, shape)
+
+
+def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
+    """``x`` without its axes of size 1 (all of them, or those named), a view.
+
+    Raises:
+        ValueError: if a named axis has another size.
+    """
+    shape = _shape(x)
+    axes = normalize_axes("squeeze", axis, len(shape))
+    if axis is None:
+        axes = tuple(a for a in axes if shape[a] == 1)
+    if any(shape[a] != 1 for a in axes):
+        raise ValueError(f"squeeze: expected axes of size 1; got axes {axes} of shape {shape}.")
+    return reshape(x, [n for i, n in enumerate(shape) if i not in axes])
+
+
+def _broadcast_forward(ctx: Ctx, x: Array, *, shape: tuple[int, ...]) -> Array:
+    ctx.shape = x.shape  # type: ignore[attr-defined]
+    return array_module(x).broadcast_to(x, shape)
+
+
+_broadcast_to = Primitive("broadcast_to", _broadcast_forward, lambda ctx, g: unbroadcast(g, ctx.shape))
+
+
+def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
+    """``x`` stretched to ``shape``, a read-only view. Saves nothing."""
+    return _broadcast_to(x, shape=tuple(shape))  # type: ignore[no-any-return]
+
+
+# ---- moving elements along axes
+
+
+def _roll_forward(ctx: Ctx, x: Array, *, shift: tuple[int, ...], axis: tuple[int, ...]) -> Array:
+    ctx.back, ctx.axis = tuple(-s for s in shift), axis  # type: ignore[attr-defined]
+    return array_module(x).roll(x, shift, axis)
+
+
+_roll = Primitive("roll", _roll_forward, lambda ctx, g: array_module(g).roll(g, ctx.back, ctx.axis), fresh=True)
+
+
+def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int]) -> Tensor:
+    """``x`` shifted cyclically: element i moves to i + shift. Saves nothing.
+
+    Args:
+        x: any shape.
+        shift: one number, or one for each axis.
+        axis: one axis, or several.
+
+    Raises:
+        ValueError: if there are not as many shifts as axes.
+    """
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    shifts = (shift,) * len(axes) if isinstance(shift, int) else tuple(shift)
+    if len(shifts) != len(axes):
+        raise ValueError(f"roll: expected one shift an axis; got {len(shifts)} shifts for {len(axes)} axes.")
+    axes = tuple(normalize_axis("roll", a, _ndim(x)) for a in axes)
+    return _roll(x, shift=shifts, axis=axes)  # type: ignore[no-any-return]
+
+
+_flip = Primitive(
+    "flip",
+    lambda ctx, x, *, axes: _flip_array(ctx, x, axes),
+    lambda ctx, g: array_module(g).flip(g, ctx.axes),
+)
+
+
+def _flip_array(ctx: Ctx, x: Array, axes: tuple[int, ...]) -> Array:
+    ctx.axes = axes  # type: ignore[attr-defined]
+    return array_module(x).flip(x, axes)
+
+
+def flip(x: TensorLike, axis: Axis = None) -> Tensor:
+    """``x`` reversed along ``axis`` (default: all), a view. Saves nothing."""
+    return _flip(x, axes=normalize_axes("flip", axis, _ndim(x)))  # type: ignore[no-any-return]
+
+
+def _pad_forward(ctx: Ctx, x: Array, *, width: tuple[tuple[int, int], ...], value: float) -> Array:
+    ctx.inside = tuple(  # type: ignore[attr-defined]
+        slice(before, before + n) for (before, _), n in zip(width, x.shape, strict=True)
+    )
+    return array_module(x).pad(x, width, constant_values=value)
+
+
+_pad = Primitive("pad", _pad_forward, lambda ctx, g: g[ctx.inside])
+
+
+def pad(
+    x: TensorLike, pad_width: int | Sequence[int] | Sequence[Sequence[int]], constant_values: float = 0.0
+) -> Tensor:
+    """``x`` with a constant border. Saves nothing.
+
+    Args:
+        x: any shape.
+        pad_width: as in ``numpy.pad``: one number, (before, after), or that for each axis; not negative.
+        constant_values: the border's value.
+    """
+    width = np.broadcast_to(np.asarray(pad_width, dtype=int), (_ndim(x), 2))
+    if (width < 0).any():
+        raise ValueError(f"pad: expected widths of 0 or more; got {pad_width}. Slice to crop.")
+    pairs = tuple((int(a), int(b)) for a, b in width)
+    return _pad(x, width=pairs, value=constant_values)  # type: ignore[no-any-return]
+
+
+# ---- joining and splitting
+
+
+def _concatenate_forward(ctx: Ctx, *arrays: Array, axis: int) -> Array:
+    ctx.axis, ctx.sizes = axis, [a.shape[axis] for a in arrays]  # type: ignore[attr-defined]
+    return array_module(arrays[0]).concatenate(arrays, axis=axis)
+
+
+def _concatenate_vjp(ctx: Ctx, g: Array) -> tuple[Any, ...]:
+    lead = (slice(None),) * ctx.axis  # type: ignore[attr-defined]
+    ends = np.cumsum(ctx.sizes).tolist()  # type: ignore[attr-defined]
+    starts = [0, *ends[:-1]]
+    pieces = (g[(*lead, slice(a, b))] for a, b in zip(starts, ends, strict=True))
+    return tuple(p if need else None for p, need in zip(pieces, ctx.needs, strict=True))
+
+
+_concatenate = Primitive("concatenate", _concatenate_forward, _concatenate_vjp, autocast="widest")
+
+
+def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
+    """Join along an existing axis. Saves nothing.
+
+    Raises:
+        ValueError: for an empty sequence, or shapes that differ off ``axis``.
+    """
+    if not tensors:
+        raise ValueError("concatenate: expected at least one tensor; got none.")
+    axis = normalize_axis("concatenate", axis, _ndim(tensors[0]))
+    shapes = [_shape(t) for t in tensors]
+    if len({(len(s), s[:axis], s[axis + 1 :]) for s in shapes}) > 1:
+        raise ValueError(f"concatenate: expected shapes that agree off axis {axis}; got {shapes}.")
+    return _concatenate(*tensors, axis=axis)  # type: ignore[no-any-return]
+
+
+def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
+    """Join along a new axis."""
+    if not tensors:
+        raise ValueError("stack: expected at least one tensor; got none.")
+    return concatenate([expand_dims(t, axis) for t in tensors], axis)
+
+
+def _split_forward(ctx: Ctx, x: Array, *, indices: tuple[int, ...], axis: int) -> tuple[Array, ...]:
+    ctx.axis = axis  # type: ignore[attr-defined]
+    lead = (slice(None),) * axis
+    bounds = (0, *indices, x.shape[axis])
+    return tuple(x[(*lead, slice(a, b))] for a, b in zip(bounds, bounds[1:], strict=False))
+
+
+_split = Primitive(
+    "split",
+    _split_forward,
+    lambda ctx, *grads: array_module(grads[0]).concatenate(grads, axis=ctx.axis),
+    fresh=True,
+)
+
+
+def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+    """Cut along an axis into views. Saves nothing.
+
+    Args:
+        x: any shape.
+        indices_or_sections: a number of equal parts, or the ascending indices to cut at.
+        axis: to cut along.
+
+    Raises:
+        ValueError: if the parts are not equal, or the indices do not ascend within the axis.
+    """
+    axis = normalize_axis("split", axis, _ndim(x))
+    size = _shape(x)[axis]
+    if isinstance(indices_or_sections, int):
+        parts = indices_or_sections
+        if parts < 1 or size % parts:
+            raise ValueError(f"split: expected a divisor of {size}; got {parts} sections.")
+        indices = tuple(size // parts * i for i in range(1, parts))
+    else:
+        indices = tuple(indices_or_sections)
+        if list(indices) != sorted(indices) or any(not 0 <= i <= size for i in indices):
+            raise ValueError(f"split: expected ascending indices in [0, {size}]; got {indices}.")
+    return _split(x, indices=indices, axis=axis)  # type: ignore[no-any-return]
+
+
+# ---- windows
+
+
+def _windows(x: Array, window: tuple[int, ...], axes: tuple[int, ...], step: tuple[int, ...]) -> Array:
+    shape, strides = list(x.shape), list(x.strides)
+    for axis, size, hop in zip(axes, window, step, strict=True):
+        shape[axis] = (x.shape[axis] - size) // hop + 1
+        strides[axis] *= hop
+    shape += window
+    strides += [x.strides[axis] for axis in axes]
+    return array_module(x).lib.stride_tricks.as_strided(x, shape, strides)
+
+
+def _windows_forward(
+    ctx: Ctx, x: Array, *, window: tuple[int, ...], axes: tuple[int, ...], step: tuple[int, ...]
+) -> Array:
+    ctx.shape, ctx.geometry = x.shape, (window, axes, step)  # type: ignore[attr-defined]
+    view = _windows(x, window, axes, step)
+    if isinstance(view, np.ndarray):
+        view.flags.writeable = False  # elements may alias each other
+    return view
+
+
+def _windows_vjp(ctx: Ctx, g: Array) -> Array:
+    """Add each window's gradient at its place: one strided addition for each offset inside the window."""
+    window, axes, step = ctx.geometry  # type: ignore[attr-defined]
+    xp = array_module(g)
+    out = xp.zeros(ctx.shape, accumulator(g.dtype))  # type: ignore[attr-defined]
+    if all(size == hop for size, hop in zip(window, step, strict=True)):
+        _windows(out, window, axes, step)[...] = g  # disjoint: every element is written at most once
+        return out.astype(g.dtype, copy=False)
+    counts = g.shape[: len(ctx.shape)]  # type: ignore[attr-defined]
+    for offset in cartesian(*map(range, window)):
+        place: list[slice] = [slice(None)] * len(counts)
+        for axis, start, hop in zip(axes, offset, step, strict=True):
+            place[axis] = slice(start, start + hop * (counts[axis] - 1) + 1, hop)
+        out[tuple(place)] += g[(..., *offset)]
+    return out.astype(g.dtype, copy=False)
+
+
+_sliding_window_view = Primitive("sliding_window_view", _windows_forward, _windows_vjp, fresh=True)
+
+
+def sliding_window_view(
+    x: TensorLike, window_shape: int | Sequence[int], axis: Axis = None, step: int | Sequence[int] = 1
+) -> Tensor:
+    """Every window of ``x`` as a strided view; the adjoint of overlapping windows adds. Saves nothing.
+
+    ``numpy.lib.stride_tricks.sliding_window_view`` with a step. With ``step == window_shape`` the windows are
+    disjoint: the partition of Swin.
+
+    Args:
+        x: any shape.
+        window_shape: sizes along ``axis``.
+        axis: one axis or several, distinct (default: all).
+        step: distance of consecutive windows, one number or one an axis.
+
+    Returns:
+        A view of shape ``x.shape`` with each ``axis`` counting windows, followed by ``window_shape``.
+
+    Raises:
+        ValueError: if a window is larger than its axis, or the numbers of sizes, steps and axes differ.
+    """
+    axes = tuple(range(_ndim(x))) if axis is None else ((axis,) if isinstance(axis, int) else tuple(axis))
+    axes = tuple(normalize_axis("sliding_window_view", a, _ndim(x)) for a in axes)
+    window = (window_shape,) * len(axes) if isinstance(window_shape, int) else tuple(window_shape)
+    hops = (step,) * len(axes) if isinstance(step, int) else tuple(step)
+    shape = _shape(x)
+    if not len(axes) == len(window) == len(hops) == len(set(axes)):
+        raise ValueError(f"sliding_window_view: expected one size and step an axis; got {window}, {hops}, {axes}.")
+    if any(not 1 <= size <= shape[a] for a, size in zip(axes, window, strict=True)) or min(hops, default=1) < 1:
+        raise ValueError(
+            f"sliding_window_view: expected windows of 1 to the size of their axis and steps of 1 or more; "
+            f"got windows {window}, steps {hops} for axes {axes} of {shape}. Pad first."
+        )
+    return _sliding_window_view(x, window=window, axes=axes, step=hops)  # type: ignore[no-any-return]

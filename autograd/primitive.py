@@ -1,0 +1,210 @@
+"""Primitive: an op on raw arrays with its vector-Jacobian product, and the call that records it.
+
+A primitive's ``forward(ctx, *arrays, **static)`` computes, and calls ``ctx.save`` with exactly what its
+``vjp(ctx, *output_gradients)`` will want. Both see raw arrays, never Tensors: there is no second derivative.
+Differentiable operands are positional; everything else (axes, indices, masks, flags) is static, by keyword.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd import dtypes
+from autograd.backend import array_module, device_of, is_array
+from autograd.context import STATE, OpEvent
+from autograd.graph import Node
+from autograd.tensor import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autograd.backend import Array
+    from autograd.context import State
+    from autograd.tensor import Version
+
+__all__ = ["PRIMITIVES", "Ctx", "Primitive"]
+
+PRIMITIVES: dict[str, Primitive] = {}
+
+
+class Ctx:
+    """What one application of a primitive keeps for its vjp.
+
+    Attributes:
+        needs: for each input, whether anyone wants its gradient.
+        saved: what ``save`` was given. Static values may be set as further attributes.
+    """
+
+    saved: tuple[Any, ...] = ()
+
+    def __init__(self, needs: tuple[bool, ...]) -> None:
+        self.needs = needs
+
+    def save(self, *arrays: Any) -> None:
+        """Keep arrays for backward. Inputs are kept by reference: no op may write to its inputs."""
+        self.saved = arrays
+
+    def nbytes(self) -> int:
+        """Bytes that the saved arrays occupy."""
+        return sum(getattr(a, "nbytes", 0) for a in self.saved)
+
+
+class Primitive:
+    """An op with a derivative.
+
+    Args:
+        name: the public function's name; used in messages, observers and tests.
+        forward: ``(ctx, *arrays, **static) -> array | tuple``.
+        vjp: ``(ctx, *output_gradients) -> one gradient or None per input`` (a tuple, or the one gradient of a
+            single input). None for an op without a derivative.
+        broadcasts: operands broadcast together; the engine sums each gradient back to its operand's shape.
+        autocast: "low" (matmul, linear, attention), "f32" (softmax, norms, losses, reductions), "widest" (operands of
+            mixed dtype are promoted) or "keep".
+        fresh: every gradient that vjp returns is a new array that nothing else holds, so that the engine may keep it
+            as ``.grad`` or add into it without a copy.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        vjp: Callable[..., Any] | None,
+        *,
+        broadcasts: bool = False,
+        autocast: dtypes.Policy = "keep",
+        fresh: bool = False,
+    ) -> None:
+        if name in PRIMITIVES:
+            raise ValueError(f"Primitive: expected a new name; got {name!r}, which exists.")
+        self.name = name
+        self.forward = forward
+        self.vjp: Callable[..., Any] = vjp if vjp is not None else _no_vjp
+        self.differentiable = vjp is not None
+        self.broadcasts = broadcasts
+        self.autocast = autocast
+        self.fresh = fresh
+        PRIMITIVES[name] = self
+
+    def __repr__(self) -> str:
+        return f"Primitive({self.name!r})"
+
+    def __call__(self, *inputs: Any, **static: Any) -> Any:
+        """Apply to Tensors, arrays, Python numbers or None; returns a Tensor or a tuple of them."""
+        state = STATE.get()
+        arrays: list[Any] = []
+        needs: list[bool] = []
+        needed = False
+        first = None
+        uniform = state.autocast is None
+        for x in inputs:
+            if isinstance(x, Tensor):
+                data = x.data
+                arrays.append(data)
+                needs.append(x.needs_grad)
+                needed = needed or x.needs_grad
+                if first is None:
+                    first = data
+                elif data.dtype is not first.dtype or type(data) is not type(first):
+                    uniform = False
+            elif x is None or type(x) in (float, int):
+                arrays.append(x)
+                needs.append(False)
+            else:
+                return self(*(_as_operand(self.name, x) for x in inputs), **static)
+        if first is None:
+            return self(*_at_least_one_tensor(self.name, inputs), **static)
+        if not uniform:
+            cast = self._harmonise(inputs, state)
+            if cast is not None:
+                return self(*cast, **static)
+        if not (needed and self.differentiable) or state.grad == "off":
+            needed = False
+            ctx = Ctx((False,) * len(needs))
+        else:
+            ctx = Ctx(tuple(needs))
+        if state.trace is not None:
+            state.trace.extend(_versions(inputs))
+        result = self.forward(ctx, *arrays, **static)
+        if state.observers:
+            event = OpEvent(self.name, "forward", tuple(arrays), result if type(result) is tuple else (result,), static)
+            for observer in state.observers:
+                observer(event)
+        return self._wrap(result, self._record(ctx, inputs) if needed and state.grad == "on" else None, needed)
+
+    def _record(self, ctx: Ctx, inputs: tuple[Any, ...]) -> Node:
+        sources = [
+            (x.edge or (x, 0, x.data.shape, x.data.dtype)) if need else None
+            for x, need in zip(inputs, ctx.needs, strict=True)
+        ]
+        return Node(self, ctx, tuple(sources), _versions(inputs))
+
+    def _wrap(self, result: Any, node: Node | None, needed: bool) -> Any:
+        if type(result) is not tuple:
+            if not is_array(result):  # NumPy returns scalars for 0-d results
+                result = array_module(result).asarray(result)
+            return Tensor.from_op(result, None if node is None else (node, 0, result.shape, result.dtype), needed)
+        if node is None:
+            return tuple(Tensor.from_op(r, None, needed) for r in result)
+        node.outputs = tuple((r.shape, r.dtype) for r in result)
+        return tuple(Tensor.from_op(r, (node, i, r.shape, r.dtype), needed) for i, r in enumerate(result))
+
+    def _harmonise(self, inputs: tuple[Any, ...], state: State) -> list[Any] | None:
+        """The inputs cast to one dtype; None if they are as they should be.
+
+        Raises:
+            ValueError: for operands on several devices.
+            TypeError: for mixed dtypes where the op does not promote.
+        """
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        devices = sorted({device_of(t.data) for t in tensors})
+        if len(devices) > 1:
+            raise ValueError(f"{self.name}: expected operands on one device; got {' and '.join(devices)}. Use .to().")
+        found = [t.dtype for t in tensors]
+        target = dtypes.cast_target(self.autocast, found, state.autocast)
+        if target is None:
+            if len(set(found)) > 1 and self.autocast != "keep":
+                names = ", ".join(str(d) for d in found)
+                raise TypeError(f"{self.name}: expected operands of one dtype; got {names}. Cast with .astype.")
+            return None
+        wrong = [
+            isinstance(x, Tensor) and x.dtype != target and (dtypes.is_float(x.dtype) or self.autocast == "widest")
+            for x in inputs
+        ]
+        if not any(wrong):
+            return None
+        return [PRIMITIVES["astype"](x, dtype=target) if w else x for x, w in zip(inputs, wrong, strict=True)]
+
+
+def _versions(inputs: tuple[Any, ...]) -> tuple[tuple[Version, int], ...]:
+    """How often each leaf among the inputs has been written to so far."""
+    return tuple([(x.version, x.version.count) for x in inputs if isinstance(x, Tensor) and x.version is not None])
+
+
+def _no_vjp(ctx: Ctx, *grads: Array) -> Any:
+    raise AssertionError("an op without a derivative was recorded")
+
+
+def _as_operand(op: str, x: Any) -> Any:
+    """A Tensor, None or Python number from what a caller may pass."""
+    if x is None or isinstance(x, Tensor):
+        return x
+    if isinstance(x, (np.generic, bool)):  # NumPy scalars are constants: they must not widen a float32 array
+        value = x.item() if isinstance(x, np.generic) else int(x)
+        return int(value) if isinstance(value, bool) else value
+    if isinstance(x, float):
+        return float(x)
+    if isinstance(x, int):
+        return int(x)
+    if is_array(x) or isinstance(x, (list, tuple)):
+        return Tensor(x)
+    raise TypeError(f"{op}: expected a Tensor, an array or a number; got {type(x).__name__}.")
+
+
+def _at_least_one_tensor(op: str, inputs: tuple[Any, ...]) -> list[Any]:
+    """Inputs that are all plain numbers, with the first one made a (0-d) Tensor."""
+    if all(x is None for x in inputs):
+        raise TypeError(f"{op}: expected a Tensor, an array or a number; got None.")
+    index = next(i for i, x in enumerate(inputs) if x is not None)
+    return [Tensor(x) if i == index else x for i, x in enumerate(inputs)]

@@ -1,0 +1,49 @@
+"""Shapes: pure functions on tuples and arrays that several ops share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autograd.dtypes import accumulator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["normalize_axes", "normalize_axis", "unbroadcast"]
+
+
+def normalize_axis(op: str, axis: int, ndim: int) -> int:
+    """``axis`` as a number in ``range(ndim)``.
+
+    Raises:
+        IndexError: if it is out of range.
+    """
+    if not -ndim <= axis < ndim:
+        raise IndexError(f"{op}: expected an axis in [{-ndim}, {ndim - 1}]; got {axis} for {ndim} dimensions.")
+    return axis % ndim
+
+
+def normalize_axes(op: str, axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """The axes of a reduction as sorted distinct numbers; None means all of them."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    result = sorted(normalize_axis(op, a, ndim) for a in axes)
+    if len(set(result)) != len(result):
+        raise ValueError(f"{op}: expected distinct axes; got {axes}.")
+    return tuple(result)
+
+
+def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:
+    """Sum ``grad`` over the axes that broadcasting added or stretched, so that it has ``shape``.
+
+    This is the adjoint of ``broadcast_to``; 16-bit sums are made in float32.
+    """
+    if grad.shape == shape:
+        return grad
+    lead = grad.ndim - len(shape)
+    axes = tuple(range(lead)) + tuple(
+        lead + i for i, size in enumerate(shape) if size == 1 and grad.shape[lead + i] != 1
+    )
+    summed = grad.sum(axis=axes, dtype=accumulator(grad.dtype), keepdims=True)
+    return summed.astype(grad.dtype, copy=False).reshape(shape)

@@ -1,0 +1,274 @@
+"""Tensor: an array, whether a gradient is wanted, and where in the graph it came from.
+
+The arithmetic and array methods declared under ``TYPE_CHECKING`` are the functions of ``autograd.ops``;
+``autograd.methods`` binds them, because this module stands below the graph and knows no op.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from autograd import backend
+from autograd.dtypes import is_float
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from autograd.backend import Array
+    from autograd.graph import Edge
+
+__all__ = ["Tensor", "TensorLike", "Version"]
+
+
+class Version:
+    """How often the array of a leaf was written in place. Shared by a leaf and its detached twins."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Tensor:
+    """An array with a place in the graph.
+
+    Args:
+        array: a NumPy or CuPy array (not copied), or anything ``np.asarray`` takes.
+        requires_grad: whether ``backward`` fills ``.grad``; floats only.
+
+    Attributes:
+        data: the array. Write to it through :meth:`assign_` alone, so that backward can notice.
+        grad: the gradient, a raw array of the same shape and dtype that is shared with nothing; None before backward.
+        edge: where the tensor came from, or None for a leaf.
+        version: counts the in-place writes to a leaf; None for what an op made.
+    """
+
+    __slots__ = ("__weakref__", "data", "edge", "grad", "hooks", "needs_grad", "version")
+
+    data: Array
+    grad: Array | None
+    edge: Edge | None
+    version: Version | None
+    hooks: list[Callable[[Array], Array | None]] | None
+    needs_grad: bool
+
+    # An array on the left of an operator leaves it to Tensor.__rmul__ and its like.
+    __array_ufunc__ = None
+    __hash__ = object.__hash__
+
+    def __init__(self, array: Any, requires_grad: bool = False) -> None:
+        if isinstance(array, Tensor):
+            raise TypeError("Tensor: expected an array; got a Tensor. Use .detach() for a second one on the same data.")
+        self.data = array if backend.is_array(array) else np.asarray(array)
+        if self.data.dtype.kind not in "fiub" and not is_float(self.data.dtype):
+            raise TypeError(f"Tensor: expected floats, integers or booleans; got dtype {self.data.dtype}.")
+        self.grad = None
+        self.edge = None
+        self.version = Version()
+        self.hooks = None
+        self.needs_grad = False
+        if requires_grad:
+            self.requires_grad = True
+
+    @classmethod
+    def from_op(cls, data: Array, edge: Edge | None, needs_grad: bool) -> Tensor:
+        """What an op returns: no checks, no version (only leaves are written to)."""
+        self = Tensor.__new__(Tensor)
+        self.data = data
+        self.edge = edge
+        self.needs_grad = needs_grad
+        self.grad = self.version = self.hooks = None
+        return self
+
+    # ---- what it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        return int(self.data.size)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> str:
+        return backend.device_of(self.data)
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.edge is None
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.needs_grad
+
+    @requires_grad.setter
+    def requires_grad(self, flag: bool) -> None:
+        if self.edge is not None and not flag:
+            raise RuntimeError("requires_grad: expected a leaf; got the result of an op. Use .detach() instead.")
+        if flag and not is_float(self.data.dtype):
+            raise TypeError(f"requires_grad: expected a float dtype; got {self.data.dtype}. Cast with .astype first.")
+        self.needs_grad = bool(flag)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len: expected at least one dimension; got a 0-d tensor.")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __repr__(self) -> str:
+        extra = f", device='{self.device}'" if self.device != "cpu" else ""
+        extra += ", requires_grad=True" if self.needs_grad else ""
+        text = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=200)
+        return f"Tensor({text}, dtype={self.dtype}{extra})"
+
+    # ---- getting the numbers out
+
+    def item(self) -> float | int | bool:
+        """The one number of a tensor of size 1.
+
+        Raises:
+            ValueError: for another size.
+        """
+        if self.size != 1:
+            raise ValueError(f"item: expected one element; got shape {self.shape}.")
+        return self.data.item()  # type: ignore[no-any-return]
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The values as a NumPy array: the tensor's own memory on the CPU, a copy from a GPU."""
+        return self.data if isinstance(self.data, np.ndarray) else self.data.get()  # type: ignore[no-any-return]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if self.needs_grad or self.device != "cpu":
+            raise TypeError("np.asarray: expected a CPU tensor without requires_grad. Use .detach() and .numpy().")
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def detach(self) -> Tensor:
+        """A leaf on the same memory that wants no gradient; it shares the version counter."""
+        twin = Tensor(self.data)
+        if self.version is not None:
+            twin.version = self.version
+        return twin
+
+    # ---- leaves
+
+    def assign_(self, value: Any) -> Tensor:
+        """Write ``value`` into the leaf's array in place and bump its version.
+
+        A backward through a graph that was built before the write raises.
+
+        Raises:
+            RuntimeError: if the tensor is the result of an op.
+            ValueError: if the shape differs.
+        """
+        if self.version is None:
+            raise RuntimeError("assign_: expected a leaf; got the result of an op. Use .detach() or a new Tensor.")
+        source = value.data if isinstance(value, Tensor) else value
+        shape = np.shape(source)
+        if shape not in ((), self.shape):
+            raise ValueError(f"assign_: expected shape {self.shape}; got {shape}.")
+        self.data[...] = source
+        self.version.count += 1
+        return self
+
+    def register_grad_hook(self, hook: Callable[[Array], Array | None]) -> Callable[[], None]:
+        """Call ``hook(gradient)`` once a backward, when this tensor's gradient is complete.
+
+        What the hook returns (unless None) takes the gradient's place.
+
+        Returns:
+            A function that removes the hook.
+
+        Raises:
+            RuntimeError: if the tensor wants no gradient.
+        """
+        if not self.needs_grad:
+            raise RuntimeError("register_grad_hook: expected requires_grad=True; got a tensor without it.")
+        if self.edge is None:
+            hooks = self.hooks = self.hooks if self.hooks is not None else []
+        else:
+            node, index = self.edge[:2]
+            hooks = node.hooks.setdefault(index, [])
+        hooks.append(hook)
+        return lambda: hooks.remove(hook)
+
+    def backward(self, gradient: Array | None = None, retain_graph: bool = False) -> None:
+        """Add this tensor's gradient with respect to every leaf to the leaf's ``.grad``.
+
+        Args:
+            gradient: of the same shape and dtype; may be left out for a tensor of size 1 (then 1).
+            retain_graph: keep what the graph saved, for a second backward.
+        """
+        from autograd.graph import backward
+
+        backward(self, gradient, retain_graph)
+
+    if TYPE_CHECKING:
+
+        def __add__(self, other: TensorLike) -> Tensor: ...
+        def __radd__(self, other: TensorLike) -> Tensor: ...
+        def __sub__(self, other: TensorLike) -> Tensor: ...
+        def __rsub__(self, other: TensorLike) -> Tensor: ...
+        def __mul__(self, other: TensorLike) -> Tensor: ...
+        def __rmul__(self, other: TensorLike) -> Tensor: ...
+        def __truediv__(self, other: TensorLike) -> Tensor: ...
+        def __rtruediv__(self, other: TensorLike) -> Tensor: ...
+        def __pow__(self, other: TensorLike) -> Tensor: ...
+        def __rpow__(self, other: TensorLike) -> Tensor: ...
+        def __matmul__(self, other: TensorLike) -> Tensor: ...
+        def __rmatmul__(self, other: TensorLike) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __lt__(self, other: TensorLike) -> Tensor: ...
+        def __le__(self, other: TensorLike) -> Tensor: ...
+        def __gt__(self, other: TensorLike) -> Tensor: ...
+        def __ge__(self, other: TensorLike) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        @property
+        def T(self) -> Tensor: ...
+        def astype(self, dtype: Any) -> Tensor: ...
+        def to(self, device: str) -> Tensor: ...
+        def exp(self) -> Tensor: ...
+        def log(self) -> Tensor: ...
+        def sqrt(self) -> Tensor: ...
+        def tanh(self) -> Tensor: ...
+        def sigmoid(self) -> Tensor: ...
+        def relu(self) -> Tensor: ...
+        def clip(self, min: float | None = None, max: float | None = None) -> Tensor: ...
+        def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def var(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor: ...
+        def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def argmax(self, axis: int | None = None) -> Tensor: ...
+        def softmax(self, axis: int = -1) -> Tensor: ...
+        def log_softmax(self, axis: int = -1) -> Tensor: ...
+        def reshape(self, *shape: Any) -> Tensor: ...
+        def transpose(self, *axes: Any) -> Tensor: ...
+        def swapaxes(self, axis1: int, axis2: int) -> Tensor: ...
+        def squeeze(self, axis: Axis = None) -> Tensor: ...
+        def take(self, indices: Any, axis: int | None = None) -> Tensor: ...
+
+
+Axis: TypeAlias = "int | Sequence[int] | None"
+TensorLike: TypeAlias = "Tensor | Array | float | int | bool"

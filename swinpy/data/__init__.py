@@ -1,0 +1,37 @@
+"""Datasets, augmentation and the loader; needs NumPy and ``autograd.random`` only."""
+
+from __future__ import annotations
+
+from swinpy.data.augment import Augment, Evaluate, normalise
+from swinpy.data.catalog import DATASETS, load_dataset
+from swinpy.data.cifar import CIFAR10, CIFAR100, CifarFormat, load_cifar, write_cifar_binary
+from swinpy.data.dataset import DatasetCorrupt, DatasetMissing, ImageDataset, channel_stats
+from swinpy.data.digits import load_digits
+from swinpy.data.loader import Batch, Loader, Transform
+from swinpy.data.scene_files import load_scenes
+from swinpy.data.scenes import SCENE_CLASSES, Scenes, generate
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "DATASETS",
+    "SCENE_CLASSES",
+    "Augment",
+    "Batch",
+    "CifarFormat",
+    "DatasetCorrupt",
+    "DatasetMissing",
+    "Evaluate",
+    "ImageDataset",
+    "Loader",
+    "Scenes",
+    "Transform",
+    "channel_stats",
+    "generate",
+    "load_cifar",
+    "load_dataset",
+    "load_digits",
+    "load_scenes",
+    "normalise",
+    "write_cifar_binary",
+]

@@ -1,0 +1,104 @@
+"""What a dataset is here: two arrays, the names of the classes and where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["DatasetCorrupt", "DatasetMissing", "ImageDataset", "channel_stats"]
+
+
+class DatasetMissing(FileNotFoundError):
+    """The files of a dataset are not there (or could not be fetched)."""
+
+
+class DatasetCorrupt(ValueError):
+    """The files of a dataset are there, but are not what they should be."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """A labelled set of small images, held in memory.
+
+    Attributes:
+        name: what the user asked for, e.g. "cifar10".
+        images: uint8 ``(N, 3, H, W)``.
+        labels: int64 ``(N,)``, each in ``[0, num_classes)``.
+        class_names: one name a class.
+        synthetic: True where no camera took the pictures; whoever reports a result on the set must say so.
+        source: the file or folder that was read, for the log.
+        mean: per channel, of pixels scaled to [0, 1].
+        std: per channel, of pixels scaled to [0, 1].
+
+    Raises:
+        ValueError: an array of another shape or dtype, a label without a class, an unusable mean or std.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    synthetic: bool
+    source: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(
+                f"ImageDataset {self.name!r}: expected images as uint8 (N, 3, H, W); got {images.dtype} "
+                f"{images.shape}. Transpose to channels first and scale to 0..255."
+            )
+        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"ImageDataset {self.name!r}: expected labels as int64 ({len(images)},); got {labels.dtype} "
+                f"{labels.shape}. Give one class number an image, labels.astype(np.int64)."
+            )
+        if not len(images):
+            raise ValueError(f"ImageDataset {self.name!r}: expected at least one image; got none. Check the source.")
+        if labels.min() < 0 or labels.max() >= len(self.class_names):
+            raise ValueError(
+                f"ImageDataset {self.name!r}: expected labels in [0, {len(self.class_names)}); got "
+                f"{labels.min()}..{labels.max()}. Name every class in class_names, and count classes from 0."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise ValueError(
+                f"ImageDataset {self.name!r}: expected three means and three positive stds; got {self.mean} and "
+                f"{self.std}. channel_stats(images) computes them."
+            )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, n: int) -> ImageDataset:
+        """The first ``n`` images: always the same ones, whatever the seed."""
+        if not 1 <= n <= len(self):
+            raise ValueError(
+                f"ImageDataset.subset: expected 1 <= n <= {len(self)}; got {n}. Ask for no more images than there are."
+            )
+        return replace(self, images=self.images[:n], labels=self.labels[:n])
+
+
+def channel_stats(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 ``(N, 3, H, W)``, pixels scaled to [0, 1].
+
+    Counted from histograms, so that the sums are exact integers and the result is the same on every machine.
+    """
+    values = np.arange(256, dtype=np.int64)
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        counts = np.bincount(images[:, channel].reshape(-1), minlength=256)
+        total, first, second = int(counts.sum()), int(counts @ values), int(counts @ (values * values))
+        means.append(first / total / 255)
+        stds.append(float(np.sqrt((total * second - first * first) / total**2)) / 255)
+    return tuple(means), tuple(stds)

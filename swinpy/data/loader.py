@@ -1,0 +1,193 @@
+"""Batches of a dataset in a reproducible order, made by threads ahead of their use."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import islice
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from autograd import random as agr
+from swinpy.data.augment import Evaluate
+from swinpy.data.streams import ORDER, stream_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from swinpy.data.dataset import ImageDataset
+
+__all__ = ["Batch", "Loader", "Transform"]
+
+
+class Transform(Protocol):
+    """What makes network input from bytes; a pure function of its arguments, called from several threads."""
+
+    def __call__(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        indices: NDArray[np.int64],
+        epoch: int,
+        step: int,
+        /,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's worth.
+
+    Attributes:
+        images: float32 ``(B, 3, H, W)``.
+        targets: float32 ``(B, K)``, each row sums to 1.
+        labels: int64 ``(B,)``, the classes before any mixing.
+        indices: int64 ``(B,)``, which samples of the dataset these are.
+        step: of the epoch, counted from 0.
+    """
+
+    images: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    step: int
+
+
+class Loader:
+    """Yields the batches of an epoch.
+
+    The order of epoch ``e`` is a Philox permutation of ``(seed, e)`` and a batch depends on nothing but its epoch and
+    step, so that any number of workers gives the same bits and an epoch can be entered at any step.
+
+    Args:
+        dataset: what to draw from.
+        batch_size: images a batch.
+        shuffle: a new order each epoch; otherwise the order of the dataset.
+        seed: of the order.
+        workers: threads that make batches ahead; 0 makes each when it is asked for.
+        transform: see :class:`Transform`; by default the images are normalised with the dataset's mean and std.
+        drop_last: leave out a last batch that would be smaller than the others.
+        timeout: seconds to wait for one batch before giving up.
+
+    Raises:
+        ValueError: settings that would give no batch.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        workers: int = 0,
+        transform: Transform | None = None,
+        drop_last: bool = False,
+        timeout: float = 300.0,
+    ) -> None:
+        if batch_size < 1 or workers < 0 or timeout <= 0:
+            raise ValueError(
+                f"Loader: expected batch_size >= 1, workers >= 0 and timeout > 0; got {batch_size}, {workers} and "
+                f"{timeout}. Use workers=0 to load without threads."
+            )
+        if batch_size > len(dataset) and drop_last:
+            raise ValueError(
+                f"Loader: expected batch_size <= {len(dataset)}, the size of {dataset.name!r}; got {batch_size}, which "
+                "with drop_last leaves no batch. Lower the batch size, or keep the last batch."
+            )
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.workers = workers
+        self.transform: Transform = transform or Evaluate(dataset.num_classes, dataset.mean, dataset.std)
+        self.drop_last = drop_last
+        self.timeout = timeout
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + bool(rest and not self.drop_last)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The samples of an epoch in the order of their use, int64 ``(N,)``."""
+        if not self.shuffle:
+            return np.arange(len(self.dataset), dtype=np.int64)
+        order: NDArray[np.int64] = agr.permutation(self.seed, 0, len(self.dataset), stream=stream_of(ORDER, epoch))
+        return order
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from ``start_step`` on; the earlier ones are not made.
+
+        Closing the iterator (or leaving a ``for`` loop and letting go of it) ends its threads.
+
+        Raises:
+            ValueError: a step beyond the epoch.
+            TimeoutError: a batch took longer than ``timeout``.
+            Exception: whatever the transform raised, at the batch where it did.
+        """
+        if not 0 <= start_step <= len(self):
+            raise ValueError(
+                f"Loader.epoch: expected start_step in [0, {len(self)}]; got {start_step}. "
+                "A snapshot from another batch size or dataset cannot be resumed in the middle of an epoch."
+            )
+        order = self.order(epoch)
+        steps = iter(range(start_step, len(self)))
+        if not self.workers:
+            return (self._make(order, epoch, step) for step in steps)
+        return self._threaded(order, epoch, steps)
+
+    def _make(self, order: NDArray[np.int64], epoch: int, step: int) -> Batch:
+        indices = order[step * self.batch_size : (step + 1) * self.batch_size]
+        labels = self.dataset.labels[indices]
+        images, targets = self.transform(self.dataset.images[indices], labels, indices, epoch, step)
+        return Batch(images, targets, labels, indices, step)
+
+    def _threaded(self, order: NDArray[np.int64], epoch: int, steps: Iterator[int]) -> Iterator[Batch]:
+        """At most ``2 * workers`` batches are asked for and not yet used, in a queue that keeps their order."""
+        tasks: SimpleQueue[tuple[int, Future[Batch]] | None] = SimpleQueue()
+        pending: deque[Future[Batch]] = deque()
+
+        def ask(count: int) -> None:
+            for step in islice(steps, count):
+                pending.append(Future())
+                tasks.put((step, pending[-1]))
+
+        def work() -> None:
+            while (task := tasks.get()) is not None:
+                step, future = task
+                if future.set_running_or_notify_cancel():
+                    try:
+                        future.set_result(self._make(order, epoch, step))
+                    except BaseException as error:  # handed to the consumer, whatever it is
+                        future.set_exception(error)
+                del task, future  # or the thread would keep the batch alive while it waits
+
+        # Daemons: a transform that never returns must not keep the program from ending.
+        threads = [threading.Thread(target=work, name=f"loader-{i}", daemon=True) for i in range(self.workers)]
+        patience = self.timeout
+        try:
+            for thread in threads:
+                thread.start()
+            ask(2 * self.workers)
+            while pending:
+                try:
+                    batch = pending.popleft().result(self.timeout)
+                except TimeoutError:
+                    patience = 0.0
+                    raise
+                ask(1)
+                yield batch
+        finally:
+            for future in pending:
+                future.cancel()
+            for _ in threads:
+                tasks.put(None)
+            for thread in threads:
+                thread.join(patience)

@@ -1,0 +1,5 @@
+"""Files that hold weights: the safetensors format, and the durable writing that it and the snapshots share."""
+
+from swinpy.io.safetensors_file import TensorFileError, read_tensors, write_tensors
+
+__all__ = ["TensorFileError", "read_tensors", "write_tensors"]

@@ -1,0 +1,268 @@
+"""Durable file operations, all through one seam.
+
+Everything that reaches the disk goes through the object ``_fs``, one method for one system call. A test puts
+another object there and makes the k-th call fail, for every k; nothing else in the project need know of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = [
+    "make_folder",
+    "make_new_folder",
+    "read_chunks",
+    "read_regular",
+    "remove_tree",
+    "rename",
+    "replace_file",
+    "sync_folder",
+    "temporary_name",
+    "write_new",
+]
+
+# One write(2) moves at most about 2 GiB on Linux; smaller pieces also let a signal be noticed in between.
+_WRITE_CHUNK = 1 << 26
+_READ_CHUNK = 1 << 30
+# File systems that cannot sync a folder (some network and FUSE mounts) answer with one of these.
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+
+
+class FileSystem:
+    """The system calls that this project uses on files, each one a method."""
+
+    def mkdir(self, path: Path) -> None:
+        os.mkdir(path)
+
+    def open(self, path: Path, flags: int) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, 0o666)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        return os.write(fd, data)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+
+    def replace(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+
+    def unlink(self, path: Path) -> None:
+        os.unlink(path)
+
+    def rmdir(self, path: Path) -> None:
+        os.rmdir(path)
+
+    def open_read(self, path: Path, flags: int) -> int:
+        return os.open(path, flags | os.O_CLOEXEC)
+
+    def read(self, fd: int, count: int) -> bytes:
+        return os.read(fd, count)
+
+    def close_read(self, fd: int) -> None:
+        os.close(fd)
+
+
+_fs = FileSystem()
+
+
+def temporary_name(kind: str, suffix: str = "") -> str:
+    """Returns a name such as ``.tmp-1234-9f03ab52``: the writer's pid, so that a sweep can tell stale from live.
+
+    Args:
+        kind: The word after the dot.
+        suffix: Put after another hyphen when not empty.
+    """
+    name = f".{kind}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{name}-{suffix}" if suffix else name
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Writes a file that must not exist yet, and waits until its bytes are on the disk.
+
+    Args:
+        path: The file to make.
+        data: All of its bytes.
+
+    Raises:
+        OSError: Any of the calls failed; a partial file may be left.
+    """
+    fd = _fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        rest = memoryview(data)
+        while rest:
+            written = _fs.write(fd, rest[:_WRITE_CHUNK])
+            if written <= 0:
+                raise OSError(errno.EIO, "a write stored no byte", str(path))
+            rest = rest[written:]
+        _fs.fsync(fd)
+    finally:
+        _fs.close(fd)
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the names in a folder are on the disk; a rename survives a power cut only after this.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        OSError: The folder cannot be opened or synced.
+    """
+    fd = _fs.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _fs.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        _fs.close(fd)
+
+
+def make_new_folder(path: Path) -> None:
+    """Makes a folder that must not exist yet, in one that does.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    _fs.mkdir(path)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and its missing parents, durably.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        OSError: It cannot be made, or a file stands in its place.
+    """
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent)
+    try:
+        _fs.mkdir(path)
+    except FileExistsError:
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder should be", str(path)) from None
+    sync_folder(path.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Gives a file or folder another name; `target` must not exist.
+
+    Args:
+        source: The present name.
+        target: The new name, on the same file system.
+
+    Raises:
+        OSError: The rename failed.
+    """
+    _fs.rename(source, target)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder and what is in it, or a single file; links are removed, never followed.
+
+    Args:
+        path: What to remove.
+
+    Raises:
+        OSError: Something could not be removed; the rest is left.
+    """
+    if path.is_symlink() or not path.is_dir():
+        _fs.unlink(path)
+        return
+    for child in sorted(path.iterdir()):
+        remove_tree(child)
+    _fs.rmdir(path)
+
+
+def read_chunks(path: Path, *, limit: int | None = None, follow: bool = True, chunk: int = 1 << 22) -> Iterator[bytes]:
+    """Yields a regular file's bytes, refusing pipes, devices and folders before reading a byte.
+
+    Args:
+        path: The file.
+        limit: The most bytes that the file may have.
+        follow: Whether `path` may be a symbolic link.
+        chunk: The most bytes in one piece.
+
+    Yields:
+        Pieces of the file, in order.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is larger than `limit`.
+    """
+    # O_NONBLOCK: opening a pipe that nobody writes to would otherwise wait for ever.
+    fd = _fs.open_read(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if limit is not None and info.st_size > limit:
+            raise OSError(errno.EFBIG, f"{info.st_size} bytes where at most {limit} are allowed", str(path))
+        left = info.st_size
+        while left and (piece := _fs.read(fd, min(left, chunk))):
+            left -= len(piece)
+            yield piece
+    finally:
+        _fs.close_read(fd)
+
+
+def read_regular(path: Path, *, limit: int | None = None, follow: bool = True) -> bytes:
+    """Returns a regular file's bytes; see `read_chunks`.
+
+    Args:
+        path: The file.
+        limit: The most bytes that the file may have.
+        follow: Whether `path` may be a symbolic link.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is larger than `limit`.
+    """
+    pieces = list(read_chunks(path, limit=limit, follow=follow, chunk=_READ_CHUNK))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file so that a reader, or a crash, finds the old bytes or the new ones and nothing between.
+
+    Args:
+        path: The file to make or replace.
+        data: All of its bytes.
+
+    Raises:
+        OSError: Nothing was replaced, or the last folder sync failed.
+    """
+    temporary = path.with_name(temporary_name("tmp"))
+    try:
+        write_new(temporary, data)
+        if read_regular(temporary) != data:
+            raise OSError(errno.EIO, "the bytes read back differ from those written", str(path))
+        _fs.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            _fs.unlink(temporary)
+        raise
+    sync_folder(path.parent)

@@ -1,0 +1,227 @@
+"""Arrays in safetensors files.
+
+The safetensors library copies an array's memory as it lies: given one that is not C-contiguous it writes other
+numbers than the array holds, and says nothing. So every array is made contiguous here first, and what was
+encoded is decoded again and compared bit by bit before it is believed. The library reports what it dislikes by
+half a dozen exception types; here it is one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from swinpy.io import atomic
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["TensorFileError", "check_tensors", "decode_tensors", "encode_tensors", "read_tensors", "write_tensors"]
+
+_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "|u1",
+    "BOOL": "|b1",
+    "C64": "<c8",
+}
+_WRITABLE = {np.dtype(code).newbyteorder("=") for code in _DTYPES.values()}
+_METADATA = "__metadata__"
+
+
+class TensorFileError(ValueError):
+    """A tensor file that cannot be read or would not hold what it should; the message names file and reason."""
+
+
+def _fail(op: str, where: str, reason: str, fix: str) -> TensorFileError:
+    return TensorFileError(f"{op}: expected a sound safetensors file at {where}; got {reason}. {fix}")
+
+
+def check_tensors(tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Checks that the format can hold these arrays under these names.
+
+    Args:
+        tensors: Arrays by name.
+
+    Raises:
+        TypeError: A name is no str, a value is no NumPy array, or its dtype has no place in the format.
+        ValueError: A name is reserved or has no UTF-8 form.
+    """
+    for name, array in tensors.items():
+        if not isinstance(name, str):
+            raise TypeError(f"write_tensors: expected names of type str; got {name!r}. Name every tensor by a str.")
+        if name == _METADATA or not _has_utf8(name):
+            reason = "reserved by the format" if name == _METADATA else "without a UTF-8 form"
+            raise ValueError(f"write_tensors: expected a usable name; got {name!r}, {reason}. Rename the tensor.")
+        if not isinstance(array, (np.ndarray, np.generic)) or isinstance(array, np.ma.MaskedArray):
+            kind = f"{type(array).__module__}.{type(array).__qualname__}"
+            raise TypeError(
+                f"write_tensors: expected a plain numpy.ndarray for {name!r}; got {kind}. "
+                "Bring device arrays to the host and unwrap tensors and masks first."
+            )
+        if array.dtype.newbyteorder("=") not in _WRITABLE:
+            known = ", ".join(sorted(dtype.name for dtype in _WRITABLE))
+            raise TypeError(
+                f"write_tensors: expected one of the dtypes {known} for {name!r}; got {array.dtype}. "
+                "Convert it, or keep it out of the file."
+            )
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    # np.ascontiguousarray turns a 0-d array into one of shape (1,), hence the reshape.
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return little.reshape(np.shape(array))
+
+
+def _bits(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)
+
+
+def encode_tensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Returns the bytes of a safetensors file, already decoded once and found equal.
+
+    Args:
+        tensors: Arrays by name, of any layout and byte order.
+        metadata: Free text by name, kept in the header. With more than one entry the library writes them in an
+            order that changes from call to call, so the bytes, though not their meaning, do too.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        TypeError: A value is no NumPy array or its dtype has no place in the format; metadata is not text.
+        ValueError: A name or a piece of metadata cannot be used.
+        TensorFileError: The library failed, or its bytes do not give the arrays back.
+    """
+    check_tensors(tensors)
+    texts = dict(metadata or {})
+    for key, value in texts.items():
+        if not (isinstance(key, str) and isinstance(value, str)):
+            raise TypeError(f"write_tensors: expected metadata of str to str; got {key!r}: {value!r}. Use json.dumps.")
+        if not _has_utf8(key + value):
+            raise ValueError(f"write_tensors: expected metadata with a UTF-8 form; got {key!r}: {value!r}. Reword it.")
+    plain = {name: _plain(array) for name, array in tensors.items()}
+    advice = "This is a fault of the safetensors package; try another version of it."
+    try:
+        data = safetensors.numpy.save(plain, metadata=texts or None)
+        views, found_texts = _open(data)
+    except Exception as error:
+        raise _fail("write_tensors", "memory", f"{type(error).__name__}: {error}", advice) from error
+    same = views.keys() == plain.keys() and found_texts == texts
+    for name, array in plain.items():
+        same = same and _same(array, views.pop(name))
+    if not same:
+        raise _fail("write_tensors", "memory", "other values than were given", advice)
+    return bytes(data)
+
+
+def _same(array: NDArray[Any], view: NDArray[Any]) -> bool:
+    # Compared as bytes, so that NaN equals NaN and -0.0 differs from 0.0.
+    return array.dtype == view.dtype and array.shape == view.shape and np.array_equal(_bits(array), _bits(view))
+
+
+def _open(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Returns arrays over the library's own buffers, little-endian, and the metadata; raises what the library does."""
+    # The library checks the whole header against the length of the data before it hands out anything.
+    entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    views = {}
+    for name, entry in entries:
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"dtype {entry['dtype']} in {name!r}, which NumPy does not have")
+        views[name] = np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    if len(views) != len(entries):
+        raise ValueError("the same tensor name twice")
+    length = int.from_bytes(data[:8], "little")
+    texts = json.loads(data[8 : 8 + length]).get(_METADATA) or {}
+    return views, {str(key): str(value) for key, value in texts.items()}
+
+
+def decode_tensors(data: bytes, where: str = "memory") -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Returns the arrays and the metadata of a safetensors file given as bytes.
+
+    Args:
+        data: The file's bytes.
+        where: What a message calls the file.
+
+    Returns:
+        Arrays by name in the order of their names, each C-contiguous, writable and owning its memory, in native
+        byte order; and the metadata.
+
+    Raises:
+        TensorFileError: The bytes are malformed or hold a dtype that NumPy does not have.
+    """
+    try:
+        views, texts = _open(data)
+        arrays = {}
+        for name in sorted(views):
+            view = views.pop(name)
+            arrays[name] = np.array(view, dtype=view.dtype.newbyteorder("="), order="C", copy=True)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        fix = "Copy or download the file again, or convert such tensors to float32."
+        raise _fail("read_tensors", where, reason, fix) from error
+    return arrays, texts
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes arrays to a safetensors file, whole or not at all, and reads them back before it returns.
+
+    Args:
+        path: The file to make or replace.
+        tensors: Arrays by name, of any layout and byte order.
+        metadata: Free text by name, kept in the header.
+
+    Raises:
+        TypeError: A value is no NumPy array or its dtype has no place in the format; metadata is not text.
+        ValueError: A name or a piece of metadata cannot be used.
+        TensorFileError: The library failed, or its bytes do not give the arrays back.
+        OSError: The disk refused; a file that was at `path` is as it was.
+    """
+    atomic.replace_file(Path(path), encode_tensors(tensors, metadata))
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Reads a safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Arrays by name in the order of their names, each C-contiguous, writable and owning its memory, in native
+        byte order; and the metadata.
+
+    Raises:
+        TensorFileError: The file is missing, unreadable or malformed, or holds a dtype that NumPy does not have.
+    """
+    try:
+        data = atomic.read_regular(Path(path))
+    except OSError as error:
+        fix = "Check the path and its permissions."
+        raise _fail("read_tensors", str(path), error.strerror or str(error), fix) from error
+    return decode_tensors(data, str(path))
