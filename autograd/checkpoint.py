@@ -1,25 +1,72 @@
 """Recomputation: keep a function's inputs instead of everything that it saves, and run it again in backward.
 
+Forward runs the function on stand-ins of its inputs without recording, and a :class:`Trace` notes what it reads besides
+them: parameters, results of ops outside. Those become further sources of the checkpoint's node, so that their gradients
+take the same way as any other. Backward runs the function once more, this time recording, walks back through the
+recording as far as its beginning, and hands on what arrived there.
+
 Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autograd import random
-from autograd.context import STATE
-from autograd.graph import Node, accumulate, backward_leaves
+from autograd.context import STATE, State
+from autograd.graph import Node, backward_leaves, mark, source_of
 from autograd.primitive import Ctx, Primitive
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from autograd.backend import Array
+    from autograd.graph import Source
+    from autograd.tensor import Version
 
-__all__ = ["checkpoint"]
+__all__ = ["Trace", "checkpoint"]
+
+
+class Trace:
+    """What a function reads while it runs.
+
+    Attributes:
+        versions: (version, count) of every leaf that an op read.
+        captured: the tensors from outside that want a gradient, in the order of reading.
+    """
+
+    def __init__(self, stand_ins: tuple[Tensor, ...]) -> None:
+        self.versions: dict[tuple[Version, int], None] = {}
+        self.captured: dict[Tensor, None] = {}
+        self._stand_ins = set(stand_ins)
+        self._start = mark()
+
+    def note(self, inputs: Iterable[Any]) -> None:
+        """Told by every op: these are its inputs."""
+        for x in inputs:
+            if not isinstance(x, Tensor):
+                continue
+            if x.version is not None:
+                self.versions[x.version, x.version.count] = None
+            if x.needs_grad and self._is_outside(x):
+                self.captured[x] = None
+
+    def _is_outside(self, x: Tensor) -> bool:
+        if x.edge is not None:
+            return x.edge[0].number < self._start
+        return x.version is not None and x not in self._stand_ins
+
+
+class _Replay(NamedTuple):
+    """How to run the function again. ``captured`` are the sources of what it reads besides ``arrays``."""
+
+    fn: Callable[..., Any]
+    arrays: tuple[Array, ...]
+    captured: tuple[Source, ...]
+    generator: dict[str, int]
+    state: State
 
 
 def _refuse(ctx: Ctx, *arrays: Array, **static: Any) -> Any:
@@ -28,30 +75,38 @@ def _refuse(ctx: Ctx, *arrays: Array, **static: Any) -> Any:
 
 def _vjp(ctx: Ctx, *grads: Array) -> tuple[Array | None, ...]:
     """Replay with the forward's random numbers, dtype policy and kernels; then walk back through the replay."""
-    fn, arrays, generator, state = ctx.replay  # type: ignore[attr-defined]
-    inputs = [Tensor(a, requires_grad=need) for a, need in zip(arrays, ctx.needs, strict=True)]
-    token = STATE.set(replace(state, grad="on", trace=None))
+    replay: _Replay = ctx.replay  # type: ignore[attr-defined]
+    start = mark()
+    inputs = [Tensor(a, requires_grad=need) for a, need in zip(replay.arrays, ctx.needs, strict=True)]
+    token = STATE.set(replace(replay.state, grad="on", trace=None, observers=STATE.get().observers))
     try:
-        with random.fork_rng(generator):
-            result = fn(*inputs)
+        with random.fork_rng(replay.generator):
+            outputs = _outputs(replay.fn(*inputs))
     finally:
         STATE.reset(token)
-    outputs = result if isinstance(result, tuple) else (result,)
     pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.needs_grad]
-    leaves = backward_leaves(pairs, retain_graph=False)
-    found = [leaves.pop(x, None) for x in inputs]
-    accumulate(leaves)  # what the function read besides its inputs: parameters
-    return tuple(None if f is None else f.grads[0] for f in found)
+    ends = backward_leaves(pairs, retain_graph=False, since=start)
+    places = [*((x, 0) for x in inputs), *(source[:2] for source in replay.captured)]
+    return tuple(ends[target].own(index) if target in ends else None for target, index in places)
 
 
-_checkpoint = Primitive("checkpoint", _refuse, _vjp)
+_checkpoint = Primitive("checkpoint", _refuse, _vjp, fresh=True)
+
+
+def _outputs(result: Any) -> tuple[Tensor, ...]:
+    outputs = result if isinstance(result, tuple) else (result,)
+    for o in outputs:
+        if not isinstance(o, Tensor):
+            raise TypeError(f"checkpoint: expected fn to return a Tensor or a tuple of them; got {type(o).__name__}.")
+    return outputs
 
 
 def checkpoint(fn: Callable[..., Any], *inputs: Tensor) -> Any:
     """``fn(*inputs)``, keeping only the inputs for backward; what ``fn`` saves is computed again there.
 
-    Random ops draw the same numbers again, and the autocast dtype is that of forward. Leaves that ``fn`` reads without
-    being handed them (a module's parameters) receive their gradients, also if no input needs one.
+    Ops that draw from the default generator draw the same numbers again, and the autocast dtype is that of forward.
+    Tensors that ``fn`` reads without being handed them (a module's parameters, results of ops outside) receive their
+    gradients, also if no input needs one.
 
     Args:
         fn: returns a Tensor or a tuple of Tensors; must do the same when called again.
@@ -61,45 +116,50 @@ def checkpoint(fn: Callable[..., Any], *inputs: Tensor) -> Any:
         What ``fn`` returns.
 
     Raises:
+        TypeError: for an input or result that is no Tensor.
         RuntimeError: in backward, if a leaf that ``fn`` read was written to since forward.
     """
+    for x in inputs:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"checkpoint: expected Tensors as inputs; got {type(x).__name__}. Wrap it in ag.Tensor.")
     state = STATE.get()
     if state.grad == "off":
         return fn(*inputs)
-    trace: list[Any] = []
+    stand_ins = tuple(map(_stand_in, inputs))
+    trace = Trace(stand_ins)
     generator = random.default_generator.state()
     token = STATE.set(replace(state, grad="trace", trace=trace))
     try:
-        result = fn(*inputs)
+        result = fn(*stand_ins)
     finally:
         STATE.reset(token)
-    outputs = result if isinstance(result, tuple) else (result,)
-    if not any(o.needs_grad for o in outputs):
-        return result
-    if state.grad == "trace":  # inside another checkpoint, which will call this function again
-        if state.trace is not None:
-            state.trace.extend(trace)
-        return result
-    node = _node(fn, inputs, trace, outputs, generator)
-    tensors = tuple(
-        Tensor.from_op(o.data, (node, i, o.shape, o.dtype) if o.needs_grad else None, o.needs_grad)
-        for i, o in enumerate(outputs)
-    )
+    outputs = _outputs(result)
+    trace.note(outputs)
+    node = None
+    if state.trace is not None:  # inside another checkpoint, which will call this function again
+        state.trace.note((*inputs, *trace.captured))
+        state.trace.versions |= trace.versions
+    elif any(o.needs_grad for o in outputs):
+        captured = tuple(map(source_of, trace.captured))
+        arrays = tuple(x.data for x in inputs)
+        ctx = Ctx(tuple(x.needs_grad for x in inputs))
+        ctx.save(*arrays)
+        ctx.replay = _Replay(fn, arrays, captured, generator, state)  # type: ignore[attr-defined]
+        sources = tuple(source_of(x) if x.needs_grad else None for x in inputs)
+        node = Node(_checkpoint, ctx, (*sources, *captured), tuple(trace.versions))
+        node.outputs = tuple((o.shape, o.dtype) for o in outputs)
+    tensors = tuple(_output(o, node, i) for i, o in enumerate(outputs))
     return tensors if isinstance(result, tuple) else tensors[0]
 
 
-def _node(
-    fn: Callable[..., Any],
-    inputs: tuple[Tensor, ...],
-    trace: list[Any],
-    outputs: tuple[Tensor, ...],
-    generator: dict[str, int],
-) -> Node:
-    ctx = Ctx(tuple(x.needs_grad for x in inputs))
-    arrays = tuple(x.data for x in inputs)
-    ctx.save(*arrays)
-    ctx.replay = (fn, arrays, generator, STATE.get())  # type: ignore[attr-defined]
-    sources = tuple((x.edge or (x, 0, x.shape, x.dtype)) if x.needs_grad else None for x in inputs)
-    node = Node(_checkpoint, ctx, sources, tuple(trace))
-    node.outputs = tuple((o.shape, o.dtype) for o in outputs)
-    return node
+def _stand_in(x: Tensor) -> Tensor:
+    """A tensor that ``fn`` cannot tell from ``x``, and a trace can."""
+    twin = Tensor.from_op(x.data, None, x.needs_grad)
+    twin.version = x.version
+    return twin
+
+
+def _output(o: Tensor, node: Node | None, index: int) -> Tensor:
+    if not o.needs_grad:
+        return o
+    return Tensor.from_op(o.data, None if node is None else (node, index, o.shape, o.dtype), True)

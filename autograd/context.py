@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from autograd import dtypes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from autograd.checkpoint import Trace
 
 __all__ = [
     "OpEvent",
@@ -60,14 +64,14 @@ class State:
         autocast: the low-precision dtype of "low" ops, or None.
         kernels: which implementation of a kernel runs.
         observers: called after each op, forward and backward.
-        trace: in "trace" mode, receives (version, count) of every leaf that an op read.
+        trace: in "trace" mode, is told the inputs of every op.
     """
 
     grad: Literal["on", "off", "trace"] = "on"
     autocast: np.dtype[Any] | None = None
     kernels: KernelMode = "auto"
     observers: tuple[Callable[[OpEvent], None], ...] = ()
-    trace: list[tuple[Any, int]] | None = None
+    trace: Trace | None = None
 
 
 STATE: ContextVar[State] = ContextVar("autograd_state", default=State())  # noqa: B039 (State is frozen)
@@ -112,8 +116,6 @@ def autocast(dtype: str | np.dtype[Any] | None = "float16", enabled: bool = True
     Raises:
         ValueError: for a dtype that is not a 16-bit float.
     """
-    from autograd import dtypes
-
     if not enabled or dtype is None:
         return _Switch(autocast=None)
     resolved = dtypes.as_dtype(dtype)

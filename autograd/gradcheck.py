@@ -89,7 +89,9 @@ class _Check:
     def __init__(self, fn: Callable[..., Any], inputs: Sequence[Tensor], leaves: Sequence[Tensor], seed: int) -> None:
         self.fn, self.inputs, self.leaves = fn, inputs, leaves
         self.rng = np.random.default_rng(seed)
-        outputs = [o for o in _outputs(fn(*inputs)) if o.requires_grad]
+        everything = _outputs(fn(*inputs))
+        self.checked = [i for i, o in enumerate(everything) if o.requires_grad]
+        outputs = [everything[i] for i in self.checked]
         if not outputs:
             raise GradcheckError("gradcheck: expected an output that depends on an input; got none.")
         self.cotangents = [self._like(o, _direction(self.rng, o.shape)) for o in outputs]
@@ -103,8 +105,7 @@ class _Check:
     def _value(self) -> float:
         with no_grad():
             outputs = _outputs(self.fn(*self.inputs))
-        floats = [o for o in outputs if o.dtype.kind == "f"][: len(self.cotangents)]
-        return sum(float((o.data * g).sum()) for o, g in zip(floats, self.cotangents, strict=True))
+        return sum(float((outputs[i].data * g).sum()) for i, g in zip(self.checked, self.cotangents, strict=True))
 
     def along(self, chosen: Sequence[int]) -> None:
         """Compare the derivatives along one random direction in the leaves ``chosen``."""

@@ -15,6 +15,8 @@ import heapq
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from autograd.backend import array_module, device_of, is_array
 from autograd.context import STATE, OpEvent
 from autograd.shapes import unbroadcast
@@ -23,13 +25,11 @@ from autograd.tensor import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    import numpy as np
-
     from autograd.backend import Array
     from autograd.primitive import Ctx, Primitive
     from autograd.tensor import Version
 
-__all__ = ["Edge", "Node", "accumulate", "backward", "backward_leaves", "grad"]
+__all__ = ["Edge", "Node", "Source", "backward", "backward_leaves", "grad", "mark", "source_of"]
 
 # (node, which of its outputs, shape, dtype) of the output; for a leaf (tensor, 0, shape, dtype).
 # A plain tuple, because one is made for every op.
@@ -37,6 +37,16 @@ Edge: TypeAlias = "tuple[Node, int, tuple[int, ...], np.dtype[Any]]"
 Source: TypeAlias = "tuple[Node | Tensor, int, tuple[int, ...], np.dtype[Any]]"
 
 _numbers = count()
+
+
+def mark() -> int:
+    """A number between those of the nodes made so far and those made later."""
+    return next(_numbers)
+
+
+def source_of(tensor: Tensor) -> Source:
+    """Where a tensor's gradient goes: into the graph, or to the leaf itself."""
+    return tensor.edge or (tensor, 0, tensor.data.shape, tensor.data.dtype)
 
 
 class Node:
@@ -89,8 +99,14 @@ class _Pending:
         elif self.owned[index]:
             have += grad
         else:
-            self.grads[index] = have + grad
+            total = have + grad
+            self.grads[index] = total if total.shape else array_module(total).asarray(total)  # NumPy's 0-d scalars
             self.owned[index] = True
+
+    def own(self, index: int = 0) -> Array | None:
+        """The finished gradient as an array that nobody else holds."""
+        grad = self.grads[index]
+        return grad if grad is None or self.owned[index] else array_module(grad).array(grad, copy=True)
 
 
 def _check_fresh_graph(node: Node) -> Ctx:
@@ -128,6 +144,8 @@ def _apply_hooks(hooks: list[Callable[[Array], Array | None]], grad: Array) -> A
     for hook in tuple(hooks):
         replacement = hook(grad)
         if replacement is not None:
+            if isinstance(replacement, np.generic):  # NumPy's 0-d arithmetic
+                replacement = np.asarray(replacement)
             if not is_array(replacement) or replacement.shape != grad.shape or replacement.dtype != grad.dtype:
                 raise ValueError(
                     f"register_grad_hook: expected the hook to return None or an array of shape {grad.shape} and "
@@ -149,25 +167,26 @@ def _checked(primitive: Primitive, grad: Array, shape: tuple[int, ...], dtype: n
     return grad
 
 
-def backward_leaves(roots: Sequence[tuple[Tensor, Array]], retain_graph: bool) -> dict[Tensor, _Pending]:
-    """Walk back from ``roots``; returns what arrived at each leaf."""
+def backward_leaves(
+    roots: Sequence[tuple[Tensor, Array]], retain_graph: bool, since: int = 0
+) -> dict[Node | Tensor, _Pending]:
+    """Walk back from ``roots``; returns what arrived at each leaf, and at each node older than ``since``."""
     arrived: dict[Node | Tensor, _Pending] = {}
-    leaves: dict[Tensor, _Pending] = {}
+    ends: dict[Node | Tensor, _Pending] = {}
     heap: list[tuple[int, Node]] = []
 
     def deliver(source: Node | Tensor, index: int, grad: Array, fresh: bool) -> None:
         pending = arrived.get(source)
         if pending is None:
-            if isinstance(source, Tensor):
-                pending = leaves[source] = _Pending(1)
+            pending = arrived[source] = _Pending(1 if isinstance(source, Tensor) else len(source.outputs) or 1)
+            if isinstance(source, Tensor) or source.number < since:
+                ends[source] = pending
             else:
-                pending = _Pending(len(source.outputs) or 1)
                 heapq.heappush(heap, (-source.number, source))
-            arrived[source] = pending
         pending.add(index, grad, fresh)
 
     for tensor, grad in roots:
-        deliver(*(tensor.edge[:2] if tensor.edge is not None else (tensor, 0)), grad, False)
+        deliver(*source_of(tensor)[:2], grad, False)
     observers = STATE.get().observers
     while heap:
         node = heapq.heappop(heap)[1]
@@ -178,6 +197,11 @@ def backward_leaves(roots: Sequence[tuple[Tensor, Array]], retain_graph: bool) -
         results = primitive.vjp(ctx, *grads)
         if type(results) is not tuple:
             results = (results,)
+        if len(results) != len(node.sources):
+            raise AssertionError(
+                f"vjp of '{primitive.name}': expected {len(node.sources)} gradients; got {len(results)}. "
+                "This is a fault of the primitive."
+            )
         if observers:
             event = OpEvent(primitive.name, "backward", tuple(grads), results, {})
             for observer in observers:
@@ -197,7 +221,7 @@ def backward_leaves(roots: Sequence[tuple[Tensor, Array]], retain_graph: bool) -
         if not retain_graph:
             node.free()
         del ctx, pending, grads, results
-    return leaves
+    return ends
 
 
 def _seed(op: str, tensor: Tensor, gradient: Array | None) -> Array:
@@ -223,29 +247,36 @@ def _seed(op: str, tensor: Tensor, gradient: Array | None) -> Array:
     return gradient
 
 
-def _own(pending: _Pending) -> Array:
-    """The finished gradient of a leaf, as an array nobody else holds."""
-    grad = pending.grads[0]
-    return grad if pending.owned[0] else array_module(grad).array(grad, copy=True)
-
-
-def backward(tensor: Tensor, gradient: Array | None = None, retain_graph: bool = False) -> None:
-    """See :meth:`Tensor.backward`. Leaves receive their gradients at the end, all or none."""
-    leaves = backward_leaves([(tensor, _seed("backward", tensor, gradient))], retain_graph)
-    accumulate(leaves)
-
-
-def accumulate(leaves: dict[Tensor, _Pending]) -> None:
-    """Add what arrived at each leaf to its ``.grad``."""
+def _leaf_gradients(roots: Sequence[tuple[Tensor, Array]], retain_graph: bool) -> dict[Tensor, _Pending]:
+    """The complete gradient of every leaf, its hooks applied."""
+    leaves: dict[Tensor, _Pending] = backward_leaves(roots, retain_graph)  # type: ignore[assignment]
     for leaf, pending in leaves.items():
         if leaf.hooks:
             hooked = _apply_hooks(leaf.hooks, pending.grads[0])
             if hooked is not pending.grads[0]:
                 pending.grads[0], pending.owned[0] = hooked, False
+    return leaves
+
+
+def backward(self: Tensor, gradient: Array | None = None, retain_graph: bool = False) -> None:
+    """Add this tensor's gradient with respect to every leaf to the leaf's ``.grad``: all of them, or none on an error.
+
+    Args:
+        self: the tensor; this is ``Tensor.backward``.
+        gradient: of the same shape and dtype; may be left out for a tensor of size 1 (then 1).
+        retain_graph: keep what the graph saved, for a second backward.
+
+    Raises:
+        RuntimeError: if no gradient is wanted, the graph was freed, or a leaf was written to since forward.
+        ValueError: for a gradient of another shape, dtype or device, or a missing one.
+    """
+    leaves = _leaf_gradients([(self, _seed("backward", self, gradient))], retain_graph)
+    added = [(leaf, p.own() if leaf.grad is None else p.grads[0]) for leaf, p in leaves.items()]
+    for leaf, array in added:
         if leaf.grad is None:
-            leaf.grad = _own(pending)
+            leaf.grad = array
         else:
-            leaf.grad += pending.grads[0]
+            leaf.grad += array
 
 
 def grad(
@@ -264,6 +295,10 @@ def grad(
 
     Returns:
         One raw array per input, None where the outputs do not depend on it.
+
+    Raises:
+        RuntimeError: as :func:`backward`.
+        ValueError: as :func:`backward`; for inputs that are no leaves with requires_grad.
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
@@ -271,8 +306,9 @@ def grad(
     grads = [None] * len(outputs) if grad_outputs is None else grad_outputs
     grads = [grads] if is_array(grads) else list(grads)
     for leaf in inputs:
-        if leaf.edge is not None:
-            raise ValueError("grad: expected leaves as inputs; got the result of an op.")
+        if leaf.edge is not None or not leaf.needs_grad:
+            got = "one without it" if leaf.edge is None else "the result of an op"
+            raise ValueError(f"grad: expected leaves with requires_grad as inputs; got {got}.")
     seeds = [(t, _seed("grad", t, g)) for t, g in zip(outputs, grads, strict=True)]
-    leaves = backward_leaves(seeds, retain_graph)
-    return tuple(_own(leaves[leaf]) if leaf in leaves else None for leaf in inputs)
+    leaves = _leaf_gradients(seeds, retain_graph)
+    return tuple(leaves[leaf].own() if leaf in leaves else None for leaf in inputs)

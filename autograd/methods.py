@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autograd import ops
+from autograd import graph, ops
 from autograd.tensor import Tensor
 
 __all__ = ["METHODS"]
@@ -42,6 +42,7 @@ METHODS: dict[str, Any] = {
     "__gt__": ops.greater,
     "__ge__": ops.greater_equal,
     "__getitem__": ops.getitem,
+    "backward": graph.backward,
     "T": property(ops.transpose),
     "to": ops.to_device,
     "reshape": _reshape,

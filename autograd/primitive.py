@@ -14,7 +14,7 @@ import numpy as np
 from autograd import dtypes
 from autograd.backend import array_module, device_of, is_array
 from autograd.context import STATE, OpEvent
-from autograd.graph import Node
+from autograd.graph import Node, source_of
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["PRIMITIVES", "Ctx", "Primitive"]
 
 PRIMITIVES: dict[str, Primitive] = {}
+
+_ndarray = np.ndarray
 
 
 class Ctx:
@@ -106,7 +108,9 @@ class Primitive:
                 needed = needed or x.needs_grad
                 if first is None:
                     first = data
-                elif data.dtype is not first.dtype or type(data) is not type(first):
+                elif data.dtype is not first.dtype or not (
+                    type(data) is type(first) is _ndarray or device_of(data) == device_of(first)
+                ):
                     uniform = False
             elif x is None or type(x) in (float, int):
                 arrays.append(x)
@@ -125,19 +129,18 @@ class Primitive:
         else:
             ctx = Ctx(tuple(needs))
         if state.trace is not None:
-            state.trace.extend(_versions(inputs))
+            state.trace.note(inputs)
         result = self.forward(ctx, *arrays, **static)
         if state.observers:
             event = OpEvent(self.name, "forward", tuple(arrays), result if type(result) is tuple else (result,), static)
             for observer in state.observers:
                 observer(event)
-        return self._wrap(result, self._record(ctx, inputs) if needed and state.grad == "on" else None, needed)
+        if needed:
+            return self._wrap(result, self._record(ctx, inputs) if state.grad == "on" else None, True)
+        return _sharing_versions(self._wrap(result, None, False), inputs)
 
     def _record(self, ctx: Ctx, inputs: tuple[Any, ...]) -> Node:
-        sources = [
-            (x.edge or (x, 0, x.data.shape, x.data.dtype)) if need else None
-            for x, need in zip(inputs, ctx.needs, strict=True)
-        ]
+        sources = [source_of(x) if need else None for x, need in zip(inputs, ctx.needs, strict=True)]
         return Node(self, ctx, tuple(sources), _versions(inputs))
 
     def _wrap(self, result: Any, node: Node | None, needed: bool) -> Any:
@@ -180,6 +183,18 @@ class Primitive:
 def _versions(inputs: tuple[Any, ...]) -> tuple[tuple[Version, int], ...]:
     """How often each leaf among the inputs has been written to so far."""
     return tuple([(x.version, x.version.count) for x in inputs if isinstance(x, Tensor) and x.version is not None])
+
+
+def _sharing_versions(result: Any, inputs: tuple[Any, ...]) -> Any:
+    """``result``, made without a graph; what is a view of a leaf gets the leaf's version, so that writes are noticed."""
+    for out in result if type(result) is tuple else (result,):
+        if out.data.base is None:
+            continue
+        for x in inputs:
+            if isinstance(x, Tensor) and x.version is not None and x.device == out.device:
+                if array_module(out.data).may_share_memory(out.data, x.data):
+                    out.version = x.version
+    return result
 
 
 def _no_vjp(ctx: Ctx, *grads: Array) -> Any:

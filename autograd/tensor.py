@@ -1,6 +1,6 @@
 """Tensor: an array, whether a gradient is wanted, and where in the graph it came from.
 
-The arithmetic and array methods declared under ``TYPE_CHECKING`` are the functions of ``autograd.ops``;
+The methods declared under ``TYPE_CHECKING`` are ``graph.backward`` and the functions of ``autograd.ops``;
 ``autograd.methods`` binds them, because this module stands below the graph and knows no op.
 """
 
@@ -14,7 +14,7 @@ from autograd import backend
 from autograd.dtypes import is_float
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from autograd.backend import Array
     from autograd.graph import Edge
@@ -23,7 +23,7 @@ __all__ = ["Tensor", "TensorLike", "Version"]
 
 
 class Version:
-    """How often the array of a leaf was written in place. Shared by a leaf and its detached twins."""
+    """How often the memory of a leaf was written in place. Shared by all tensors on it that no graph connects."""
 
     __slots__ = ("count",)
 
@@ -42,7 +42,8 @@ class Tensor:
         data: the array. Write to it through :meth:`assign_` alone, so that backward can notice.
         grad: the gradient, a raw array of the same shape and dtype that is shared with nothing; None before backward.
         edge: where the tensor came from, or None for a leaf.
-        version: counts the in-place writes to a leaf; None for what an op made.
+        version: counts the in-place writes to a leaf's memory, shared by all that is on that memory without a graph
+            between (detached twins, views made under no_grad); None for what else an op made.
     """
 
     __slots__ = ("__weakref__", "data", "edge", "grad", "hooks", "needs_grad", "version")
@@ -125,6 +126,11 @@ class Tensor:
             raise TypeError("len: expected at least one dimension; got a 0-d tensor.")
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise TypeError("iter: expected at least one dimension; got a 0-d tensor.")
+        return (self[i] for i in range(self.shape[0]))
+
     def __bool__(self) -> bool:
         return bool(self.item())
 
@@ -162,10 +168,12 @@ class Tensor:
         return np.array(self.data, dtype=dtype, copy=copy)
 
     def detach(self) -> Tensor:
-        """A leaf on the same memory that wants no gradient; it shares the version counter."""
-        twin = Tensor(self.data)
-        if self.version is not None:
-            twin.version = self.version
+        """The same memory without a graph and without requires_grad; it shares the version counter.
+
+        The twin of an op's result cannot be written to: backward may need that memory as it is.
+        """
+        twin = Tensor.from_op(self.data, None, False)
+        twin.version = self.version
         return twin
 
     # ---- leaves
@@ -177,11 +185,18 @@ class Tensor:
 
         Raises:
             RuntimeError: if the tensor is the result of an op.
-            ValueError: if the shape differs.
+            ValueError: if the shape or the device differs.
         """
         if self.version is None:
-            raise RuntimeError("assign_: expected a leaf; got the result of an op. Use .detach() or a new Tensor.")
+            raise RuntimeError(
+                "assign_: expected a leaf; got the result of an op, whose memory backward may need. "
+                "Make a leaf with Tensor(x.data.copy())."
+            )
         source = value.data if isinstance(value, Tensor) else value
+        if backend.is_array(source) and backend.device_of(source) != self.device:
+            raise ValueError(
+                f"assign_: expected a value on {self.device}; got one on {backend.device_of(source)}. Use .to()."
+            )
         shape = np.shape(source)
         if shape not in ((), self.shape):
             raise ValueError(f"assign_: expected shape {self.shape}; got {shape}.")
@@ -192,7 +207,7 @@ class Tensor:
     def register_grad_hook(self, hook: Callable[[Array], Array | None]) -> Callable[[], None]:
         """Call ``hook(gradient)`` once a backward, when this tensor's gradient is complete.
 
-        What the hook returns (unless None) takes the gradient's place.
+        What the hook returns (unless None) takes the gradient's place. The hook must not write to what it is given.
 
         Returns:
             A function that removes the hook.
@@ -210,19 +225,9 @@ class Tensor:
         hooks.append(hook)
         return lambda: hooks.remove(hook)
 
-    def backward(self, gradient: Array | None = None, retain_graph: bool = False) -> None:
-        """Add this tensor's gradient with respect to every leaf to the leaf's ``.grad``.
-
-        Args:
-            gradient: of the same shape and dtype; may be left out for a tensor of size 1 (then 1).
-            retain_graph: keep what the graph saved, for a second backward.
-        """
-        from autograd.graph import backward
-
-        backward(self, gradient, retain_graph)
-
     if TYPE_CHECKING:
 
+        def backward(self, gradient: Array | None = None, retain_graph: bool = False) -> None: ...
         def __add__(self, other: TensorLike) -> Tensor: ...
         def __radd__(self, other: TensorLike) -> Tensor: ...
         def __sub__(self, other: TensorLike) -> Tensor: ...

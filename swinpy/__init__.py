@@ -1,0 +1,17 @@
+"""Swin Transformers with no framework underneath: models, data and training on the ``autograd`` engine beside it.
+
+>>> import numpy as np, swinpy
+>>> model = swinpy.create_model("swin_cifar_nano", num_classes=10)
+>>> model(np.zeros((1, 3, 32, 32), np.float32)).shape
+(1, 10)
+"""
+
+from swinpy._engine import check_engine
+
+check_engine()
+
+from swinpy.models import SwinConfig, SwinTransformer, create_model, list_models  # noqa: E402 (after the check)
+
+__version__ = "0.1.0"
+
+__all__ = ["SwinConfig", "SwinTransformer", "__version__", "create_model", "list_models"]

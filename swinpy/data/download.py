@@ -109,9 +109,12 @@ def _try_address(
 
 
 def _check_scheme(url: str, schemes: Sequence[str]) -> None:
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise _Unusable(f"an unreadable address ({error})") from error
     if scheme not in schemes:
-        raise _Unusable(f"an address beginning with {scheme or 'no scheme'}:// (only {', '.join(schemes)} is fetched)")
+        raise _Unusable(f"scheme {scheme!r} (only {', '.join(schemes)} is fetched)")
 
 
 def _receive(url: str, part: Path, archive: Archive, timeout: float, schemes: Sequence[str]) -> None:
@@ -163,6 +166,8 @@ def _copy(response: Any, part: Path, have: int, archive: Archive) -> None:
     if at and not re.match(rf"bytes {at}-", response.headers.get("Content-Range", "")):
         raise _cannot_continue(part)
     chunk = _read(response)
+    if not chunk:
+        raise _Unusable("an empty answer", retry=True)
     if not at and looks_like_html(chunk):  # seen before the file is opened: a login page must not cost what has come
         raise _Unusable("an HTML page instead of the archive")
     limit = archive.size or _SIZE_UNKNOWN_LIMIT
@@ -176,6 +181,7 @@ def _copy(response: Any, part: Path, have: int, archive: Archive) -> None:
         while chunk:
             at += len(chunk)
             if at > limit:
+                part.unlink()
                 raise _Unusable(f"more than the {limit} bytes expected")
             file.write(chunk)
             bar.update(len(chunk))

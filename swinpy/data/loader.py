@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import islice
 from queue import SimpleQueue
@@ -152,12 +152,12 @@ class Loader:
     def _threaded(self, order: NDArray[np.int64], epoch: int, steps: Iterator[int]) -> Iterator[Batch]:
         """At most ``2 * workers`` batches are asked for and not yet used, in a queue that keeps their order."""
         tasks: SimpleQueue[tuple[int, Future[Batch]] | None] = SimpleQueue()
-        pending: deque[Future[Batch]] = deque()
+        pending: deque[tuple[int, Future[Batch]]] = deque()
 
         def ask(count: int) -> None:
             for step in islice(steps, count):
-                pending.append(Future())
-                tasks.put((step, pending[-1]))
+                pending.append((step, Future()))
+                tasks.put(pending[-1])
 
         def work() -> None:
             while (task := tasks.get()) is not None:
@@ -177,16 +177,20 @@ class Loader:
                 thread.start()
             ask(2 * self.workers)
             while pending:
-                try:
-                    batch = pending.popleft().result(self.timeout)
-                except TimeoutError:
+                step, future = pending.popleft()
+                if not wait([future], self.timeout).done:
                     patience = 0.0
-                    raise
+                    raise TimeoutError(
+                        f"Loader: expected batch {step} within {self.timeout} s; got nothing. "
+                        "The transform hangs or is too slow: raise timeout, or find out where with workers=0."
+                    )
+                batch = future.result()
+                del future
                 ask(1)
                 yield batch
         finally:
-            for future in pending:
-                future.cancel()
+            for _, waiting in pending:
+                waiting.cancel()
             for _ in threads:
                 tasks.put(None)
             for thread in threads:

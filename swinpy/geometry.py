@@ -1,0 +1,156 @@
+"""The geometry of shifted windows: pure functions of a few integers, cached, outside the modules.
+
+Padding comes before the shift: a map is padded at the right and bottom to whole windows, then rolled by -shift, then
+cut. After the roll, the last ``shift`` rows (columns) of the padded map come from the other edge and must not be seen
+by their new neighbours: the map has up to three bands an axis, and tokens attend within their region only.
+
+Source: Liu et al. 2021, "Swin Transformer", section 3.2 and figure 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from autograd.extend import array_module
+
+__all__ = [
+    "Geometry",
+    "Pair",
+    "SmallMap",
+    "attention_mask",
+    "geometry",
+    "on_device",
+    "relative_position_index",
+    "shift_regions",
+    "window_tokens",
+]
+
+Pair: TypeAlias = tuple[int, int]
+SmallMap: TypeAlias = Literal["clamp", "pad"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a map of ``size`` tokens is cut.
+
+    Attributes:
+        size: (H, W) of the map.
+        window: (wh, ww).
+        shift: (sh, sw), 0 <= shift < window.
+        padded: (H', W'), multiples of the window.
+    """
+
+    size: Pair
+    window: Pair
+    shift: Pair
+
+    @property
+    def padded(self) -> Pair:
+        (h, w), (wh, ww) = self.size, self.window
+        return -(-h // wh) * wh, -(-w // ww) * ww
+
+    @property
+    def windows(self) -> Pair:
+        """Number of windows down and across."""
+        return self.padded[0] // self.window[0], self.padded[1] // self.window[1]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in a window."""
+        return self.window[0] * self.window[1]
+
+
+def geometry(size: Pair, window: Pair, shift: Pair, small_map: SmallMap = "clamp") -> Geometry:
+    """The cut of a map, one axis at a time.
+
+    Where the map is not larger than the window along an axis there is nothing to shift. A smaller map either shrinks
+    the window to the map ("clamp") or is padded up to the window ("pad", as torchvision does).
+
+    Raises:
+        ValueError: for an empty map.
+    """
+    if min(size) < 1:
+        raise ValueError(f"window: expected a map of at least 1x1 tokens; got {size[0]}x{size[1]}.")
+    small = [n <= w for n, w in zip(size, window, strict=True)]
+    fitted = [min(n, w) if small_map == "clamp" else w for n, w in zip(size, window, strict=True)]
+    shifts = [0 if s else d for s, d in zip(small, shift, strict=True)]
+    return Geometry(size, (fitted[0], fitted[1]), (shifts[0], shifts[1]))
+
+
+def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    array.flags.writeable = False
+    return array
+
+
+def _partition(grid: np.ndarray[Any, Any], window: Pair) -> np.ndarray[Any, Any]:
+    """(H, W) to (nW, N)."""
+    height, width = grid.shape
+    blocks = grid.reshape(height // window[0], window[0], width // window[1], window[1])
+    return blocks.transpose(0, 2, 1, 3).reshape(-1, window[0] * window[1])
+
+
+@lru_cache(maxsize=256)
+def relative_position_index(window: Pair, table_window: Pair) -> np.ndarray[Any, Any]:
+    """Row of the bias table for each pair of tokens of a window, int64 (N, N).
+
+    The offset (dy, dx) of query and key is row (dy + Wh - 1) * (2 Ww - 1) + dx + Ww - 1 of the table of a window
+    (Wh, Ww). A smaller window uses the central offsets of the table.
+
+    Raises:
+        ValueError: if the window is larger than the table's.
+    """
+    if window[0] > table_window[0] or window[1] > table_window[1]:
+        raise ValueError(f"relative_position_index: expected a window of at most {table_window}; got {window}.")
+    y, x = (c.reshape(-1) for c in np.indices(window))
+    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
+    return _frozen((dy + table_window[0] - 1) * (2 * table_window[1] - 1) + dx + table_window[1] - 1)
+
+
+def _bands(n: int, window: int, shift: int) -> np.ndarray[Any, Any]:
+    """Region along one axis after the roll: 0, then 1 in the last window, 2 for what came from the other edge."""
+    position = np.arange(n)
+    if shift == 0:
+        return np.zeros(n, int)
+    return (position >= n - window).astype(int) + (position >= n - shift)
+
+
+@lru_cache(maxsize=256)
+def shift_regions(cut: Geometry) -> np.ndarray[Any, Any]:
+    """Region of each token of each window after padding and roll, int64 (nW, N)."""
+    (h, w), (wh, ww), (sh, sw) = cut.padded, cut.window, cut.shift
+    grid = 3 * _bands(h, wh, sh)[:, None] + _bands(w, ww, sw)[None, :]
+    return _frozen(_partition(grid, cut.window))
+
+
+@lru_cache(maxsize=64)
+def attention_mask(cut: Geometry, mask_value: float) -> np.ndarray[Any, Any] | None:
+    """What is added to the scores: 0 within a region, ``mask_value`` across, float32 (nW, N, N); None without a shift.
+
+    The published models add -100; -inf forbids exactly.
+    """
+    if cut.shift == (0, 0):
+        return None
+    regions = shift_regions(cut)
+    same = regions[:, :, None] == regions[:, None, :]
+    return _frozen(np.where(same, np.float32(0), np.float32(mask_value)))
+
+
+@lru_cache(maxsize=256)
+def window_tokens(cut: Geometry) -> np.ndarray[Any, Any]:
+    """Pixel (row * W + column) of each token of each window, int64 (nW, N); -1 for a token added by padding.
+
+    Pad, roll and partition in one table: token t of window w reads pixel ``table[w, t]`` and writes back there.
+    """
+    (h, w), (padded_h, padded_w), (sh, sw) = cut.size, cut.padded, cut.shift
+    y, x = (np.arange(padded_h) + sh) % padded_h, (np.arange(padded_w) + sw) % padded_w
+    grid = np.where((y < h)[:, None] & (x < w)[None, :], y[:, None] * w + x[None, :], -1)
+    return _frozen(_partition(grid, cut.window))
+
+
+def on_device(table: np.ndarray[Any, Any] | None, like: Any) -> Any:
+    """A geometry table where ``like`` is."""
+    return None if table is None else array_module(like).asarray(table)

@@ -1,0 +1,36 @@
+"""Initial values, drawn on the host from the default generator, so that they do not depend on the device."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from autograd.random import default_generator, host_generator
+
+__all__ = ["kaiming_uniform", "trunc_normal"]
+
+Array = np.ndarray[Any, Any]
+
+
+def _generator(n: int) -> np.random.Generator:
+    return host_generator(*default_generator.reserve(n))
+
+
+def trunc_normal(shape: tuple[int, ...], std: float = 0.02, low: float = -2.0, high: float = 2.0) -> Array:
+    """Normal values redrawn until they lie in [low, high], float32.
+
+    The bounds are absolute, not multiples of std: with Swin's std of .02 they never bind, as in the official code.
+    """
+    rng = _generator(math.prod(shape))
+    values = rng.standard_normal(shape, dtype=np.float32) * np.float32(std)
+    while (outside := (values < low) | (values > high)).any():
+        values[outside] = rng.standard_normal(int(outside.sum()), dtype=np.float32) * np.float32(std)
+    return values
+
+
+def kaiming_uniform(shape: tuple[int, ...], fan_in: int) -> Array:
+    """Uniform on +-1/sqrt(fan_in), float32: the default of convolutions and linear layers in torch (a = sqrt 5)."""
+    bound = 1 / math.sqrt(fan_in)
+    return _generator(math.prod(shape)).uniform(-bound, bound, shape).astype(np.float32)

@@ -1,0 +1,54 @@
+"""Linear, LayerNorm, Conv2d: parameters with the official initialisation, and the engine's ops."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+import autograd as ag
+from swinpy.nn.init import kaiming_uniform, trunc_normal
+from swinpy.nn.module import Module, Parameter
+
+__all__ = ["Conv2d", "LayerNorm", "Linear"]
+
+
+class Linear(Module):
+    """``x @ weight.T + bias``; weight (out_features, in_features) trunc-normal .02, bias 0."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        self.weight = Parameter(trunc_normal((out_features, in_features)))
+        self.bias = Parameter(np.zeros(out_features, np.float32)) if bias else None
+
+    def forward(self, x: ag.Tensor) -> ag.Tensor:
+        return ag.linear(x, self.weight, self.bias)
+
+
+class LayerNorm(Module):
+    """Layer norm over the last axis; weight 1, bias 0."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        self.weight = Parameter(np.ones(channels, np.float32))
+        self.bias = Parameter(np.zeros(channels, np.float32))
+        self.eps = eps
+
+    def forward(self, x: ag.Tensor) -> ag.Tensor:
+        return ag.layer_norm(x, self.weight, self.bias, self.eps)
+
+    def after_residual(self, x: ag.Tensor, branch: ag.Tensor, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
+        """(s, norm(s)) with s = x + keep * branch."""
+        return ag.residual_layer_norm(x, branch, keep, self.weight, self.bias, self.eps)
+
+
+class Conv2d(Module):
+    """NCHW convolution; weight (O, C, kh, kw) and bias uniform as in torch."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+        fan_in = in_channels * math.prod(kernel)
+        self.weight = Parameter(kaiming_uniform((out_channels, in_channels, *kernel), fan_in))
+        self.bias = Parameter(kaiming_uniform((out_channels,), fan_in))
+        self.stride = stride
+
+    def forward(self, x: ag.Tensor) -> ag.Tensor:
+        return ag.conv2d(x, self.weight, self.bias, stride=self.stride)

@@ -1,0 +1,172 @@
+"""Module: a tree of parameters, found by walking attributes.
+
+Attribute names are the parameter names of the official Swin checkpoints. A module never changes itself in forward.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+import autograd as ag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["Module", "ModuleList", "Parameter", "StateDictError"]
+
+
+class Parameter(ag.Tensor):
+    """A leaf that an optimiser updates: a Tensor that wants a gradient."""
+
+    __slots__ = ()
+
+    def __init__(self, array: Any) -> None:
+        super().__init__(array, requires_grad=True)
+
+
+class StateDictError(ValueError):
+    """A state dict does not fit the module; the message lists every missing, unexpected and mis-shaped key."""
+
+
+class Module:
+    """Base of all layers and models."""
+
+    training: bool = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{type(self).__name__}: expected a subclass that defines forward.")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    # ---- walking
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Direct submodules by attribute name."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below, by dotted name."""
+        yield prefix, self
+        for name, child in self.children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter once, by dotted name."""
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{prefix}.{name}" if prefix else name), value
+
+    def parameters(self) -> Iterator[Parameter]:
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def num_parameters(self) -> int:
+        return sum(p.size for p in self.parameters())
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """The parameters' own arrays (not copies) by name."""
+        return {name: p.data for name, p in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Write arrays into the parameters. All or nothing.
+
+        Args:
+            state: arrays by name, on the CPU or the parameter's device; cast to the parameter's dtype.
+            strict: False allows missing and unexpected keys (never a wrong shape).
+
+        Raises:
+            StateDictError: naming every key that is missing, unexpected or has another shape.
+        """
+        own = dict(self.named_parameters())
+        missing = [k for k in own if k not in state]
+        unexpected = [k for k in state if k not in own]
+        shapes = [
+            f"{k}: expected {own[k].shape}; got {np.shape(state[k])}"
+            for k in own
+            if k in state and np.shape(state[k]) != own[k].shape
+        ]
+        problems = [f"missing: {', '.join(missing)}"] * bool(strict and missing)
+        problems += [f"unexpected: {', '.join(unexpected)}"] * bool(strict and unexpected)
+        problems += [f"shapes: {'; '.join(shapes)}"] * bool(shapes)
+        if problems:
+            raise StateDictError(
+                f"load_state_dict: expected the {len(own)} parameters of {type(self).__name__}; got "
+                f"{len(state)} keys that differ. " + ". ".join(problems) + ". Nothing was loaded."
+            )
+        for name, parameter in own.items():
+            if name in state:
+                value = state[name]
+                parameter.assign_(ag.Tensor(value).to(parameter.device).data)
+
+    def zero_grad(self) -> None:
+        """Forget every gradient."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def requires_grad_(self, flag: bool = True) -> Self:
+        for parameter in self.parameters():
+            parameter.requires_grad = flag
+        return self
+
+    # ---- mode, device, dtype
+
+    def train(self, mode: bool = True) -> Self:
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        return self.train(False)
+
+    def to(self, device: str) -> Self:
+        """Move every parameter to "cpu", "gpu", "cuda" or "cuda:N", in place; gradients are dropped."""
+        target = ag.resolve_device(device)
+        for parameter in self.parameters():
+            parameter.data = ag.Tensor(parameter.data).to(target).data
+            parameter.grad = None
+        return self
+
+    def astype(self, dtype: Any) -> Self:
+        """Cast every parameter to another float dtype, in place; gradients are dropped."""
+        target = np.dtype(dtype)
+        if target.kind != "f":
+            raise TypeError(f"astype: expected a float dtype for a module; got {target}.")
+        for parameter in self.parameters():
+            parameter.data = parameter.data.astype(target)
+            parameter.grad = None
+        return self
+
+    @property
+    def device(self) -> str:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return next(self.parameters()).dtype
+
+
+class ModuleList(Module):
+    """Submodules in order; their names are their indices."""
+
+    def __init__(self, modules: list[Any]) -> None:
+        for i, module in enumerate(modules):
+            setattr(self, str(i), module)
+
+    def __len__(self) -> int:
+        return len(vars(self)) - ("training" in vars(self))
+
+    def __getitem__(self, index: int) -> Any:
+        return vars(self)[str(range(len(self))[index])]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))

@@ -1,0 +1,12 @@
+"""What the paper names: windows, and attention within them."""
+
+from swinpy.ops.attention import AttentionSpec, window_attention, window_attention_composite
+from swinpy.ops.window import window_partition, window_reverse
+
+__all__ = [
+    "AttentionSpec",
+    "window_attention",
+    "window_attention_composite",
+    "window_partition",
+    "window_reverse",
+]

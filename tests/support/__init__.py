@@ -1,0 +1,1 @@
+"""What the tests share: the table of ops, generic checks, layouts, strategies, tolerances and planted faults."""

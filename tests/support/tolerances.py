@@ -1,0 +1,61 @@
+"""Every tolerance of the tests, each with its derivation. None is ever widened to make a test pass.
+
+Unless said otherwise a tolerance is relative to the largest magnitude of the array compared ("normwise"), because that
+is what rounding in sums is relative to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "ADJOINT",
+    "COMPOSITE",
+    "ELEMENTWISE_ULPS",
+    "ERF32",
+    "ERF64_ULPS",
+    "FORWARD",
+    "LINEARITY",
+    "LOW_FACTOR",
+    "ROUNDINGS",
+    "spacing",
+]
+
+EPS = float(np.finfo(np.float64).eps)
+
+# Forward in float64 against a float64 reference. Samples sum at most about 100 terms: each side errs by at most
+# 100 * eps / 2 of the largest term, and a few ulp in exp, log or a division on the way.
+FORWARD = 128 * EPS
+
+# Elementwise functions, relative to each element: libm is good to 1 ulp, ours and the reference's formulas each make up
+# to three roundings on the way.
+ELEMENTWISE_ULPS = 8
+
+# A fused op against its composite, outputs and gradients: two chains of up to ten ops over 100 terms, in another order.
+COMPOSITE = 1e-12
+
+# <A x, g> = <x, A* g>: both sides are sums of the same products, relative to the sum of their magnitudes.
+ADJOINT = 64 * EPS
+
+# vjp(a g1 + b g2) = a vjp(g1) + b vjp(g2): as FORWARD for three vjps, relative to the largest term of the sum.
+LINEARITY = 4 * FORWARD
+
+# Low precision: err(op) <= LOW_FACTOR * err(naive in that precision) + 1 ulp of the largest output (DESIGN.md).
+LOW_FACTOR = 2
+
+# Gradients of ops without a composite to be the naive computation: an elementary vjp rounds at most four times (two
+# products, a function, a sum made in float32 or wider), each by half an ulp of a number no larger than twice the
+# largest gradient.
+ROUNDINGS = 4
+
+# The docstring's promise, kept by fdlibm's piecewise approximations.
+ERF64_ULPS = 2
+# Absolute, the docstring's promise: one rational function on [-4, 4], evaluated in float32.
+ERF32 = 1e-6
+
+
+def spacing(largest: float, dtype: Any) -> float:
+    """One ulp of ``largest`` in ``dtype``."""
+    return float(np.spacing(np.asarray(largest).astype(dtype)))
