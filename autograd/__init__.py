@@ -16,7 +16,7 @@ from autograd.checkpoint import checkpoint
 from autograd.context import OpEvent, autocast, detect_anomaly, enable_grad, kernel_mode, no_grad, observe
 from autograd.gradcheck import GradcheckError, gradcheck
 from autograd.graph import grad
-from autograd.ops import *
+from autograd.ops import *  # noqa: F403 (the names are in autograd.ops.__all__)
 from autograd.ops import __all__ as _ops
 from autograd.random import Generator, default_generator, fork_rng, manual_seed
 from autograd.tensor import Tensor, TensorLike

@@ -6,6 +6,7 @@ CuPy is imported only when a GPU is asked for. Nothing here copies between devic
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,8 +40,9 @@ def device_of(x: Array) -> str:
     return "cpu" if isinstance(x, (np.ndarray, np.generic)) else f"cuda:{x.device.id}"
 
 
+@cache
 def _cupy_distributions() -> list[str]:
-    from importlib import metadata
+    from importlib import metadata  # slow to import, and needed only when a GPU is asked for
 
     names = {dist.metadata["Name"] for dist in metadata.distributions()}
     return sorted(name for name in names if name and name.lower().startswith("cupy"))
@@ -99,6 +101,8 @@ def resolve_device(device: str) -> str:
 
 def to_device(x: Array, device: str) -> Array:
     """``x`` on ``device``: itself if it is there already, else a copy."""
+    if device_of(x) == device:
+        return x
     target = resolve_device(device)
     if device_of(x) == target:
         return x

@@ -24,12 +24,13 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
             import ml_dtypes
         except ImportError as error:
             raise ImportError("bfloat16: expected ml_dtypes; it is not installed. pip install ml_dtypes") from error
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(dtype)
+        dtype = ml_dtypes.bfloat16
+    resolved: np.dtype[Any] = np.dtype(dtype)
+    return resolved
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    return bool(dtype.kind == "f" or dtype.name == "bfloat16")
 
 
 def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -76,7 +76,8 @@ def ridders(f: Callable[[float], float], scale: float, h: float = 0.02) -> tuple
 
 def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Random signs times magnitudes in [0.5, 1.5]: no component is small enough to hide an error."""
-    return rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
+    direction: np.ndarray[Any, Any] = rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
+    return direction
 
 
 def _outputs(result: Any) -> list[Tensor]:
@@ -125,7 +126,9 @@ class _Check:
         analytic = 0.0
         for i in chosen:
             gradient = self.analytic[i]
-            analytic += 0.0 if gradient is None else float((gradient * v[i]).sum())
+            if gradient is not None:
+                analytic += float((gradient * v[i]).sum())
+                rounding += 8 * float(np.finfo(np.float64).eps) * float(abs(gradient * v[i]).sum())
         self._judge(chosen, analytic, _Numeric(numeric, estimate, rounding))
 
     def _judge(self, chosen: Sequence[int], analytic: float, numeric: _Numeric) -> None:

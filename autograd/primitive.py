@@ -15,6 +15,7 @@ from autograd import dtypes
 from autograd.backend import array_module, device_of, is_array
 from autograd.context import STATE, OpEvent
 from autograd.graph import Node, source_of
+from autograd.shapes import check_broadcast
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -130,7 +131,12 @@ class Primitive:
             ctx = Ctx(tuple(needs))
         if state.trace is not None:
             state.trace.note(inputs)
-        result = self.forward(ctx, *arrays, **static)
+        try:
+            result = self.forward(ctx, *arrays, **static)
+        except ValueError:
+            if self.broadcasts:  # say which shapes, in our words
+                check_broadcast(self.name, [a.shape for a in (*arrays, *static.values()) if is_array(a)])
+            raise
         if state.observers:
             event = OpEvent(self.name, "forward", tuple(arrays), result if type(result) is tuple else (result,), static)
             for observer in state.observers:
@@ -186,14 +192,14 @@ def _versions(inputs: tuple[Any, ...]) -> tuple[tuple[Version, int], ...]:
 
 
 def _sharing_versions(result: Any, inputs: tuple[Any, ...]) -> Any:
-    """``result``, made without a graph; what is a view of a leaf gets the leaf's version, so that writes are noticed."""
+    """``result``, made without a graph: a view of a leaf gets the leaf's version, so that a write is noticed."""
     for out in result if type(result) is tuple else (result,):
         if out.data.base is None:
             continue
+        xp = array_module(out.data)
         for x in inputs:
-            if isinstance(x, Tensor) and x.version is not None and x.device == out.device:
-                if array_module(out.data).may_share_memory(out.data, x.data):
-                    out.version = x.version
+            if isinstance(x, Tensor) and x.version is not None and type(x.data) is type(out.data):
+                out.version = x.version if xp.may_share_memory(out.data, x.data) else out.version
     return result
 
 

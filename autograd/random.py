@@ -89,7 +89,7 @@ def counters_for(n: int) -> int:
 
 
 def bits(seed: int, offset: int, n: int, *, stream: int = 0, xp: Any = np) -> Array:
-    """``n`` random 32-bit words, uint32, shape ``(n,)``: word ``i`` is word ``i % 4`` of counter ``offset + i // 4``."""
+    """``n`` random words, uint32, shape ``(n,)``: element ``i`` is word ``i % 4`` of counter ``offset + i // 4``."""
     total = counters_for(n)
     out = xp.empty((total, 4), dtype=xp.uint32)
     for start in range(0, total, _BLOCK):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from autograd.dtypes import accumulator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["normalize_axes", "normalize_axis", "unbroadcast"]
+__all__ = ["check_broadcast", "normalize_axes", "normalize_axis", "unbroadcast"]
 
 
 def normalize_axis(op: str, axis: int, ndim: int) -> int:
@@ -32,6 +34,19 @@ def normalize_axes(op: str, axis: int | Sequence[int] | None, ndim: int) -> tupl
     if len(set(result)) != len(result):
         raise ValueError(f"{op}: expected distinct axes; got {axes}.")
     return tuple(result)
+
+
+def check_broadcast(op: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape that ``shapes`` broadcast to.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        names = " and ".join(map(str, shapes))
+        raise ValueError(f"{op}: expected shapes that broadcast together; got {names}.") from None
 
 
 def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:

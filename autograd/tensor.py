@@ -160,7 +160,7 @@ class Tensor:
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array: the tensor's own memory on the CPU, a copy from a GPU."""
-        return self.data if isinstance(self.data, np.ndarray) else self.data.get()  # type: ignore[no-any-return]
+        return self.data if isinstance(self.data, np.ndarray) else self.data.get()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.needs_grad or self.device != "cpu":
@@ -197,7 +197,7 @@ class Tensor:
             raise ValueError(
                 f"assign_: expected a value on {self.device}; got one on {backend.device_of(source)}. Use .to()."
             )
-        shape = np.shape(source)
+        shape = source.shape if backend.is_array(source) else np.shape(source)
         if shape not in ((), self.shape):
             raise ValueError(f"assign_: expected shape {self.shape}; got {shape}.")
         self.data[...] = source

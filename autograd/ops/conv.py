@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from autograd.backend import array_module
@@ -89,7 +90,7 @@ def _conv_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
     kernel, stride, padding = ctx.geometry  # type: ignore[attr-defined]
     batch, out_channels, oh, ow = g.shape
     rows = g.transpose(0, 2, 3, 1).reshape(batch * oh * ow, out_channels)
-    flat = weight.reshape(out_channels, weight[0].size if out_channels else 0)
+    flat = weight.reshape(out_channels, math.prod(weight.shape[1:]))
     gx = gw = gb = None
     if ctx.needs[0]:
         windows = product(rows, flat).reshape(batch, oh, ow, x.shape[1], *kernel).transpose(0, 3, 1, 2, 4, 5)

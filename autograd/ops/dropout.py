@@ -91,6 +91,8 @@ def drop_path_keep(
     _check_rate("drop_path_keep", p)
     if not training or p == 0:
         return None
+    if like.ndim == 0:
+        raise ValueError("drop_path_keep: expected a batch axis; got a 0-d tensor.")
     batch = like.shape[0]
     seed, offset = (generator or random.default_generator).reserve(batch)
     keep = random.keep_mask(seed, offset, batch, p, xp=array_module(like.data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["gather", "getitem", "table_gather", "take"]
 
 
-def _raw_index(index: Any) -> Any:
-    """``index`` with Tensors replaced by their arrays and lists by integer arrays."""
+def _raw_index(index: Any, device: str) -> Any:
+    """``index`` with Tensors replaced by their arrays and lists by integer arrays, those on ``device``."""
     if isinstance(index, tuple):
-        return tuple(_raw_index(i) for i in index)
+        return tuple(_raw_index(i, device) for i in index)
     if isinstance(index, Tensor):
-        return index.data
-    return np.asarray(index) if isinstance(index, list) else index
+        return to_device(index.data, device)
+    if isinstance(index, list):
+        return to_device(np.asarray(index), device)
+    return to_device(index, device) if is_array(index) else index
 
 
 def _is_basic(index: Any) -> bool:
@@ -35,7 +38,10 @@ def _is_basic(index: Any) -> bool:
 
 def _getitem_forward(ctx: Ctx, x: Array, *, index: Any) -> Array:
     ctx.shape, ctx.index = x.shape, index  # type: ignore[attr-defined]
-    return x[index]
+    try:
+        return x[index]
+    except IndexError as error:
+        raise IndexError(f"getitem: expected an index into shape {x.shape}; got {index!r} ({error}).") from None
 
 
 def _getitem_vjp(ctx: Ctx, g: Array) -> Array:
@@ -58,7 +64,8 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
 
     Saves nothing but the index.
     """
-    return _getitem(x, index=_raw_index(index))  # type: ignore[no-any-return]
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return _getitem(x, index=_raw_index(index, x.device))  # type: ignore[no-any-return]
 
 
 def _indices(op: str, indices: Any, like: Any) -> Array:
@@ -161,7 +168,7 @@ def _table_vjp(ctx: Ctx, g: Array) -> Array:
     rows = ctx.shape[0]  # type: ignore[attr-defined]
     acc = accumulator(g.dtype)
     index = ctx.index.reshape(-1) % rows  # type: ignore[attr-defined]
-    flat = g.reshape(index.size, -1).astype(acc, copy=False)
+    flat = g.reshape(index.size, math.prod(ctx.shape[1:])).astype(acc, copy=False)  # type: ignore[attr-defined]
     order = xp.argsort(index, kind="stable")
     counts = xp.bincount(index, minlength=rows)
     first = xp.cumsum(counts) - counts

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.backend import array_module
+from autograd.backend import array_module, is_array
 from autograd.dtypes import accumulator
 from autograd.kernels.reference.blocks import as_rows
 from autograd.primitive import Ctx, Primitive
@@ -32,9 +32,18 @@ def _transposed(x: Array) -> Array:
     return x.swapaxes(-1, -2)
 
 
+def _fits(x: Any, y: Any) -> bool:
+    """Whether ``x @ y`` is defined."""
+    if not is_array(x) or not is_array(y) or x.ndim == 0 or y.ndim == 0:
+        return False
+    stacks = zip(x.shape[-3::-1], y.shape[-3::-1], strict=False)
+    return x.shape[-1] == y.shape[-2 if y.ndim > 1 else 0] and all(n == m or 1 in (n, m) for n, m in stacks)
+
+
 def _matmul_forward(ctx: Ctx, x: Array, y: Array) -> Array:
-    if x.ndim == 0 or y.ndim == 0 or x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
-        raise ValueError(f"matmul: expected (..., n, k) and (..., k, m); got {x.shape} and {y.shape}.")
+    if not _fits(x, y):
+        found = " and ".join(str(a.shape) if is_array(a) else "a number" for a in (x, y))
+        raise ValueError(f"matmul: expected (..., n, k) and (..., k, m); got {found}.")
     ctx.save(x, y)
     return product(x, y)
 

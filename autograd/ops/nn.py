@@ -185,6 +185,7 @@ def _residual_forward(
     if x.shape != branch.shape:
         raise ValueError(f"residual_layer_norm: expected branch {x.shape} like x; got {branch.shape}.")
     _check_norm("residual_layer_norm", x, weight, bias)
+    keep = None if keep is None else keep.astype(x.dtype, copy=False)
     total, y, mean, rstd = call_kernel("residual_layer_norm_fwd", x, branch, keep, weight, bias, eps)
     ctx.save(total, keep, weight, mean, rstd)
     return total, y

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from autograd.backend import array_module
 from autograd.dtypes import accumulator, is_float
 from autograd.primitive import Ctx, Primitive
@@ -89,6 +91,7 @@ _var = Primitive("var", _var_forward, _var_vjp, autocast="f32", fresh=True)
 
 def _extreme(name: str) -> Primitive:
     def forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
+        _count(name, x, axes)
         ctx.axes = axes  # type: ignore[attr-defined]
         out = getattr(x, name)(axis=axes, keepdims=True)
         ctx.save(x, out)
@@ -111,33 +114,29 @@ def _logsumexp_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], keepdims: b
     xp = array_module(x)
     peak = x.max(axis=axes, keepdims=True)
     peak = xp.where(xp.isfinite(peak), peak, xp.zeros_like(peak))  # all -inf: 0 - inf, not -inf + inf
-    wide = (x - peak).astype(accumulator(x.dtype), copy=False)
-    with _quiet(xp):
-        out = xp.log(xp.exp(wide).sum(axis=axes, keepdims=True)) + peak
-    out = out.astype(x.dtype, copy=False)
-    ctx.axes = axes  # type: ignore[attr-defined]
-    ctx.save(x, out)
+    peak = peak.astype(accumulator(x.dtype), copy=False)
+    total = xp.exp(x - peak).sum(axis=axes, keepdims=True)
+    with np.errstate(divide="ignore"):  # log(0) = -inf is the right answer for a slice of -inf
+        out = (xp.log(total) + peak).astype(x.dtype, copy=False)
+    ctx.save(x, peak, total)
     return out if keepdims else out.reshape([n for i, n in enumerate(x.shape) if i not in axes])
 
 
-def _quiet(xp: Any) -> Any:
-    """log(0) = -inf is the right answer for a row of -inf; NumPy would warn."""
-    import numpy as np
-
-    return np.errstate(divide="ignore")
-
-
 def _logsumexp_vjp(ctx: Ctx, g: Array) -> Array:
-    x, out = ctx.saved
+    """softmax(x) g, as exp(x - peak) / total: exp(x - logsumexp) would lose the digits of a large logsumexp."""
+    x, peak, total = ctx.saved
     xp = array_module(x)
-    safe = xp.where(xp.isfinite(out), out, xp.zeros_like(out))
-    return xp.exp(x - safe) * g.reshape(out.shape)
+    probs = xp.exp(x - peak)
+    probs /= xp.where(total == 0, 1, total)
+    probs *= g.reshape(total.shape)
+    return probs.astype(x.dtype, copy=False)
 
 
 _logsumexp = Primitive("logsumexp", _logsumexp_forward, _logsumexp_vjp, autocast="f32", fresh=True)
 
 
 def _argmax_forward(ctx: Ctx, x: Array, *, axis: int | None) -> Array:
+    _count("argmax", x, tuple(range(x.ndim)) if axis is None else (axis,))
     return x.argmax(axis=axis)
 
 
@@ -145,7 +144,7 @@ _argmax = Primitive("argmax", _argmax_forward, None)
 
 
 def _ndim(x: TensorLike) -> int:
-    return getattr(x, "ndim", 0)
+    return np.ndim(x)  # type: ignore[arg-type]
 
 
 def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -183,7 +182,7 @@ def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """log(sum(exp(x))) without overflow; -inf for a slice of -inf. Saves ``x`` and the result.
+    """log(sum(exp(x))) without overflow; -inf for a slice of -inf. Saves ``x`` and two numbers a slice.
 
     Raises:
         ValueError: over an empty axis.

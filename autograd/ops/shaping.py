@@ -43,11 +43,11 @@ __all__ = [
 
 
 def _ndim(x: TensorLike) -> int:
-    return getattr(x, "ndim", 0)
+    return np.ndim(x)  # type: ignore[arg-type]
 
 
 def _shape(x: TensorLike) -> tuple[int, ...]:
-    return tuple(getattr(x, "shape", ()))
+    return np.shape(x)  # type: ignore[arg-type]
 
 
 # ---- shape and order of axes
@@ -137,14 +137,21 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
 
 def _broadcast_forward(ctx: Ctx, x: Array, *, shape: tuple[int, ...]) -> Array:
     ctx.shape = x.shape  # type: ignore[attr-defined]
-    return array_module(x).broadcast_to(x, shape)
+    try:
+        return array_module(x).broadcast_to(x, shape)
+    except ValueError:
+        raise ValueError(f"broadcast_to: expected a shape that {x.shape} broadcasts to; got {shape}.") from None
 
 
 _broadcast_to = Primitive("broadcast_to", _broadcast_forward, lambda ctx, g: unbroadcast(g, ctx.shape))
 
 
 def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
-    """``x`` stretched to ``shape``, a read-only view. Saves nothing."""
+    """``x`` stretched to ``shape``, a read-only view. Saves nothing.
+
+    Raises:
+        ValueError: if ``x`` does not broadcast to ``shape``.
+    """
     return _broadcast_to(x, shape=tuple(shape))  # type: ignore[no-any-return]
 
 
@@ -199,7 +206,7 @@ def _pad_forward(ctx: Ctx, x: Array, *, width: tuple[tuple[int, int], ...], valu
     ctx.inside = tuple(  # type: ignore[attr-defined]
         slice(before, before + n) for (before, _), n in zip(width, x.shape, strict=True)
     )
-    return array_module(x).pad(x, width, constant_values=value)
+    return array_module(x).pad(x, width, constant_values=value) if width else x.copy()  # NumPy refuses a 0-d array
 
 
 _pad = Primitive("pad", _pad_forward, lambda ctx, g: g[ctx.inside])
@@ -214,8 +221,16 @@ def pad(
         x: any shape.
         pad_width: as in ``numpy.pad``: one number, (before, after), or that for each axis; not negative.
         constant_values: the border's value.
+
+    Raises:
+        ValueError: for negative widths, or a number of them that does not fit.
     """
-    width = np.broadcast_to(np.asarray(pad_width, dtype=int), (_ndim(x), 2))
+    try:
+        width = np.broadcast_to(np.asarray(pad_width, dtype=int), (_ndim(x), 2))
+    except ValueError:
+        raise ValueError(
+            f"pad: expected one width, (before, after), or that for each axis of {_shape(x)}; got {pad_width}."
+        ) from None
     if (width < 0).any():
         raise ValueError(f"pad: expected widths of 0 or more; got {pad_width}. Slice to crop.")
     pairs = tuple((int(a), int(b)) for a, b in width)
@@ -257,9 +272,17 @@ def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
 
 def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Join along a new axis."""
+    """Join along a new axis.
+
+    Raises:
+        ValueError: for an empty sequence, or shapes that differ.
+    """
     if not tensors:
         raise ValueError("stack: expected at least one tensor; got none.")
+    shapes = [_shape(t) for t in tensors]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"stack: expected tensors of one shape; got {shapes}.")
+    axis = normalize_axis("stack", axis, len(shapes[0]) + 1)
     return concatenate([expand_dims(t, axis) for t in tensors], axis)
 
 

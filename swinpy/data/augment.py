@@ -46,15 +46,16 @@ def flip(images: Bytes, chosen: NDArray[np.bool_]) -> Bytes:
 def crop_padded(images: Bytes, top: Ints, left: Ints, padding: int, mode: Literal["zero", "reflect"] = "zero") -> Bytes:
     """Pad ``(B, C, H, W)`` on all sides and cut the old size out again at ``(top, left)``, each in 0..2 * padding.
 
-    ``top = left = padding`` is the identity; "reflect" needs an image larger than the padding. Source: torchvision's RandomCrop(H, padding=padding).
+    ``top = left = padding`` is the identity; "reflect" needs an image larger than the padding.
+    Source: torchvision's RandomCrop(H, padding=padding).
     """
     if not padding:
         return images
     batch, _, height, width = images.shape
     if mode == "reflect" and padding >= min(height, width):
         raise ValueError(
-            f"crop_padded: expected padding < {min(height, width)} to reflect an image of {height}x{width}; got {padding}. "
-            "Lower crop_padding, or pad with zeros."
+            f"crop_padded: expected padding < {min(height, width)} to reflect an image of {height}x{width}; "
+            f"got {padding}. Lower crop_padding, or pad with zeros."
         )
     sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
     padded = np.pad(images, sides) if mode == "zero" else np.pad(images, sides, mode="reflect")

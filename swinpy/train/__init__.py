@@ -1,0 +1,1 @@
+"""The training recipe: optimiser, schedule, loop, snapshots, command line."""

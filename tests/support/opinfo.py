@@ -87,6 +87,11 @@ class Sample:
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # arithmetic on 0-d arrays gives NumPy scalars, which are constants to the engine
+        args = tuple(np.asarray(a) if isinstance(a, np.generic) else a for a in self.args)
+        object.__setattr__(self, "args", args)
+
     def cast(self, dtype: Any) -> Sample:
         """The float operands rounded to ``dtype``; static arrays stay as they are."""
         return replace(self, args=tuple(a.astype(dtype) if isinstance(a, np.ndarray) else a for a in self.args))

@@ -59,3 +59,16 @@ ERF32 = 1e-6
 def spacing(largest: float, dtype: Any) -> float:
     """One ulp of ``largest`` in ``dtype``."""
     return float(np.spacing(np.asarray(largest).astype(dtype)))
+
+
+# ---- Swin (tests/swin)
+
+# Whole models in float64 against another library's: a few hundred ops of at most some thousand terms in another order,
+# 1e3 * EPS each at worst, with a decade or two of room for the conditioning of layer norms. DESIGN's parity rule.
+PARITY = 1e-9
+# The same in float32, of both sides against each other: EPS is 2^29 times as large; 1e-4 is what is left of 1e-9 * 2^29
+# (0.5) after taking off the room that errors of opposite sign never use.
+PARITY32 = 1e-4
+# "Far from 0": a gradient this large relative to the median is above the floor of the parity rule, so that its error is
+# judged by its own size.
+PARITY_IDLE = 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def _no_maps(*_: Any) -> Any:
     raise FileNotFoundError
 
 
-@pytest.mark.parametrize("opener", [_no_maps, lambda *_: open("/dev/null")])
+@pytest.mark.parametrize("opener", [_no_maps, lambda *_: io.StringIO("")])
 def test_core_unknown_without_maps(monkeypatch: pytest.MonkeyPatch, opener: Callable[..., Any]) -> None:
     monkeypatch.setattr(fingerprint, "open", opener, raising=False)
     assert fingerprint._blas_core() is None

@@ -147,7 +147,7 @@ def _tail(a: Array, r: tuple[float, ...], s: tuple[float, ...], xp: Any) -> Arra
 def _erf64_piece(x: Array) -> Array:
     """erf of one contiguous float64 piece: each range of |x| is gathered, computed and scattered."""
     xp = array_module(x)
-    a = abs(x)
+    a = abs(x).reshape(-1)
     out = xp.where(a >= 6, xp.float64(1.0), a)  # NaN stays NaN
     for low, high in ((0.0, 0.84375), (0.84375, 1.25), (1.25, 1 / 0.35), (1 / 0.35, 6.0)):
         where = xp.flatnonzero((a >= low) & (a < high))
@@ -162,7 +162,7 @@ def _erf64_piece(x: Array) -> Array:
             out[where] = _ERX + _horner(s, _PA) / _horner(s, _QA)
         else:
             out[where] = 1 - (_tail(v, _RA, _SA, xp) if low == 1.25 else _tail(v, _RB, _SB, xp))
-    return xp.copysign(out, x)
+    return xp.copysign(out.reshape(x.shape), x)
 
 
 def erf_piece(x: Array) -> Array:

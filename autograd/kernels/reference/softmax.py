@@ -55,10 +55,11 @@ def softmax_fwd(x: Array, mask: Array | None = None) -> Array:
 
 
 def softmax_bwd(g: Array, y: Array) -> Array:
-    """y (g - sum(g y)) over the last axis."""
+    """y (g - sum(g y)) over the last axis; the difference first, because it may cancel."""
     acc = accumulator(y.dtype)
     wide = y.astype(acc, copy=False)
     product = g * wide
     total = product.sum(axis=-1, keepdims=True, dtype=acc)
-    product -= wide * total
+    array_module(y).subtract(g, total, out=product)
+    product *= wide
     return product.astype(y.dtype, copy=False)

@@ -1,0 +1,71 @@
+"""What a model costs to run, counted from the ops that it really executes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import autograd as ag
+
+if TYPE_CHECKING:
+    from swinpy.models.swin_v1 import SwinTransformer
+
+__all__ = ["ModelCost", "model_cost"]
+
+_VIEWS = frozenset({"reshape", "transpose", "getitem", "sliding_window_view", "split", "broadcast_to", "flip"})
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Of one image.
+
+    Attributes:
+        macs: multiply-adds of the products (the papers call them FLOPs: 4.5 G for Swin-T).
+        activation_bytes: of all op results, views not counted: about what a training step keeps.
+    """
+
+    macs: int
+    activation_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """2 * macs."""
+        return 2 * self.macs
+
+
+def _macs(event: ag.OpEvent) -> int:
+    x = event.inputs[0]
+    out = event.outputs[0]
+    if event.name == "linear":
+        return out.size * int(event.inputs[1].shape[1])
+    if event.name == "conv2d":
+        return out.size * math.prod(event.inputs[1].shape[1:])
+    if event.name == "matmul":
+        return out.size * int(x.shape[-1])
+    if event.name == "window_attention":
+        cut = event.static["spec"].cut
+        windows = x.shape[0] * math.prod(cut.windows)
+        return int(2 * windows * cut.tokens**2 * (x.shape[3] // 3))
+    return 0
+
+
+def model_cost(model: SwinTransformer, size: tuple[int, int]) -> ModelCost:
+    """Run one blank image of ``size`` (H, W) pixels and count."""
+    macs = activations = 0
+
+    def count(event: ag.OpEvent) -> None:
+        nonlocal macs, activations
+        macs += _macs(event)
+        if event.name not in _VIEWS:
+            activations += sum(o.nbytes for o in event.outputs)
+
+    mode = model.training
+    model.eval()
+    blank: Any = ag.Tensor(np.zeros((1, model.config.in_chans, *size), model.dtype)).to(model.device)
+    with ag.no_grad(), ag.observe(count):
+        model(blank)
+    model.train(mode)
+    return ModelCost(macs, activations)

@@ -1,0 +1,301 @@
+"""The training program behind examples/train_cifar.py."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import autograd as ag
+from swinpy.data import DatasetCorrupt, DatasetMissing
+from swinpy.models import list_models
+from swinpy.train import tasks
+from swinpy.train.evaluate import evaluate
+from swinpy.train.fingerprint import compare, config_difference, numeric_fingerprint
+from swinpy.train.options import FREE_ON_RESUME, UsageError, parse_options
+from swinpy.train.runlog import Progress, RunLog, say
+from swinpy.train.setup import Run, banner, build_run, options_dict
+from swinpy.train.signals import StopRequest
+from swinpy.train.snapshot import SnapshotStore, SnapshotWriteError, load_snapshot
+from swinpy.train.trainer import NonFiniteError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from swinpy.train.snapshot import Snapshot
+
+__all__ = ["main"]
+
+# Faults of input, surroundings or numbers that a user can mend: one message, exit code 2. Anything else is a bug of
+# ours and keeps its traceback.
+_EXPECTED = (
+    UsageError,
+    ValueError,
+    ag.DeviceError,
+    DatasetMissing,
+    DatasetCorrupt,
+    SnapshotWriteError,
+    NonFiniteError,
+    ImportError,
+    OSError,
+)
+
+
+def main(argv: list[str] | None = None, prog: str | None = None) -> int:
+    """Run the command line; returns the exit code (0; 2 for a fault that the user can mend; 130, 143 on signals)."""
+    argv = sys.argv[1:] if argv is None else argv
+    command = shlex.join(["python", prog or sys.argv[0], *argv])
+    try:
+        return _run(parse_options(argv, prog), command)
+    except DatasetMissing as error:
+        download = "" if "--dataset-download" in argv else f"\n{command} --dataset-download"
+        _fail(f"{error}{download if 'cifar' in str(error).lower() else ''}")
+    except MemoryError:
+        _fail("out of memory: lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing.")
+    except _EXPECTED as error:
+        _fail(str(error))
+    return 2
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def _run(options: Namespace, command: str) -> int:
+    if options.list_models:
+        say("\n".join(list_models()))
+        return 0
+    problem = None
+    try:
+        options.device = ag.resolve_device(options.device)
+    except ag.DeviceError as error:
+        problem, options.device = error, "cpu"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if problem is not None:
+            _device_fault(options, problem)
+        run = build_run(options)
+    for warning in caught:
+        say(f"note: {warning.message}")
+    if options.throughput:
+        return tasks.throughput(run)
+    if options.check:
+        return tasks.check(run)
+    return Session(options, run, command).main()
+
+
+def _device_fault(options: Namespace, problem: Exception) -> None:
+    """End for want of a device; a missing dataset is said in the same breath, since it has to be mended as well."""
+    from swinpy.data import load_dataset
+
+    if not options.dataset_download:
+        try:
+            load_dataset(options.dataset, options.data_dir)
+        except DatasetMissing as missing:
+            raise DatasetMissing(f"{problem}\nerror: {missing}") from None
+    raise problem
+
+
+class Session:
+    """One run of the program: resume, epochs, evaluation, snapshots, the end."""
+
+    def __init__(self, options: Namespace, run: Run, command: str) -> None:
+        self.options, self.run, self.command = options, run, command
+        name = options.experiment or f"{options.dataset}-{options.model}-seed{options.seed}"
+        self.folder = Path(options.output) / name
+        self.store = SnapshotStore(self.folder, keep=2, keep_pinned=1)
+        self.started = time.perf_counter()
+        self.seconds_before = 0.0
+        self.images = 0
+        self.last_saved: Path | None = None
+
+    def main(self) -> int:
+        snapshot = self._resume()
+        for line in banner(self.run, self.options, str(self.folder), str(snapshot.path) if snapshot else None):
+            say(line)
+        if self.options.eval_only:
+            return self._evaluate_only()
+        step = self.run.trainer.position.step
+        self.log = RunLog(self.folder, step)
+        self.log.options(options_dict(self.options))
+        total = min(self.run.total_steps, self.options.max_steps or self.run.total_steps)
+        progress = Progress(
+            self.options.progress, total, self.run.trainer.steps_per_epoch, self.options.log_interval, step
+        )
+        with StopRequest() as stop, contextlib.closing(progress), contextlib.closing(self.log):
+            try:
+                self._train(total, progress, stop)
+            except (NonFiniteError, MemoryError) as error:
+                where = f" The last good snapshot is {self.last_saved}." if self.last_saved else " No snapshot yet."
+                raise type(error)(str(error) + where) from None
+        self._end(total)
+        if stop.code is not None:
+            say(f"{stop.name}: saved; exit code {stop.code}")
+        return stop.code or 0
+
+    # ---- resuming
+
+    def _resume(self) -> Snapshot | None:
+        options = self.options
+        for note in self.store.sweep():
+            say(f"note: {note}")
+        if options.resume is None:
+            newest, _ = self.store.newest()
+            if newest is not None and not options.eval_only:
+                raise UsageError(
+                    f"--output: expected a folder without a run; got {self.folder} with {newest.name}. "
+                    "Add --resume auto to continue it, or choose another --experiment."
+                )
+            if options.eval_only and newest is None and not options.initial_checkpoint:
+                raise UsageError(
+                    f"--eval: expected trained weights; got none in {self.folder}. "
+                    "Name a snapshot with --resume PATH, or weights with --initial-checkpoint FILE."
+                )
+            if not options.eval_only or options.initial_checkpoint:
+                return None
+        if options.resume in (None, "auto"):
+            newest, notes = self.store.newest()
+            for note in notes:
+                say(f"note: {note}")
+            if newest is None:
+                say(f"note: --resume auto: no snapshot in {self.store.folder}; starting at the beginning")
+                return None
+            snapshot = load_snapshot(newest)
+        else:
+            snapshot = load_snapshot(options.resume)
+        self._accept(snapshot)
+        return snapshot
+
+    def _accept(self, snapshot: Snapshot) -> None:
+        """Put a snapshot in place, unless it is of another run."""
+        saved, now = dict(snapshot.state["options"]), options_dict(self.options)
+        if self.options.eval_only:
+            self.run.model.load_state_dict(snapshot.groups["model"])
+            return
+        different = config_difference(saved, now, ignore=FREE_ON_RESUME)
+        if different:
+            raise UsageError(
+                f"--resume: expected the options of {snapshot.path}; got a difference in {'; '.join(different)}. "
+                "Use the same options, or start another --experiment."
+            )
+        for line in compare(snapshot.state["fingerprint"], numeric_fingerprint()):
+            say(f"warning: resumed under other numerics ({line}): the continuation will not be bit-exact")
+        self.run.trainer.restore(snapshot.groups, snapshot.state["trainer"])
+        self.seconds_before = float(snapshot.state["seconds"])
+        self.last_saved = snapshot.path
+
+    # ---- training
+
+    def _train(self, total: int, progress: Progress, stop: StopRequest) -> None:
+        trainer, options = self.run.trainer, self.options
+        saved = trainer.position
+        while trainer.position.step < total and not self._over(stop):
+            for record in trainer.epoch():
+                self.log.step(record)
+                progress.step(record)
+                self.images += record.images
+                if record.step >= total or self._over(stop):
+                    break
+            done = trainer.position.batch == 0
+            if trainer.position.step >= total or (done and trainer.position.epoch % options.val_interval == 0):
+                best = self._evaluate(progress)
+                self._save(pin=best)
+                saved = trainer.position
+        if trainer.position != saved:
+            self._save(pin=False)
+
+    def _over(self, stop: StopRequest) -> bool:
+        limit = self.options.time_limit
+        return stop.code is not None or (limit is not None and time.perf_counter() - self.started > limit)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the run in all sessions."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def _evaluate(self, progress: Progress) -> bool:
+        """Evaluate, log; whether it is the best so far."""
+        trainer = self.run.trainer
+        self.result = evaluate(self.run.model, self.run.eval_loader)
+        epoch = trainer.position.epoch - (trainer.position.batch == 0)
+        losses = [r["loss"] for r in self.log.steps if r["epoch"] == epoch]
+        record = {
+            "epoch": epoch,
+            "step": trainer.position.step,
+            "train_loss": sum(losses) / max(1, len(losses)),
+            "eval_loss": self.result.loss,
+            "eval_top1": self.result.top1,
+            "eval_top5": self.result.top5,
+            "lr": trainer.schedule(max(0, trainer.position.step - 1)),
+            "seconds": round(self.seconds, 3),
+        }
+        self.log.evaluation(record)
+        best = self.log.best()
+        is_best = best is not None and best["step"] == record["step"]
+        if self.options.progress != "none":
+            progress.bar.clear()
+            stamp = " (synthetic data)" if self.run.test.synthetic else ""
+            say(
+                f"epoch {epoch}  train loss {record['train_loss']:.4f}  test loss {self.result.loss:.4f}  "
+                f"top-1 {self.result.top1:.2f}%  top-5 {self.result.top5:.2f}%{stamp}{'  best' if is_best else ''}"
+            )
+        return is_best
+
+    def _save(self, pin: bool) -> None:
+        trainer = self.run.trainer
+        state: dict[str, Any] = {
+            "trainer": trainer.state(),
+            "options": options_dict(self.options),
+            "model_config": _plain(self.run.model.config.to_dict()),
+            "fingerprint": numeric_fingerprint(),
+            "synthetic": self.run.train.synthetic,
+            "seconds": self.seconds,
+        }
+        self.last_saved = self.store.save(trainer.position.step, trainer.groups(), state, pin=pin)
+
+    # ---- the end
+
+    def _evaluate_only(self) -> int:
+        result = evaluate(self.run.model, self.run.eval_loader)
+        stamp = " (synthetic data)" if self.run.test.synthetic else ""
+        say(f"test loss {result.loss:.4f}  top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%{stamp}")
+        return 0
+
+    def _end(self, total: int) -> None:
+        files = [self.folder / n for n in ("args.json", "metrics.jsonl", "summary.csv")]
+        if self.last_saved is not None:
+            files.append(self.last_saved)
+        files += self._plots()
+        best = self.log.best()
+        rate = self.images / max(1e-9, time.perf_counter() - self.started)
+        if best is not None:
+            say(f"best top-1 {best['eval_top1']:.2f}% in epoch {best['epoch']}")
+        say(f"time {self.seconds:.1f} s  {rate:.0f} img/s in this session  peak memory {tasks.peak_memory_mib():.0f} MiB")
+        say("files " + "  ".join(map(str, files)))
+        stem = [w for w in shlex.split(self.command) if not w.startswith("--resume")]
+        if self.run.trainer.position.step < total:
+            say("to resume: " + shlex.join([*stem, "--resume=auto"]))
+        say("to evaluate: " + shlex.join([*stem, "--eval", f"--resume={self.last_saved}"]))
+
+    def _plots(self) -> list[Path]:
+        if self.options.no_plots or not self.log.steps:
+            return []
+        try:
+            return tasks.draw(self.run, self.log, getattr(self, "result", None), self.folder / "plots")
+        except ImportError as error:
+            say(f"note: no plots: {error}")
+            return []
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as lists, infinities as text: JSON has neither."""
+    infinite = float("-inf")
+    return {
+        k: list(v) if isinstance(v, tuple) else "-inf" if v == infinite else v for k, v in config.items()
+    }
+
+

@@ -1,0 +1,132 @@
+"""AdamW with the no-decay groups of Swin, and gradient clipping by the global norm."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from autograd.extend import accumulator, array_module, call_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from autograd import Tensor
+    from swinpy.nn import Parameter
+
+__all__ = ["AdamW", "grad_norm"]
+
+
+def grad_norm(parameters: Iterable[Tensor]) -> float:
+    """Euclidean norm of all gradients together; parameters without one count as 0."""
+    squares = [_square(p.grad) for p in parameters if p.grad is not None]
+    return math.sqrt(math.fsum(squares))
+
+
+def _square(grad: Any) -> float:
+    flat = grad.reshape(-1).astype(accumulator(grad.dtype), copy=False)
+    return float(array_module(flat).dot(flat, flat))
+
+
+class AdamW:
+    """AdamW (decoupled weight decay) over named parameters.
+
+    Args:
+        named_parameters: name and parameter; names key the state.
+        no_decay: names that are not decayed (norms, biases, position tables).
+        betas: decay of the moments.
+        eps: added to the root of the second moment.
+        weight_decay: for the others.
+
+    Source: Loshchilov & Hutter 2019, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Parameter]],
+        no_decay: Iterable[str] = (),
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.05,
+    ) -> None:
+        if not all(0 <= b < 1 for b in betas) or eps <= 0 or weight_decay < 0:
+            raise ValueError(
+                "AdamW: expected betas in [0, 1), eps > 0 and weight_decay >= 0; got "
+                f"{betas}, {eps} and {weight_decay}."
+            )
+        self.parameters = dict(named_parameters)
+        unknown = set(no_decay) - set(self.parameters)
+        if unknown:
+            raise ValueError(f"AdamW: expected no_decay among the parameters; got {', '.join(sorted(unknown))}.")
+        self.no_decay = frozenset(no_decay)
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.steps = 0
+        self.moments = {
+            name: (array_module(p.data).zeros_like(p.data), array_module(p.data).zeros_like(p.data))
+            for name, p in self.parameters.items()
+        }
+
+    def step(self, lr: float, clip_grad: float | None = None) -> float:
+        """Update every parameter that has a gradient.
+
+        Args:
+            lr: learning rate of this step.
+            clip_grad: scale all gradients down so that their norm is at most this; None for no clipping.
+
+        Returns:
+            The norm before clipping. If it is not finite nothing is updated.
+        """
+        norm = grad_norm(self.parameters.values())
+        if not math.isfinite(norm):
+            return norm
+        scale = min(1.0, clip_grad / (norm + 1e-6)) if clip_grad else 1.0
+        self.steps += 1
+        for name, p in self.parameters.items():
+            if p.grad is None:
+                continue
+            first, second = self.moments[name]
+            call_kernel(
+                "adamw",
+                p.data,
+                p.grad,
+                first,
+                second,
+                lr=lr,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                eps=self.eps,
+                weight_decay=0.0 if name in self.no_decay else self.weight_decay,
+                step=self.steps,
+                grad_scale=scale,
+            )
+            assert p.version is not None
+            p.version.count += 1  # written in place, past assign_
+        return norm
+
+    def zero_grad(self) -> None:
+        for p in self.parameters.values():
+            p.grad = None
+
+    def state_arrays(self) -> dict[str, Any]:
+        """The moments by name: ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>``."""
+        arrays = {}
+        for name, (first, second) in self.moments.items():
+            arrays[f"exp_avg.{name}"] = first
+            arrays[f"exp_avg_sq.{name}"] = second
+        return arrays
+
+    def load_state(self, arrays: Mapping[str, Any], steps: int) -> None:
+        """Put moments back in place. All or nothing.
+
+        Raises:
+            ValueError: if names or shapes differ from the parameters'.
+        """
+        own = self.state_arrays()
+        wrong = sorted(set(own) ^ set(arrays)) or [k for k in own if own[k].shape != arrays[k].shape]
+        if wrong:
+            raise ValueError(
+                f"AdamW: expected the moments of {len(self.parameters)} parameters; got a state that differs at "
+                f"{', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}. Was it saved from another model?"
+            )
+        for key, target in own.items():
+            target[...] = array_module(target).asarray(arrays[key])
+        self.steps = steps

@@ -1,0 +1,242 @@
+"""The command line of training: timm's names, with the official and torchvision aliases."""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from pathlib import Path
+from typing import Any, NoReturn
+
+__all__ = ["UsageError", "build_parser", "parse_options"]
+
+# Options that may differ between a run and its continuation without changing any number.
+FREE_ON_RESUME = frozenset(
+    {
+        "config",
+        "data_dir",
+        "dataset_download",
+        "workers",
+        "device",
+        "log_interval",
+        "val_interval",
+        "output",
+        "experiment",
+        "resume",
+        "max_steps",
+        "time_limit",
+        "progress",
+        "no_plots",
+        "grad_checkpointing",
+    }
+)
+
+
+class UsageError(ValueError):
+    """An option that cannot be: one line, exit code 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}. See --help.")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """ "2,6,4" as (2, 6, 4)."""
+    try:
+        return tuple(int(part) for part in text.replace(" ", "").split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected integers separated by commas; got {text!r}") from None
+
+
+def _at_least(least: float, kind: type = int, below: float = float("inf")) -> Any:
+    """A parser of numbers in [least, below)."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected {kind.__name__}; got {text!r}") from None
+        if not least <= value < below:
+            limit = f"at least {least}" if below == float("inf") else f"in [{least}, {below})"
+            raise argparse.ArgumentTypeError(f"expected a number {limit}; got {text}")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    add = group.add_argument
+    add("--data-dir", "--data-path", default="data", metavar="DIR", help="where datasets are (default: %(default)s)")
+    add("--dataset", default="cifar10", choices=("cifar10", "cifar100", "scenes", "digits"))
+    add("--dataset-download", action="store_true", help="fetch a CIFAR archive that is missing")
+    add("--img-size", type=_at_least(1), metavar="N", help="size the model is built for (default: the data's)")
+    add("--num-classes", type=_at_least(1), metavar="N", help="outputs of the head (default: the data's)")
+    add("-j", "--workers", type=_at_least(0), default=1, metavar="N", help="loader threads (default: %(default)s)")
+    add("--train-subset", type=_at_least(1), metavar="N", help="use the first N training images")
+    add("--val-subset", type=_at_least(1), metavar="N", help="use the first N test images")
+
+
+def _augmentation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("augmentation (defaults depend on the dataset)")
+    add = group.add_argument
+    rate = _at_least(0, float, 1.0000001)
+    add("--no-aug", action="store_true", help="no augmentation at all, hard labels")
+    add("--hflip", type=rate, metavar="P", help="probability of mirroring")
+    add("--reprob", type=rate, metavar="P", help="probability of random erasing")
+    add("--mixup", type=_at_least(0, float), metavar="ALPHA")
+    add("--cutmix", type=_at_least(0, float), metavar="ALPHA")
+    add("--mixup-prob", type=rate, metavar="P", help="probability that a batch is mixed")
+    add("--mixup-switch-prob", type=rate, default=0.5, metavar="P", help="of cutmix where both are on")
+    add("--mixup-off-epoch", type=_at_least(0), default=0, metavar="N", help="no mixing from this epoch on; 0: never")
+    add("--smoothing", type=_at_least(0, float, 1), metavar="S", help="label smoothing")
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add("--model", metavar="NAME", help="see --list-models (default: swin_cifar_tiny, or _nano for scenes, digits)")
+    add("--window-size", type=_at_least(1), metavar="N")
+    add("--patch-size", type=_at_least(1), metavar="N")
+    add("--embed-dim", type=_at_least(1), metavar="N")
+    add("--depths", type=_numbers, metavar="N,N,...")
+    add("--num-heads", type=_numbers, metavar="N,N,...")
+    add("--drop", type=_at_least(0, float, 1), metavar="P", help="dropout")
+    add("--drop-path", type=_at_least(0, float, 1), metavar="P", help="stochastic depth of the last block")
+    add("--initial-checkpoint", metavar="FILE", help="weights to start from (.safetensors)")
+    add(
+        "--grad-checkpointing",
+        "--use-checkpoint",
+        action="store_true",
+        help="recompute each block in backward: less memory, more time",
+    )
+
+
+def _optimiser(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimiser")
+    add = group.add_argument
+    add("-b", "--batch-size", type=_at_least(1), default=128, metavar="N", help="(default: %(default)s)")
+    add("--epochs", type=_at_least(1), metavar="N")
+    add("--opt", default="adamw", choices=("adamw",))
+    add("--weight-decay", type=_at_least(0, float), default=0.05, metavar="W", help="(default: %(default)s)")
+    add("--clip-grad", type=_at_least(0, float), default=5.0, metavar="NORM", help="0: none (default: %(default)s)")
+    add("--sched", default="cosine", choices=("cosine",))
+    add("--lr", type=_at_least(0, float), metavar="LR", help="as given; default: scaled by the effective batch")
+    add("--warmup-epochs", type=_at_least(0, float), metavar="N")
+    add("--warmup-lr", type=_at_least(0, float), default=1e-6, metavar="LR", help="(default: %(default)s)")
+    add("--min-lr", type=_at_least(0, float), default=1e-5, metavar="LR", help="(default: %(default)s)")
+    add("--grad-accum-steps", "--accumulation-steps", type=_at_least(1), default=1, metavar="N")
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    add = group.add_argument
+    add("--device", default="cpu", metavar="D", help="cpu, gpu, cuda, cuda:N or auto (default: %(default)s)")
+    add("--seed", type=_at_least(0), default=42, metavar="N", help="(default: %(default)s)")
+    add("--log-interval", type=_at_least(1), default=50, metavar="N", help="steps between log lines")
+    add("--val-interval", type=_at_least(1), default=1, metavar="N", help="epochs between evaluations")
+    add("--output", default="output", metavar="DIR", help="parent of run folders (default: %(default)s)")
+    add("--experiment", metavar="NAME", help="name of the run's folder (default: dataset-model-seedN)")
+    add("--resume", nargs="?", const="auto", metavar="PATH", help="a snapshot, or auto: the newest of the run's folder")
+    add("--eval", "--test-only", dest="eval_only", action="store_true", help="evaluate and end")
+    add("--throughput", action="store_true", help="time inference and a train step, and end")
+    add("-c", "--config", metavar="FILE", help="TOML file of option = value; the command line wins")
+    add("--max-steps", type=_at_least(1), metavar="N", help="end after this many optimiser steps in all")
+    add("--time-limit", type=_at_least(0, float), metavar="S", help="save and end after this many seconds")
+    add("--progress", default="auto", choices=("auto", "bar", "log", "none"))
+    add("--no-plots", action="store_true")
+    add("--overfit-batches", type=_at_least(1), metavar="N", help="train and evaluate on N batches, unaugmented")
+    add("--check", action="store_true", help="one step, gradcheck, save, load, and end")
+    add("--list-models", action="store_true")
+
+
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """Every option; unset ones that depend on the dataset are None."""
+    parser = _Parser(
+        prog=prog,
+        description="Train a Swin Transformer on CIFAR-10/100, procedural scenes or handwritten digits.",
+        allow_abbrev=False,
+    )
+    for section in (_data, _augmentation, _model, _optimiser, _run):
+        section(parser)
+    return parser
+
+
+# What None becomes, by dataset. CIFAR's is the SPT_LSA recipe (Lee et al. 2021) without auto-augmentation and
+# repeated augmentation; scenes and digits are small and tell their classes by shape, so they get less of everything.
+_CIFAR = {
+    "model": "swin_cifar_tiny",
+    "epochs": 100,
+    "warmup_epochs": 10.0,
+    "hflip": 0.5,
+    "reprob": 0.25,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "mixup_prob": 0.5,
+    "smoothing": 0.1,
+}
+_SMALL = {
+    "model": "swin_cifar_nano",
+    "epochs": 12,
+    "warmup_epochs": 1.0,
+    "hflip": 0.5,
+    "reprob": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "mixup_prob": 0.0,
+    "smoothing": 0.1,
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
+    "scenes": _SMALL,
+    "digits": {**_SMALL, "epochs": 40, "warmup_epochs": 4.0, "hflip": 0.0},
+}
+_UNAUGMENTED = {"hflip": 0.0, "reprob": 0.0, "mixup": 0.0, "cutmix": 0.0, "mixup_prob": 0.0, "smoothing": 0.0}
+
+
+def _from_file(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Options of a TOML file, checked as on the command line."""
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config: expected a readable TOML file; got {path}: {error}.") from None
+    argv: list[str] = []
+    actions = {a.dest: a for a in parser._actions}
+    for name, value in values.items():
+        action = actions.get(name.replace("-", "_"))
+        if action is None or name in ("config", "help") or isinstance(value, dict):
+            raise UsageError(f"--config: expected option names in {path}; got {name!r}. See --help.")
+        if action.nargs == 0:
+            argv += [action.option_strings[0]] if value else []
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            argv.append(f"{action.option_strings[-1]}={text}")
+    return {k: v for k, v in vars(parser.parse_args(argv)).items() if k in {n.replace("-", "_") for n in values}}
+
+
+def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespace:
+    """Command line over config file over the dataset's recipe.
+
+    Raises:
+        UsageError: for options that cannot be, in one line.
+    """
+    parser = build_parser(prog)
+    first = parser.parse_args(argv)
+    if first.config:
+        parser.set_defaults(**_from_file(first.config, parser))
+        first = parser.parse_args(argv)
+    recipe = RECIPES[first.dataset] | (_UNAUGMENTED if first.no_aug or first.overfit_batches else {})
+    for name, value in recipe.items():
+        if getattr(first, name) is None:
+            setattr(first, name, value)
+    first.crop_padding = 0 if first.no_aug or first.overfit_batches else 4 if first.dataset != "digits" else 2
+    if first.lr is not None and first.lr <= 0:
+        raise UsageError(f"--lr: expected a positive number; got {first.lr}.")
+    if first.warmup_epochs >= first.epochs:
+        raise UsageError(
+            f"--warmup-epochs: expected fewer than --epochs {first.epochs}; got {first.warmup_epochs:g}. "
+            "Lower --warmup-epochs."
+        )
+    return first

@@ -1,0 +1,192 @@
+"""From options to the objects of a run: data, model, loaders, optimiser, schedule; and what the start prints."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import autograd as ag
+from swinpy.data import Augment, ImageDataset, Loader, load_dataset
+from swinpy.io import read_tensors
+from swinpy.models import SwinTransformer, create_model, model_config
+from swinpy.models.cost import model_cost
+from swinpy.train.fingerprint import numeric_fingerprint
+from swinpy.train.optim import AdamW
+from swinpy.train.options import UsageError
+from swinpy.train.schedule import CosineSchedule
+from swinpy.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+__all__ = ["Run", "banner", "build_run"]
+
+# lr of the default recipe for a batch of 128; it grows with the effective batch.
+_BASE_LR, _BASE_BATCH = 1e-3, 128
+
+# Option -> field of SwinConfig.
+_MODEL_OPTIONS = {
+    "img_size": "img_size",
+    "window_size": "window_size",
+    "patch_size": "patch_size",
+    "embed_dim": "embed_dim",
+    "depths": "depths",
+    "num_heads": "num_heads",
+    "drop": "drop_rate",
+    "drop_path": "drop_path_rate",
+}
+
+
+@dataclass(eq=False)
+class Run:
+    """Everything of one run.
+
+    Attributes:
+        train: training images.
+        test: evaluation images.
+        model: on its device.
+        trainer: over ``train``.
+        eval_loader: over ``test``, not shuffled.
+        total_steps: optimiser steps of all epochs.
+    """
+
+    train: ImageDataset
+    test: ImageDataset
+    model: SwinTransformer
+    trainer: Trainer
+    eval_loader: Loader
+    total_steps: int
+
+
+def _datasets(options: Namespace) -> tuple[ImageDataset, ImageDataset]:
+    train, test = load_dataset(options.dataset, options.data_dir, download=options.dataset_download)
+    if options.train_subset:
+        train = train.subset(options.train_subset)
+    if options.val_subset:
+        test = test.subset(options.val_subset)
+    if options.overfit_batches:
+        train = train.subset(min(len(train), options.overfit_batches * options.batch_size))
+        test = train
+    return train, test
+
+
+def _model(options: Namespace, data: ImageDataset) -> SwinTransformer:
+    classes = options.num_classes or data.num_classes
+    if classes < data.num_classes:
+        raise UsageError(
+            f"--num-classes: expected at least the {data.num_classes} classes of {data.name}; got {classes}. "
+            "Leave it out."
+        )
+    overrides = {
+        field: getattr(options, option)
+        for option, field in _MODEL_OPTIONS.items()
+        if getattr(options, option) is not None
+    }
+    if options.img_size is None and model_config(options.model).image != data.images.shape[2:]:
+        overrides["img_size"] = tuple(data.images.shape[2:])
+    ag.manual_seed(options.seed)
+    model = create_model(options.model, classes, device=options.device, **overrides)
+    if options.grad_checkpointing:
+        model.set_grad_checkpointing("block")
+    if options.initial_checkpoint:
+        model.load_state_dict(read_tensors(options.initial_checkpoint)[0])
+    return model
+
+
+def _augment(options: Namespace, data: ImageDataset, classes: int) -> Augment:
+    return Augment(
+        num_classes=classes,
+        mean=data.mean,
+        std=data.std,
+        seed=options.seed,
+        hflip=options.hflip,
+        crop_padding=options.crop_padding,
+        erase_prob=options.reprob,
+        mixup=options.mixup,
+        cutmix=options.cutmix,
+        mix_prob=options.mixup_prob,
+        switch_prob=options.mixup_switch_prob,
+        mix_off_epoch=options.mixup_off_epoch,
+        smoothing=options.smoothing,
+    )
+
+
+def scaled_lr(options: Namespace) -> float:
+    """The lr of the run: as given, or the recipe's for the effective batch."""
+    if options.lr is not None:
+        return float(options.lr)
+    return _BASE_LR * options.batch_size * options.grad_accum_steps / _BASE_BATCH
+
+
+def build_run(options: Namespace) -> Run:
+    """Load the data and make everything; ``options.device`` must be resolved.
+
+    Raises:
+        ValueError, DatasetMissing, DeviceError ...: each with a message for the user.
+    """
+    train, test = _datasets(options)
+    model = _model(options, train)
+    batch = min(options.batch_size, len(train))
+    loader = Loader(
+        train,
+        batch,
+        shuffle=True,
+        seed=options.seed,
+        workers=options.workers,
+        transform=_augment(options, train, model.num_classes),
+        drop_last=len(train) > batch,
+    )
+    optimizer = AdamW(model.named_parameters(), model.no_weight_decay(), weight_decay=options.weight_decay)
+    per_epoch = math.ceil(len(loader) / options.grad_accum_steps)
+    total = per_epoch * options.epochs
+    lr = scaled_lr(options)
+    schedule = CosineSchedule(
+        lr,
+        total_steps=total,
+        warmup_steps=int(options.warmup_epochs * per_epoch),
+        warmup_lr=min(options.warmup_lr, lr),
+        min_lr=min(options.min_lr, lr),
+    )
+    trainer = Trainer(model, optimizer, schedule, loader, options.grad_accum_steps, options.clip_grad or None)
+    eval_loader = Loader(test, max(batch, 128), workers=options.workers)
+    return Run(train, test, model, trainer, eval_loader, total)
+
+
+def _memory(run: Run, batch: int) -> float:
+    """Estimated MiB of a training step: weights, gradients, two moments, and the activations of a batch."""
+    cost = model_cost(run.model, (run.train.images.shape[2], run.train.images.shape[3]))
+    return (4 * run.model.num_parameters() * run.model.dtype.itemsize + batch * cost.activation_bytes) / 2**20
+
+
+def banner(run: Run, options: Namespace, folder: str, source: str | None) -> list[str]:
+    """The lines that a run starts with."""
+    made = numeric_fingerprint()
+    size = (run.train.images.shape[2], run.train.images.shape[3])
+    cost = model_cost(run.model, size)
+    kind = "SYNTHETIC" if run.train.synthetic else "real"
+    batch = run.trainer.loader.batch_size * options.grad_accum_steps
+    given = "as given" if options.lr is not None else f"scaled from {_BASE_LR:g} at batch {_BASE_BATCH}"
+    blas = ", ".join(f"{k} {v}" for k, v in made.items() if k.startswith("blas"))
+    lines = [
+        f"python {platform.python_version()}  numpy {np.__version__}  {blas}",
+        f"device {run.model.device}",
+        f"data {run.train.name} ({kind}) from {run.train.source}: {len(run.train)} train, {len(run.test)} test, "
+        f"{size[0]}x{size[1]}, {run.train.num_classes} classes",
+        f"model {options.model}: {run.model.num_parameters():,} parameters, {cost.flops / 1e9:.3f} GFLOPs an image "
+        f"({cost.macs / 1e9:.3f} G multiply-adds)",
+        f"batch {batch} ({run.trainer.loader.batch_size} x {options.grad_accum_steps})  "
+        f"lr {run.trainer.schedule.lr:.3g} ({given})  {run.trainer.steps_per_epoch} steps an epoch, "
+        f"{options.epochs} epochs",
+        f"memory about {_memory(run, run.trainer.loader.batch_size):.0f} MiB for a step (estimate)",
+        f"output {folder}" + (f"  resumed from {source}" if source else ""),
+    ]
+    return lines
+
+
+def options_dict(options: Namespace) -> dict[str, Any]:
+    """Options as plain JSON values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(vars(options).items())}

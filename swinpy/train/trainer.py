@@ -1,0 +1,189 @@
+"""The training loop: optimiser steps over a loader, with a state that resumes bit for bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import autograd as ag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from swinpy.data import Batch, Loader
+    from swinpy.models import SwinTransformer
+    from swinpy.train.optim import AdamW
+    from swinpy.train.schedule import CosineSchedule
+
+__all__ = ["NonFiniteError", "Position", "StepRecord", "Trainer"]
+
+
+class NonFiniteError(FloatingPointError):
+    """The loss or the gradient became NaN or infinite; nothing was updated."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands.
+
+    Attributes:
+        step: optimiser steps done.
+        epoch: the current one, counted from 0.
+        batch: loader batches of the epoch already used.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimiser step.
+
+    Attributes:
+        step: its number, counted from 1.
+        epoch: counted from 0.
+        loss: mean over the accumulated batches.
+        lr: learning rate.
+        grad_norm: before clipping.
+        images: how many.
+        data_s: seconds waited for the loader.
+        step_s: seconds in all.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    lr: float
+    grad_norm: float
+    images: int
+    data_s: float
+    step_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Trainer:
+    """Trains a classifier on soft targets.
+
+    Args:
+        model: in training mode while steps run.
+        optimizer: AdamW over the model's parameters.
+        schedule: lr of each step.
+        loader: of the training set.
+        accumulation: loader batches an optimiser step (the last step of an epoch may have fewer).
+        clip_grad: largest norm of the gradient; None for no clipping.
+    """
+
+    def __init__(
+        self,
+        model: SwinTransformer,
+        optimizer: AdamW,
+        schedule: CosineSchedule,
+        loader: Loader,
+        accumulation: int = 1,
+        clip_grad: float | None = None,
+    ) -> None:
+        if accumulation < 1:
+            raise ValueError(f"Trainer: expected accumulation >= 1; got {accumulation}.")
+        self.model, self.optimizer, self.schedule, self.loader = model, optimizer, schedule, loader
+        self.accumulation, self.clip_grad = accumulation, clip_grad
+        self.position = Position()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.loader) // self.accumulation)
+
+    def epoch(self) -> Iterator[StepRecord]:
+        """The rest of the current epoch, one record an optimiser step; then the position is the next epoch's start.
+
+        Stopping the iteration early is allowed: the position is always that after the last record.
+
+        Raises:
+            NonFiniteError: if a loss or gradient is not finite.
+        """
+        self.model.train()
+        epoch = self.position.epoch
+        batches = self.loader.epoch(epoch, self.position.batch)
+        try:
+            while True:
+                started = time.perf_counter()
+                group = list(islice(batches, self.accumulation))
+                if not group:
+                    break
+                data_s = time.perf_counter() - started
+                loss, norm, lr = self._step(group)
+                self.position = Position(self.position.step + 1, epoch, self.position.batch + len(group))
+                images = sum(len(b.labels) for b in group)
+                step_s = time.perf_counter() - started
+                yield StepRecord(self.position.step, epoch, loss, lr, norm, images, data_s, step_s)
+        finally:
+            close = getattr(batches, "close", None)
+            if close is not None:
+                close()
+        self.position = Position(self.position.step, epoch + 1, 0)
+
+    def _step(self, group: list[Batch]) -> tuple[float, float, float]:
+        """One optimiser step; returns loss, gradient norm and lr."""
+        self.optimizer.zero_grad()
+        total = 0.0
+        for batch in group:
+            loss = self.loss(batch)
+            total += float(loss.item())
+            if not math.isfinite(total):
+                raise self._non_finite("loss", total, group)
+            (loss * (1 / len(group))).backward()
+        lr = self.schedule(self.position.step)
+        norm = self.optimizer.step(lr, self.clip_grad)
+        if not math.isfinite(norm):
+            raise self._non_finite("gradient norm", norm, group)
+        return total / len(group), norm, lr
+
+    def loss(self, batch: Batch) -> ag.Tensor:
+        """Cross-entropy of one batch against its soft targets."""
+        images = ag.Tensor(batch.images.astype(self.model.dtype, copy=False)).to(self.model.device)
+        return ag.cross_entropy(self.model(images), batch.targets.astype(self.model.dtype, copy=False))
+
+    def _non_finite(self, what: str, value: float, group: list[Batch]) -> NonFiniteError:
+        samples = ", ".join(str(int(i)) for i in group[0].indices[:4])
+        return NonFiniteError(
+            f"train: expected a finite {what}; got {value} at step {self.position.step + 1} (epoch "
+            f"{self.position.epoch}, batch {group[0].step}, samples {samples} ...). The weights are as before the "
+            "step. Lower --lr, or set --clip-grad."
+        )
+
+    # ---- state
+
+    def state(self) -> dict[str, Any]:
+        """What besides the arrays makes a resume exact: position, optimiser steps, random cursor; plain values."""
+        return {
+            **asdict(self.position),
+            "optimizer_steps": self.optimizer.steps,
+            "generator": ag.default_generator.state(),
+        }
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """The arrays of a snapshot, on the host: ``model`` and ``optim``."""
+        model = {name: _host(a) for name, a in self.model.state_dict().items()}
+        optim = {name: _host(a) for name, a in self.optimizer.state_arrays().items()}
+        return {"model": model, "optim": optim}
+
+    def restore(self, groups: Mapping[str, Mapping[str, Any]], state: Mapping[str, Any]) -> None:
+        """Continue where :meth:`state` and :meth:`groups` were taken.
+
+        Raises:
+            ValueError: if the arrays do not fit the model.
+        """
+        self.model.load_state_dict(groups["model"])
+        self.optimizer.load_state(groups["optim"], int(state["optimizer_steps"]))
+        self.position = Position(int(state["step"]), int(state["epoch"]), int(state["batch"]))
+        ag.default_generator.set_state(state["generator"])
+
+
+def _host(array: Any) -> Any:
+    return ag.Tensor(array).numpy()

@@ -1,0 +1,319 @@
+"""A strict stand-in for CuPy, so that code for a GPU is tested without one.
+
+Its arrays hold NumPy arrays, but what CuPy refuses, they refuse: a NumPy array as an operand, conversion by
+``np.asarray``, an attribute, function or keyword that CuPy has not (``cupy_api.json`` lists what it has), arrays of two
+devices in one operation. It is stricter than CuPy where CuPy would copy or dispatch silently: a NumPy function never
+takes its arrays, and a NumPy array is no index and no value to assign.
+
+    with fake_cupy.installed(devices=2) as cupy:
+        x = ag.Tensor(cupy.ones(3), requires_grad=True)     # x.device == "cuda:0"
+
+Values are NumPy's. What it cannot tell: speed, CUDA kernels, asynchronous errors.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import cupy_api
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["install", "installed", "ndarray"]
+
+_API = cupy_api.load()
+_MODULE: dict[str, str] = _API["module"]
+_NDARRAY: dict[str, str] = _API["ndarray"]
+_UFUNC_KEYWORDS = {"out", "casting", "dtype"}
+_FROM_HOST = {"array", "asarray", "asanyarray"}
+_NUMPY_ONLY = {"blocking", "stream"}  # keywords of CuPy that NumPy has not, all without effect on values
+
+_current = [0]
+
+
+class _Device:
+    """``cupy.cuda.Device``: a number, and a block that makes it the current device."""
+
+    def __init__(self, id: int | None = None) -> None:
+        self.id = _current[-1] if id is None else id
+
+    def __enter__(self) -> _Device:
+        _current.append(self.id)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.pop()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Device) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+def _host(x: Any, devices: set[int]) -> Any:
+    """``x`` for NumPy: fake arrays opened, their devices noted; NumPy arrays refused."""
+    if isinstance(x, ndarray):
+        devices.add(x.device.id)
+        return x._values
+    if isinstance(x, np.ndarray):
+        raise TypeError(f"Unsupported type {type(x)}")
+    if isinstance(x, (tuple, list)):
+        return type(x)(_host(item, devices) for item in x)
+    return x
+
+
+def _device_result(result: Any, device: int) -> Any:
+    if isinstance(result, (np.ndarray, np.generic)):
+        return ndarray._made(np.asarray(result), device)
+    if isinstance(result, (tuple, list)):
+        return type(result)(_device_result(item, device) for item in result)
+    return result
+
+
+def _run(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    """Call a NumPy function on the values inside; the result is on the device where the arguments are."""
+    devices: set[int] = set()
+    host_args = _host(tuple(args), devices)
+    host_kwargs = {k: _host(v, devices) for k, v in kwargs.items() if k not in _NUMPY_ONLY and v is not None}
+    if len(devices) > 1:
+        raise ValueError(f"Array device must be same as the current device: got {sorted(devices)}")
+    with np.errstate(all="ignore"):  # a GPU never warns
+        result = function(*host_args, **host_kwargs)
+    out = kwargs.get("out")
+    return out if out is not None else _device_result(result, devices.pop() if devices else _current[-1])
+
+
+class ndarray:  # noqa: N801 (CuPy's name)
+    """An array "on the GPU". Public attributes are those of ``cupy.ndarray`` and no others."""
+
+    __slots__ = ("__weakref__", "_device", "_values")
+    __hash__ = None  # type: ignore[assignment]
+    __array_priority__ = 100
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        made = np.ndarray(*args, **kwargs)
+        self._values, self._device = made, _Device()
+
+    @classmethod
+    def _made(cls, values: np.ndarray[Any, Any], device: int) -> ndarray:
+        self = cls.__new__(cls)
+        self._values, self._device = values, _Device(device)
+        return self
+
+    @property
+    def device(self) -> _Device:
+        return self._device
+
+    @property
+    def flags(self) -> Any:
+        flags = self._values.flags
+        names = ("c_contiguous", "f_contiguous", "owndata")
+        return types.SimpleNamespace(**{n: getattr(flags, n) for n in names})
+
+    @property
+    def base(self) -> Any:
+        return None if self._values.base is None else ndarray._made(np.asarray(self._values.base), self._device.id)
+
+    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
+        return self._values.copy(order="C")
+
+    def set(self, arr: Any, stream: Any = None) -> None:
+        self._values[...] = arr
+
+    def astype(
+        self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
+    ) -> ndarray:
+        if not copy and self._values.dtype == dtype:
+            return self
+        with np.errstate(all="ignore"):
+            return ndarray._made(self._values.astype(dtype, order=order), self._device.id)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _NDARRAY:
+            raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
+        if _NDARRAY[name] == "attribute":
+            return _device_result(getattr(self._values, name), self._device.id)
+        return _method(self, name)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. "
+            "Please use `.get()` to construct a NumPy array explicitly."
+        )
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method == "__call__" and any(isinstance(x, np.generic) for x in inputs):  # np.float32(2) * x
+            return _run(ufunc, inputs, kwargs)
+        raise TypeError(f"np.{ufunc.__name__} was called with an array of the GPU: {[type(x) for x in inputs]}")
+
+    def __array_function__(self, function: Any, *_: Any) -> Any:
+        raise TypeError(f"np.{function.__name__} was called with an array of the GPU")
+
+    def __getitem__(self, index: Any) -> Any:
+        return _run(lambda x, i: x[i], (self, index), {})
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        def assign(x: Any, i: Any, v: Any) -> None:
+            x[i] = v
+
+        _run(assign, (self, index, value), {})
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def __int__(self) -> int:
+        return int(self._values)
+
+    def __float__(self) -> float:
+        return float(self._values)
+
+
+def _method(self: ndarray, name: str) -> Callable[..., Any]:
+    signature = cupy_api.signature(_NDARRAY[name])
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if signature is not None:
+            signature.bind(self, *args, **kwargs)
+        return _run(lambda x, *a, **k: getattr(x, name)(*a, **k), (self, *args), kwargs)
+
+    return call
+
+
+def _bind_operators() -> None:
+    def binary(name: str) -> Callable[[ndarray, Any], Any]:
+        def operate(self: ndarray, other: Any) -> Any:
+            if getattr(other, "__array_ufunc__", False) is None:  # as CuPy: leave it to the other operand
+                return NotImplemented
+            result = _run(lambda x, y: getattr(x, name)(y), (self, other), {})
+            if name.startswith("__i") and result is not NotImplemented:
+                return self
+            return result
+
+        return operate
+
+    words = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+    names = [f"__{prefix}{word}__" for word in words for prefix in ("", "r", "i")]
+    for name in [*names, *(f"__{word}__" for word in ("eq", "ne", "lt", "le", "gt", "ge"))]:
+        if name in _NDARRAY:
+            setattr(ndarray, name, binary(name))
+    for name in ("__neg__", "__abs__", "__pos__", "__invert__"):
+        setattr(ndarray, name, lambda self, name=name: _run(lambda x: getattr(x, name)(), (self,), {}))
+
+
+_bind_operators()
+
+
+class _Ufunc:
+    """A CuPy ufunc: the values of NumPy's, the keywords of CuPy's."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+        self._ufunc = getattr(np, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not set(kwargs) <= _UFUNC_KEYWORDS:
+            raise TypeError(f"Wrong arguments {kwargs}")
+        return _run(self._ufunc, args, kwargs)
+
+    def at(self, a: ndarray, indices: Any, b: Any = None) -> None:
+        if self.__name__ not in ("add", "subtract", "maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor"):
+            raise NotImplementedError(f"`{self.__name__}.at` is not supported yet")
+        _run(self._ufunc.at, (a, indices, b), {})
+
+
+def _function(name: str) -> Callable[..., Any]:
+    signature = cupy_api.signature(_MODULE[name])
+    target = getattr(np, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if signature is not None:
+            signature.bind(*args, **kwargs)
+        source = args[0] if args else None
+        if name in _FROM_HOST and isinstance(source, (np.ndarray, ndarray)):  # to the current device, from anywhere
+            values = source._values if isinstance(source, ndarray) else source
+            dtype = kwargs.get("dtype", args[1] if len(args) > 1 else None)
+            return ndarray._made(np.array(values, dtype=dtype), _current[-1])
+        return _run(target, args, kwargs)
+
+    call.__name__ = name
+    return call
+
+
+def _no_driver(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError("the stand-in for CuPy runs no CUDA code; use kernel_mode('reference')")
+
+
+class _Module(types.ModuleType):
+    """``import cupy`` while the stand-in is installed."""
+
+    def __getattr__(self, name: str) -> Any:
+        what = _MODULE.get(name)
+        if what is None:
+            raise AttributeError(f"module 'cupy' has no attribute {name!r}")
+        if what == "ufunc":
+            made: Any = _Ufunc(name)
+        elif what in ("type", "constant"):
+            made = getattr(np, name, _no_driver)
+        elif what == "module" or not hasattr(np, name):
+            made = _no_driver
+        else:
+            made = _function(name)
+        setattr(self, name, made)
+        return made
+
+
+def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> Any:
+    return _run(np.lib.stride_tricks.as_strided, (x, shape, strides), {})
+
+
+def _module(devices: int) -> _Module:
+    cupy = _Module("cupy")
+    cupy.__version__ = _API["version"]
+    cupy.ndarray = ndarray
+    cupy.RawKernel = cupy.RawModule = _no_driver
+    tricks = types.SimpleNamespace(as_strided=_as_strided)
+    cupy.lib = types.SimpleNamespace(stride_tricks=tricks)
+    runtime = types.SimpleNamespace(getDeviceCount=lambda: devices)
+    cupy.cuda = types.SimpleNamespace(Device=_Device, runtime=runtime, is_available=lambda: devices > 0)
+    cupy.asnumpy = lambda a, *_, **__: a.get() if isinstance(a, ndarray) else np.asarray(a)
+    cupy.get_array_module = lambda *args: cupy if any(isinstance(a, ndarray) for a in args) else np
+    return cupy
+
+
+def install(devices: int = 1) -> Callable[[], None]:
+    """Put a stand-in with ``devices`` GPUs into ``sys.modules``; returns what takes it out again."""
+    before = sys.modules.get("cupy")
+    sys.modules["cupy"] = _module(devices)
+
+    def remove() -> None:
+        del sys.modules["cupy"]
+        if before is not None:
+            sys.modules["cupy"] = before
+
+    return remove
+
+
+@contextmanager
+def installed(devices: int = 1) -> Iterator[Any]:
+    """A block in which ``import cupy`` gives the stand-in."""
+    remove = install(devices)
+    try:
+        yield sys.modules["cupy"]
+    finally:
+        remove()

@@ -1,0 +1,22 @@
+"""The whole table: importing this module registers every row."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from . import rows_elementwise, rows_indexing, rows_linalg, rows_nn, rows_reduce, rows_shaping, rows_train
+from .opinfo import OpInfo, find, rows
+
+__all__ = ["OpInfo", "cases", "find", "rows"]
+
+_MODULES = [rows_elementwise, rows_indexing, rows_linalg, rows_nn, rows_reduce, rows_shaping, rows_train]
+
+# Rows of primitives that are not the engine's own live beside the others and register in the same way.
+if importlib.util.find_spec("support.ops_swin") is not None:
+    _MODULES.append(importlib.import_module("support.ops_swin"))
+
+
+def cases() -> list[tuple[OpInfo, str]]:
+    """Every (row, case name)."""
+    return [(info, case) for info in rows() for case in info.samples]
