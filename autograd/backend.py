@@ -81,10 +81,10 @@ def resolve_device(device: str) -> str:
         ValueError: for another name.
         DeviceError: if a GPU is asked for and cannot be used ("auto" takes the CPU then).
     """
-    kind, _, number = device.partition(":")
+    kind, colon, number = device.partition(":")
     if device == "cpu":
         return "cpu"
-    if not (kind in ("gpu", "cuda", "auto") and (not number or (kind == "cuda" and number.isdecimal()))):
+    if not (kind in ("gpu", "cuda", "auto") and (not colon or (kind == "cuda" and number.isdecimal()))):
         raise ValueError(f"device: expected cpu, gpu, cuda, cuda:N or auto; got {device!r}.")
     problem = gpu_problem()
     if problem is None:

@@ -18,7 +18,7 @@ array([ 3., 12.])
 
 from autograd.backend import Array, array_module, device_of, is_array
 from autograd.dtypes import accumulator, is_float
-from autograd.kernels.reference.blocks import row_blocks
+from autograd.kernels.reference.blocks import run_blocks, total_of
 from autograd.kernels.registry import Cost, Implementation, Kernel, call_kernel, register_kernel
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axes, normalize_axis, unbroadcast
@@ -39,6 +39,7 @@ __all__ = [
     "normalize_axes",
     "normalize_axis",
     "register_kernel",
-    "row_blocks",
+    "run_blocks",
+    "total_of",
     "unbroadcast",
 ]

@@ -118,7 +118,7 @@ def uniform_rows(seed: int, offsets: Array, n: int, *, stream: int = 0, xp: Any 
     offsets = xp.asarray(offsets).astype(xp.uint64)
     counters = offsets[:, None] + xp.arange(counters_for(n), dtype=xp.uint64)
     words = _words(seed, counters, stream, xp)
-    return _as_uniform(words.reshape(len(offsets), -1)[:, :n], xp)
+    return _as_uniform(words.reshape(len(offsets), 4 * counters_for(n))[:, :n], xp)
 
 
 def keep_mask(seed: int, offset: int, shape: int | Sequence[int], drop: float, *, xp: Any = np) -> Array:

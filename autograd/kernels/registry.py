@@ -107,9 +107,19 @@ def register_kernel(kernel: Kernel) -> Kernel:
 def register_implementation(
     name: str, *, cuda: Implementation | None = None, cpu: Implementation | None = None
 ) -> None:
-    """Put a faster implementation behind an existing row."""
-    row = KERNELS[name]
+    """Put a faster implementation behind an existing row.
+
+    Raises:
+        KeyError: for an unknown kernel, listing the known ones.
+    """
+    row = _known("register_implementation", name)
     KERNELS[name] = replace(row, cuda=cuda or row.cuda, cpu=cpu or row.cpu)
+
+
+def _known(caller: str, name: str) -> Kernel:
+    if name not in KERNELS:
+        raise KeyError(f"{caller}: expected one of {', '.join(sorted(KERNELS))}; got {name!r}.")
+    return KERNELS[name]
 
 
 def _kind(args: tuple[Any, ...]) -> str:
@@ -147,7 +157,7 @@ def call_kernel(name: str, *args: Any, **kwargs: Any) -> Any:
         return implementation.run(*args, **kwargs)
     if mode == kind:
         raise KernelUnavailableError(
-            f"{name}: expected the {kind} implementation to run; {refusal}. Use kernel_mode('auto')."
+            f"{name}: expected the {kind} implementation to run; got a refusal: {refusal}. Use kernel_mode('auto')."
         )
     return kernel.reference(*args, **kwargs)
 
@@ -158,9 +168,7 @@ def explain(name: str, *args: Any, **kwargs: Any) -> str:
     Raises:
         KeyError: for an unknown kernel, listing the known ones.
     """
-    if name not in KERNELS:
-        raise KeyError(f"explain: expected one of {', '.join(sorted(KERNELS))}; got {name!r}.")
-    kernel = KERNELS[name]
+    kernel = _known("explain", name)
     reasons = {kind: _refusal(kernel, kind, args, kwargs) for kind in ("cuda", "cpu")}
     chosen = next((kind for kind, reason in reasons.items() if reason is None), "reference")
     lines = [f"{name}: runs {chosen}"]
@@ -182,6 +190,8 @@ def _validated(kernel: Kernel, implementation: Implementation, args: tuple[Any, 
     expected = _arrays(kernel.reference(*reference_args, **kwargs)) + [reference_args[i] for i in kernel.writes]
     result = implementation.run(*args, **kwargs)
     got = _arrays(result) + [args[i] for i in kernel.writes]
+    if len(got) != len(expected):
+        raise KernelMismatchError(f"{kernel.name}: expected {len(expected)} outputs; got {len(got)}.")
     for i, (want, have) in enumerate(zip(expected, got, strict=True)):
         if want.shape != have.shape or want.dtype != have.dtype:
             raise KernelMismatchError(
@@ -190,8 +200,9 @@ def _validated(kernel: Kernel, implementation: Implementation, args: tuple[Any, 
             )
         xp = array_module(want)
         a, b = want.astype(np.float64), have.astype(np.float64)
-        limit = _TOLERANCE.get(want.dtype.name, 0.0) * float(xp.abs(a).max(initial=0.0))
-        error = float(xp.abs(a - b).max(initial=0.0))
+        same = (a == b) | (xp.isnan(a) & xp.isnan(b))  # infinities and NaNs in the same places are no difference
+        limit = _TOLERANCE.get(want.dtype.name, 0.0) * float(xp.where(xp.isfinite(a), abs(a), 0).max(initial=0.0))
+        error = float(xp.where(same, 0, abs(xp.where(same, 0, a) - xp.where(same, 0, b))).max(initial=0.0))
         if not error <= limit:
             raise KernelMismatchError(
                 f"{kernel.name}: output {i}: expected the reference's values to {limit:.2e}; "

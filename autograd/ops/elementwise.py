@@ -124,7 +124,7 @@ def _extremum_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
     x, y = ctx.saved
     half = 0.5 * g
     tie = _xp(g).where
-    wins, equal_ = ctx.wins(x, y), x == y
+    wins, equal_ = ctx.wins(x, y), x == y  # type: ignore[attr-defined]
     gx = tie(equal_, half, tie(wins, g, g * 0)) if ctx.needs[0] else None
     gy = tie(equal_, half, tie(wins, g * 0, g)) if ctx.needs[1] else None
     return gx, gy

@@ -60,7 +60,9 @@ def _module(x: Any, y: Any) -> Any:
 
 
 def _comparison(name: str) -> Primitive:
-    return Primitive(name, lambda ctx, x, y: getattr(_module(x, y), name)(x, y), None, broadcasts=True, autocast="widest")
+    return Primitive(
+        name, lambda ctx, x, y: getattr(_module(x, y), name)(x, y), None, broadcasts=True, autocast="widest"
+    )
 
 
 _equal, _not_equal = _comparison("equal"), _comparison("not_equal")

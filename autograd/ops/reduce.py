@@ -24,7 +24,7 @@ __all__ = ["argmax", "logsumexp", "max", "mean", "min", "sum", "var"]
 
 
 def _count(op: str, x: Array, axes: tuple[int, ...]) -> int:
-    n = math.prod(x.shape[a] for a in axes)
+    n: int = math.prod(x.shape[a] for a in axes)
     if n == 0:
         raise ValueError(f"{op}: expected a non-empty axis; got shape {x.shape} over axes {axes}.")
     return n
@@ -144,7 +144,7 @@ _argmax = Primitive("argmax", _argmax_forward, None)
 
 
 def _ndim(x: TensorLike) -> int:
-    return np.ndim(x)  # type: ignore[arg-type]
+    return np.ndim(x)
 
 
 def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:

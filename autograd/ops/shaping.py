@@ -43,11 +43,11 @@ __all__ = [
 
 
 def _ndim(x: TensorLike) -> int:
-    return np.ndim(x)  # type: ignore[arg-type]
+    return np.ndim(x)
 
 
 def _shape(x: TensorLike) -> tuple[int, ...]:
-    return np.shape(x)  # type: ignore[arg-type]
+    return np.shape(x)
 
 
 # ---- shape and order of axes

@@ -173,11 +173,9 @@ def _copy(response: Any, part: Path, have: int, archive: Archive) -> None:
     limit = archive.size or _SIZE_UNKNOWN_LIMIT
     # disable=None: no bar where stderr is no terminal
     with (
-        part.open("r+b" if at else "wb") as file,
+        part.open("ab" if at else "wb") as file,
         tqdm(total=archive.size, initial=at, unit="B", unit_scale=True, desc=archive.filename, disable=None) as bar,
     ):
-        file.seek(at)
-        file.truncate()
         while chunk:
             at += len(chunk)
             if at > limit:

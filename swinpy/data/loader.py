@@ -17,7 +17,7 @@ from swinpy.data.augment import Evaluate
 from swinpy.data.streams import ORDER, stream_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from numpy.typing import NDArray
 
@@ -122,7 +122,7 @@ class Loader:
         order: NDArray[np.int64] = agr.permutation(self.seed, 0, len(self.dataset), stream=stream_of(ORDER, epoch))
         return order
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from ``start_step`` on; the earlier ones are not made.
 
         Closing the iterator (or leaving a ``for`` loop and letting go of it) ends its threads.
@@ -149,7 +149,7 @@ class Loader:
         images, targets = self.transform(self.dataset.images[indices], labels, indices, epoch, step)
         return Batch(images, targets, labels, indices, step)
 
-    def _threaded(self, order: NDArray[np.int64], epoch: int, steps: Iterator[int]) -> Iterator[Batch]:
+    def _threaded(self, order: NDArray[np.int64], epoch: int, steps: Iterator[int]) -> Generator[Batch, None, None]:
         """At most ``2 * workers`` batches are asked for and not yet used, in a queue that keeps their order."""
         tasks: SimpleQueue[tuple[int, Future[Batch]] | None] = SimpleQueue()
         pending: deque[tuple[int, Future[Batch]]] = deque()

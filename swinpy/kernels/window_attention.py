@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.extend import Cost, Kernel, accumulator, array_module, register_kernel, row_blocks
+from autograd.extend import Cost, Kernel, accumulator, array_module, register_kernel, run_blocks, total_of
 from swinpy.geometry import Geometry, attention_mask, on_device, window_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from autograd.extend import Array
 
@@ -74,9 +74,10 @@ class _Pieces:
             self.masked = on_device(masked, self.qkv)
             self.mask = self.xp.asarray(mask[masked][:, None]).astype(self.acc, copy=False)
 
-    def slices(self) -> Iterator[slice]:
+    def run(self, piece: Callable[[slice], Any]) -> list[Any]:
+        """``piece`` over a few images at a time, about as many as have 2 MiB of scores."""
         scores = self.spec.heads * self.windows * self.tokens * self.tokens * self.acc.itemsize
-        return row_blocks(self.batch, max(1, scores // 16), self.xp)  # the second-level cache holds about 2 MiB
+        return run_blocks(piece, self.batch, max(1, scores // 16), self.xp)
 
     def gather(self, maps: Array) -> Array:
         """(b, H, W, K) to rows (b, nW * N, K) in window order, zeros for padding."""
@@ -146,7 +147,8 @@ def window_attention_fwd(
     pieces = _Pieces(qkv, bias, qkv_bias, spec)
     xp = pieces.xp
     out = xp.empty((*qkv.shape[:3], pieces.channels), qkv.dtype)
-    for images in pieces.slices():
+
+    def piece(images: slice) -> None:
         q, k, v = pieces.load(images)
         if spec.cosine:
             q, k = q * _inverse_norm(q, xp)[0], k * _inverse_norm(k, xp)[0]
@@ -156,6 +158,8 @@ def window_attention_fwd(
         rows = xp.empty((q.shape[0], pieces.windows * pieces.tokens, pieces.channels), pieces.acc)
         xp.matmul(pieces.probabilities(q, k), v, out=pieces.split(rows, 1)[0])
         pieces.scatter(rows, out[images])
+
+    pieces.run(piece)
     return out
 
 
@@ -172,32 +176,28 @@ def window_attention_bwd(
     pieces = _Pieces(qkv, bias, qkv_bias, spec)
     xp, acc = pieces.xp, pieces.acc
     gqkv = xp.empty(qkv.shape, qkv.dtype)
-    gbias = None if bias is None else xp.zeros(bias.shape, acc)
-    gqkv_bias = None if qkv_bias is None else xp.zeros(qkv_bias.shape, acc)
-    gtau = xp.zeros((spec.heads,), acc) if spec.cosine else None
-    for images in pieces.slices():
+
+    def piece(images: slice) -> tuple[Array, Array, Array | None]:
         q, k, v = pieces.load(images)
         (go,) = pieces.split(pieces.gather(g[images]), 1)
         rows = xp.empty((q.shape[0], pieces.windows * pieces.tokens, 3 * pieces.channels), acc)
         gq, gk, gv = pieces.split(rows, 3)
+        gtau = None
         if spec.cosine:
-            ds, part = _cosine_bwd(pieces, (q, k, v), go, (gq, gk, gv), _tau(logit_scale, acc, xp))
-            gtau += part
+            ds, gtau = _cosine_bwd(pieces, (q, k, v), go, (gq, gk, gv), _tau(logit_scale, acc, xp))
         else:
             ds = _scores_bwd(pieces, q * spec.scale, k, v, go, (gq, gk, gv))
             gq *= spec.scale
-        if gbias is not None:
-            gbias += ds.sum(axis=(0, 1))
-        if gqkv_bias is not None:
-            gqkv_bias += rows.sum(axis=(0, 1))
         pieces.scatter(rows, gqkv[images])
-    glogit = None if gtau is None else _logit_scale_bwd(gtau, logit_scale, acc, xp)
-    return (
-        gqkv,
-        None if gbias is None else gbias.astype(bias.dtype, copy=False),  # type: ignore[union-attr]
-        None if gqkv_bias is None else gqkv_bias.astype(qkv_bias.dtype, copy=False),  # type: ignore[union-attr]
-        glogit,
-    )
+        return ds.sum(axis=(0, 1)), rows.sum(axis=(0, 1)), gtau
+
+    parts = pieces.run(piece)
+    gbias = None if bias is None else total_of([p[0] for p in parts], bias)
+    gqkv_bias = None if qkv_bias is None else total_of([p[1] for p in parts], qkv_bias)
+    if not spec.cosine:
+        return gqkv, gbias, gqkv_bias, None
+    gtau = total_of([p[2] for p in parts], xp.zeros(spec.heads, acc))
+    return gqkv, gbias, gqkv_bias, _logit_scale_bwd(gtau, logit_scale, acc, xp)
 
 
 def _scores_bwd(pieces: _Pieces, q: Array, k: Array, v: Array, go: Array, grads: tuple[Array, ...]) -> Array:

@@ -194,9 +194,7 @@ class Stage(Module):
         channels, window = config.embed_dim * 2**stage, config.window(stage)
         self.blocks = ModuleList(
             [
-                SwinBlock(
-                    channels, config.num_heads[stage], window, window // 2 * (i % 2) * config.shift, rate, config
-                )
+                SwinBlock(channels, config.num_heads[stage], window, window // 2 * (i % 2) * config.shift, rate, config)
                 for i, rate in enumerate(drop_path)
             ]
         )

@@ -46,8 +46,6 @@ def resize_map(x: ag.Tensor, size: tuple[int, int]) -> ag.Tensor:
     if (h, w) == size:
         return x
     xp = array_module(x.data)
-    rows, columns = (
-        xp.asarray(bicubic_matrix(a, b)).astype(x.dtype) for a, b in ((h, size[0]), (w, size[1]))
-    )
+    rows, columns = (xp.asarray(bicubic_matrix(a, b)).astype(x.dtype) for a, b in ((h, size[0]), (w, size[1])))
     x = (ag.Tensor(rows) @ x.reshape(h, w * channels)).reshape(size[0], w, channels)
     return ag.Tensor(columns) @ x

@@ -61,7 +61,10 @@ def _check(
     if qkv_bias is not None and qkv_bias.shape != qkv.shape[3:]:
         raise ValueError(f"{op}: expected qkv_bias {qkv.shape[3:]}; got {qkv_bias.shape}.")
     if spec.cosine != (logit_scale is not None):
-        raise ValueError(f"{op}: expected logit_scale with cosine attention and only then; cosine={spec.cosine}.")
+        got = "none" if logit_scale is None else str(logit_scale.shape)
+        raise ValueError(
+            f"{op}: expected logit_scale with cosine attention and only then; got {got} with cosine={spec.cosine}."
+        )
     if logit_scale is not None and logit_scale.size != spec.heads:
         raise ValueError(f"{op}: expected a logit_scale of {spec.heads} numbers; got {logit_scale.shape}.")
 
@@ -132,7 +135,7 @@ def window_attention_composite(
     split = windows.reshape(batch, count, n, 3, heads, channels // heads).transpose(3, 0, 1, 4, 2, 5)
     q, k, v = split[0], split[1], split[2]  # (B, nW, heads, N, d)
     if logit_scale is not None:
-        tau = ag.exp(ag.minimum(logit_scale, MAX_LOGIT_SCALE)).reshape(heads, 1, 1)
+        tau = ag.exp(ag.clip(logit_scale, max=MAX_LOGIT_SCALE)).reshape(heads, 1, 1)
         q, k = ag.l2_normalize(q) * tau, ag.l2_normalize(k)
     else:
         q = q * spec.scale

@@ -228,6 +228,8 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
         parser.set_defaults(**_from_file(first.config, parser))
         first = parser.parse_args(argv)
     recipe = RECIPES[first.dataset] | (_UNAUGMENTED if first.no_aug or first.overfit_batches else {})
+    if first.epochs is not None:  # the warm-up keeps its share of the run
+        recipe["warmup_epochs"] *= first.epochs / recipe["epochs"]
     for name, value in recipe.items():
         if getattr(first, name) is None:
             setattr(first, name, value)

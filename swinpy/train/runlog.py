@@ -139,5 +139,3 @@ class Progress:
             f"{r.images / r.step_s:.0f} img/s  lr {r.lr:.2e}  data {r.data_s:.3f} s  grad {r.grad_norm:.2f}  "
             f"eta {eta // 60}:{eta % 60:02d}"
         )
-
-

@@ -122,7 +122,7 @@ def test_keep_mask_rate(drop: float) -> None:
 
 
 def test_keep_mask_is_uniform_at_least_drop() -> None:
-    np.testing.assert_array_equal(random.keep_mask(3, 11, (7, 5), 0.3), random.uniform(3, 11, (7, 5)) >= 0.3)
+    np.testing.assert_array_equal(random.keep_mask(3, 11, (7, 5), 0.3), random.uniform(3, 11, (7, 5)).astype(np.float64) >= 0.3)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 17, 1000])

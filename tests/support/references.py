@@ -56,7 +56,7 @@ def normalize(x: Array, *, axis: int = -1, eps: float | None = None) -> Array:
 def cross_entropy(logits: Array, *, target: Array, label_smoothing: float = 0.0, reduction: str = "mean") -> Array:
     from scipy.special import log_softmax
 
-    batch, classes = logits.shape
+    classes = logits.shape[1]
     hard = target.ndim == 1
     soft = np.eye(classes)[target] if hard else target
     soft = (1 - label_smoothing) * soft + label_smoothing / classes

@@ -86,9 +86,7 @@ register(
 # ---- NCHW maps
 
 
-def _conv(
-    s: Source, x: tuple[int, ...], out: int, kernel: tuple[int, int], bias: bool = True, **static: Any
-) -> Sample:
+def _conv(s: Source, x: tuple[int, ...], out: int, kernel: tuple[int, int], bias: bool = True, **static: Any) -> Sample:
     args = (s.normal(x), s.normal((out, x[1], *kernel)), s.normal((out,)) if bias else None)
     return Sample(args, static)
 

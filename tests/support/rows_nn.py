@@ -100,7 +100,9 @@ register(
             "boolean": _bool_mask,
             "swin": _swin_mask,
             "minus_inf": lambda s: Sample((s.normal((2, 3)),), {"mask": np.array([0.0, -np.inf, 0.5])}),
-            "axis": lambda s: Sample((s.normal((3, 2, 2)),), {"mask": np.array([[[1.0]], [[0.0]], [[2.0]]]), "axis": 0}),
+            "axis": lambda s: Sample(
+                (s.normal((3, 2, 2)),), {"mask": np.array([[[1.0]], [[0.0]], [[2.0]]]), "axis": 0}
+            ),
             "along": lambda s: Sample((s.normal((3, 4)),), {"mask": s.normal((3, 1))}),
             "vector": lambda s: Sample((s.normal((5,)),), {"mask": np.array([True, True, False, True, False])}),
             "empty": lambda s: Sample((s.normal((0, 3)),), {"mask": np.array([True, True, False])}),
@@ -187,7 +189,7 @@ register(
             "vector": lambda s: _norm(s, ()),
             "eps": lambda s: _norm(s, (3,), eps=0.5),
             "one_channel": lambda s: _norm(s, (3,), 1),
-            "many_rows": lambda s: _norm(s, (40,), 4096),
+            "many_rows": lambda s: _norm(s, (2100,), 8),
             "empty": lambda s: _norm(s, (0, 2)),
         },
         references.layer_norm,
@@ -271,7 +273,7 @@ register(
             "matrix": lambda s: Sample((s.normal((3, 4)), s.normal((4,)))),
             "map": lambda s: Sample((s.normal((*s.shape(3), 5)), s.normal((5,)))),
             "vector": lambda s: Sample((s.normal((4,)), s.normal((4,)))),
-            "many_rows": lambda s: Sample((s.normal((40, 4096)), s.normal((4096,)))),
+            "many_rows": lambda s: Sample((s.normal((1100, 8)), s.normal((8,)))),
             "empty": lambda s: Sample((s.normal((0, 4)), s.normal((4,)))),
         },
         lambda x, bias: references.gelu(x + bias),

@@ -114,7 +114,11 @@ for _name in ("max", "min"):
             errors=_bad(_op) + _repeated(_op),
             elementwise=True,
             kinks=(
-                Kink((_sign * np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]),), ([[0, 0.5, 0.5], [1 / 3] * 3],), {"axis": 1}),
+                Kink(
+                    (_sign * np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]),),
+                    ([[0, 0.5, 0.5], [1 / 3] * 3],),
+                    {"axis": 1},
+                ),
                 Kink((_sign * np.array([[1.0, 3.0], [3.0, 2.0]]),), ([[0, 0.5], [0.5, 0]],)),
             ),
         )

@@ -63,12 +63,18 @@ def spacing(largest: float, dtype: Any) -> float:
 
 # ---- Swin (tests/swin)
 
-# Whole models in float64 against another library's: a few hundred ops of at most some thousand terms in another order,
-# 1e3 * EPS each at worst, with a decade or two of room for the conditioning of layer norms. DESIGN's parity rule.
+# Whole models in float64 against another library's, by DESIGN's parity rule: a few hundred ops of at most some thousand
+# terms in another order err by about 1e3 * EPS (2e-13); the rest is room for the conditioning of layer norms.
 PARITY = 1e-9
-# The same in float32, of both sides against each other: EPS is 2^29 times as large; 1e-4 is what is left of 1e-9 * 2^29
-# (0.5) after taking off the room that errors of opposite sign never use.
+# The same in float32, both sides rounding: 1e3 * 2^-23.
 PARITY32 = 1e-4
 # "Far from 0": a gradient this large relative to the median is above the floor of the parity rule, so that its error is
 # judged by its own size.
 PARITY_IDLE = 1e-3
+
+# Bicubic weights, absolute: a cubic of numbers up to about 10 (5 t^2, 8 t), a few roundings; the position on the source
+# is rounded once, relative to the largest source size, 100.
+BICUBIC = 128 * EPS
+
+# The leak of mask_value -100 for scores within +-10: exp(-100 + 10 - -10) = 2e-35 of a weight, times a few values.
+LEAK = 1e-30

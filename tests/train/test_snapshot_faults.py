@@ -144,6 +144,7 @@ def test_every_call_of_a_save_fails(
             with pytest.raises(SnapshotWriteError) as caught:
                 save(store, step, 1)
         assert disk.failed
+        assert lasting or (store.folder / "step-00000002").is_dir(), "what was moved aside was not put back"
         check_after_fault(store, step, caught.value, number)
         shutil.rmtree(tmp_path / "run")
     assert len(os.listdir("/proc/self/fd")) == descriptors

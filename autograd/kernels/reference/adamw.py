@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autograd.backend import array_module
-from autograd.kernels.reference.blocks import row_blocks
+from autograd.kernels.reference.blocks import run_blocks
 
 if TYPE_CHECKING:
     from autograd.backend import Array
@@ -42,15 +42,23 @@ def adamw(
         step: 1 for the first update.
         grad_scale: multiplies grad (gradient clipping).
 
+    Raises:
+        ValueError: for step 0, or an array to update that is not C-ordered.
+
     Source: Loshchilov & Hutter 2019, algorithm 2; the order of operations is torch.optim.AdamW's.
     """
+    if step < 1:
+        raise ValueError(f"adamw: expected step of 1 or more; got {step}.")
+    if not all(a.flags.c_contiguous for a in (param, exp_avg, exp_avg_sq)):
+        raise ValueError("adamw: expected C-ordered arrays to update in place; got other strides. Use a.copy().")
     xp = array_module(param)
     step_size = lr / (1 - beta1**step)
     root = (1 - beta2**step) ** 0.5
     p, g, m, v = (a.reshape(-1) for a in (param, grad, exp_avg, exp_avg_sq))
-    for piece in row_blocks(p.size, 4 * p.itemsize, xp):
-        gp = g[piece] * grad_scale if grad_scale != 1.0 else g[piece]
-        mp, vp, pp = m[piece], v[piece], p[piece]
+
+    def piece(block: slice) -> None:
+        gp = g[block] * grad_scale if grad_scale != 1.0 else g[block]
+        mp, vp, pp = m[block], v[block], p[block]
         mp *= beta1
         mp += (1 - beta1) * gp
         vp *= beta2
@@ -60,3 +68,5 @@ def adamw(
         denominator /= root
         denominator += eps
         pp -= step_size * (mp / denominator)
+
+    run_blocks(piece, p.size, 4 * p.itemsize, xp)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autograd.backend import array_module
-from autograd.kernels.reference.blocks import row_blocks
+from autograd.kernels.reference.blocks import run_blocks
 
 if TYPE_CHECKING:
     from autograd.backend import Array
@@ -182,6 +182,9 @@ def erf(x: Array) -> Array:
     flat = x.reshape(-1)
     out = xp.empty(flat.shape, x.dtype)
     compute = np.float64 if x.dtype == np.float64 else np.float32
-    for piece in row_blocks(flat.size, 8, xp):
-        out[piece] = erf_piece(xp.ascontiguousarray(flat[piece], dtype=compute))
+
+    def piece(block: slice) -> None:
+        out[block] = erf_piece(xp.ascontiguousarray(flat[block], dtype=compute))
+
+    run_blocks(piece, flat.size, 8, xp)
     return out.reshape(x.shape)

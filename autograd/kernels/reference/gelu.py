@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autograd.backend import array_module
-from autograd.kernels.reference.blocks import as_rows, row_blocks
+from autograd.kernels.reference.blocks import as_rows, run_blocks, total_of
 from autograd.kernels.reference.erf import erf32_into, erf_piece
 
 if TYPE_CHECKING:
@@ -60,12 +60,14 @@ def bias_gelu_fwd(x: Array, bias: Array | None) -> Array:
     compute = _compute_dtype(x)
     rows = x.reshape(-1, 1) if bias is None else as_rows(x)
     out = xp.empty(rows.shape, x.dtype)
-    for piece in row_blocks(rows.shape[0], rows.shape[1] * compute().itemsize * 2, xp):
-        v = rows[piece].astype(compute)
+
+    def piece(block: slice) -> None:
+        v = rows[block].astype(compute)
         if bias is not None:
             v += bias
-        cdf = _cdf(v)
-        xp.multiply(v, cdf, out=out[piece], casting="same_kind")
+        xp.multiply(v, _cdf(v), out=out[block], casting="same_kind")
+
+    run_blocks(piece, rows.shape[0], rows.shape[1] * compute().itemsize * 2, xp)
     return out.reshape(x.shape)
 
 
@@ -84,9 +86,9 @@ def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> tuple[Array, Array 
     compute = _compute_dtype(x)
     rows, g_rows = (x.reshape(-1, 1), g.reshape(-1, 1)) if bias is None else (as_rows(x), as_rows(g))
     gx = xp.empty(rows.shape, x.dtype)
-    gbias = None if bias is None else xp.zeros(bias.shape, compute)
-    for piece in row_blocks(rows.shape[0], rows.shape[1] * compute().itemsize * 2, xp):
-        v = rows[piece].astype(compute)
+
+    def piece(block: slice) -> Array | None:
+        v = rows[block].astype(compute)
         if bias is not None:
             v += bias
         slope = v * v
@@ -95,8 +97,9 @@ def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> tuple[Array, Array 
         slope *= v
         slope *= _INV_SQRT_2PI
         slope += _cdf(v)
-        slope *= g_rows[piece]
-        gx[piece] = slope
-        if gbias is not None:
-            gbias += slope.sum(axis=0)
-    return gx.reshape(x.shape), None if gbias is None else gbias.astype(bias.dtype, copy=False)  # type: ignore[union-attr]
+        slope *= g_rows[block]
+        gx[block] = slope
+        return None if bias is None else slope.sum(axis=0)
+
+    parts = run_blocks(piece, rows.shape[0], rows.shape[1] * compute().itemsize * 2, xp)
+    return gx.reshape(x.shape), None if bias is None else total_of(parts, bias)

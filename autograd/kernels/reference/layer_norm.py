@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
-from autograd.kernels.reference.blocks import as_rows, row_blocks
+from autograd.kernels.reference.blocks import as_rows, run_blocks, total_of
 
 if TYPE_CHECKING:
     from autograd.backend import Array
@@ -39,15 +39,19 @@ def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Ar
     mean = xp.empty(rows.shape[0], acc)
     rstd = xp.empty(rows.shape[0], acc)
     weight, bias = weight.astype(acc, copy=False), bias.astype(acc, copy=False)
-    for piece in row_blocks(rows.shape[0], channels * acc.itemsize, xp):
-        v = rows[piece].astype(acc, copy=False)
-        mean[piece] = v.mean(axis=1)
-        centred = v - mean[piece, None]
+    average = xp.full(channels, 1 / channels, acc)
+
+    def piece(block: slice) -> None:
+        v = rows[block].astype(acc, copy=False)
+        xp.matmul(v, average, out=mean[block])
+        centred = v - mean[block, None]
         variance = xp.einsum("nc,nc->n", centred, centred) / channels
-        rstd[piece] = 1 / xp.sqrt(variance + eps)
-        centred *= rstd[piece, None]
+        rstd[block] = 1 / xp.sqrt(variance + eps)
+        centred *= rstd[block, None]
         centred *= weight
-        xp.add(centred, bias, out=out[piece], casting="same_kind")
+        xp.add(centred, bias, out=out[block], casting="same_kind")
+
+    run_blocks(piece, rows.shape[0], channels * acc.itemsize, xp)
     return out.reshape(x.shape), mean, rstd
 
 
@@ -75,24 +79,27 @@ def layer_norm_bwd(
     rows, g_rows = as_rows(x), as_rows(g)
     extra = None if g_sum is None else as_rows(g_sum)
     gx = xp.empty(rows.shape, x.dtype)
-    gweight, gbias = xp.zeros(channels, acc), xp.zeros(channels, acc)
-    wide = weight.astype(acc, copy=False)
-    for piece in row_blocks(rows.shape[0], channels * acc.itemsize, xp):
-        gp = g_rows[piece].astype(acc, copy=False)
-        xhat = rows[piece] - mean[piece, None]
-        xhat *= rstd[piece, None]
-        gweight += xp.einsum("nc,nc->c", gp, xhat)
-        gbias += gp.sum(axis=0)
+    wide, average = weight.astype(acc, copy=False), xp.full(channels, 1 / channels, acc)
+
+    def piece(block: slice) -> tuple[Array, Array]:
+        gp = g_rows[block].astype(acc, copy=False)
+        xhat = rows[block] - mean[block, None]
+        xhat *= rstd[block, None]
+        sums = xp.einsum("nc,nc->c", gp, xhat), gp.sum(axis=0)
         h = gp * wide
         projection = xp.einsum("nc,nc->n", h, xhat) / channels
-        h -= h.mean(axis=1)[:, None]
+        h -= xp.matmul(h, average)[:, None]
         xhat *= projection[:, None]
         h -= xhat
-        h *= rstd[piece, None]
+        h *= rstd[block, None]
         if extra is not None:
-            h += extra[piece]
-        gx[piece] = h
-    return gx.reshape(x.shape), gweight.astype(weight.dtype, copy=False), gbias.astype(weight.dtype, copy=False)
+            h += extra[block]
+        gx[block] = h
+        return sums
+
+    parts = run_blocks(piece, rows.shape[0], channels * acc.itemsize, xp)
+    gweight, gbias = (total_of([p[i] for p in parts], weight) for i in (0, 1))
+    return gx.reshape(x.shape), gweight, gbias
 
 
 def _scaled(branch: Array, keep: Array | None) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
-from autograd.kernels.reference.blocks import row_blocks
+from autograd.kernels.reference.blocks import run_blocks
 
 if TYPE_CHECKING:
     from autograd.backend import Array
@@ -45,12 +45,15 @@ def softmax_fwd(x: Array, mask: Array | None = None) -> Array:
         return z.astype(x.dtype, copy=False)
     out = xp.empty(x.shape, x.dtype)
     full = None if mask is None else xp.broadcast_to(mask, x.shape)
-    for piece in row_blocks(x.shape[0], x.size // max(1, x.shape[0]) * acc.itemsize, xp):
-        z = x[piece].astype(acc)
+
+    def piece(block: slice) -> None:
+        z = x[block].astype(acc)
         if full is not None:
-            z += full[piece]
+            z += full[block]
         softmax_rows_(z, xp)
-        out[piece] = z
+        out[block] = z
+
+    run_blocks(piece, x.shape[0], x.size // max(1, x.shape[0]) * acc.itemsize, xp)
     return out
 
 

@@ -1,0 +1,120 @@
+"""Every row of the registry: names, costs, dtypes, layouts, and that it is checked through the op that calls it."""
+
+import numpy as np
+import pytest
+from support.runner import cotangents, gradients, outputs
+from support.kernel_rows import KERNEL_ROWS
+from support.layouts import LAYOUTS, relayout
+from support.table import find
+
+from autograd.kernels import KERNELS, Cost, Implementation, call_kernel, explain, kernel_mode, register_implementation
+
+NAMES = sorted(KERNEL_ROWS)
+DTYPES = (np.float64, np.float32, np.float16)
+
+every_kernel = pytest.mark.parametrize("name", NAMES)
+
+
+def _arguments(name, dtype=np.float64, seed=0):
+    return KERNEL_ROWS[name].arguments(np.random.default_rng(seed), dtype)
+
+
+def _results(name, args, options):
+    """Everything that the reference returns or writes."""
+    kernel = KERNELS[name]
+    result = kernel.reference(*args, **options)
+    returned = [r for r in (result if isinstance(result, tuple) else (result,)) if r is not None]
+    return returned + [args[i] for i in kernel.writes]
+
+
+@every_kernel
+def test_reference_bears_the_name(name):
+    assert KERNELS[name].name == name
+    assert KERNELS[name].reference.__name__ == name
+
+
+@every_kernel
+def test_reference_is_documented(name):
+    assert KERNELS[name].reference.__doc__
+
+
+@every_kernel
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cost_is_positive_whole_numbers(name, dtype):
+    args, options = _arguments(name, dtype)
+    cost = KERNELS[name].cost(*args, **options)
+    assert isinstance(cost, Cost)
+    assert isinstance(cost.flops, int)
+    assert isinstance(cost.bytes, int)
+    assert cost.flops > 0
+    largest = max(a.nbytes for a in args if isinstance(a, np.ndarray))
+    assert cost.bytes >= largest
+
+
+@every_kernel
+def test_explain_answers(name):
+    args, options = _arguments(name)
+    assert explain(name, *args, **options).startswith(f"{name}: runs ")
+
+
+@every_kernel
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_first_result_has_the_operands_dtype(name, dtype):
+    args, options = _arguments(name, dtype)
+    wanted = args[1].dtype if name == "cross_entropy_bwd" else np.dtype(dtype)
+    if name == "cross_entropy_fwd" and dtype == np.float16:
+        wanted = np.dtype(np.float32)  # losses and log-probabilities stay in the dtype that accumulates
+    assert _results(name, args, options)[0].dtype == wanted
+
+
+@every_kernel
+def test_arguments_are_left_alone_unless_declared(name):
+    args, options = _arguments(name)
+    before = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    KERNELS[name].reference(*args, **options)
+    for i, (now, old) in enumerate(zip(args, before, strict=True)):
+        if isinstance(now, np.ndarray):
+            assert (now.tobytes() != old.tobytes()) == (i in KERNELS[name].writes), i
+
+
+@every_kernel
+@pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"stretched", "constant"}))
+def test_layouts(name, layout):
+    """Of every argument that is only read; what is updated in place must be C-ordered."""
+    args, options = _arguments(name)
+    again, _ = _arguments(name)
+    written = KERNELS[name].writes
+    odd = tuple(
+        relayout(a, layout) if isinstance(a, np.ndarray) and i not in written else a for i, a in enumerate(again)
+    )
+    for got, want in zip(_results(name, odd, options), _results(name, args, options), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)
+
+
+@every_kernel
+def test_validate_accepts_the_reference_as_its_own_twin(name, monkeypatch):
+    monkeypatch.setitem(KERNELS, name, KERNELS[name])
+    register_implementation(name, cpu=Implementation(KERNELS[name].reference, lambda *_, **__: None))
+    for dtype in DTYPES:
+        args, options = _arguments(name, dtype)
+        with kernel_mode("validate"):
+            call_kernel(name, *args, **options)
+
+
+@every_kernel
+def test_values_are_checked_through_an_op(name, monkeypatch):
+    """The op named in the row runs this very kernel, so the op's generic checks are checks of it."""
+    if KERNEL_ROWS[name].op is None:
+        assert name in ("adamw",)  # test_adamw.py
+        return
+    monkeypatch.setitem(KERNELS, name, KERNELS[name])
+    ran = []
+    twin = Implementation(
+        lambda *a, **k: (ran.append(name), KERNELS[name].reference(*a, **k))[1], lambda *_, **__: None
+    )
+    register_implementation(name, cpu=twin)
+    info = find(KERNEL_ROWS[name].op)
+    sample = info.sample(next(iter(info.samples)))
+    outputs(info.fn, sample)
+    gradients(info.fn, sample, cotangents(info, sample))
+    assert ran

@@ -1,0 +1,115 @@
+"""One row for every kernel of the registry: arguments to call it with, and the op whose checks hold its values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["KERNEL_ROWS", "KernelRow", "register_kernel_rows"]
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """One row.
+
+    Attributes:
+        arguments: positional and keyword arguments in a given dtype.
+        op: the row of the op table whose forward or vjp calls the kernel, so that its values are checked there; None
+            for a kernel with a test of its own.
+    """
+
+    arguments: Callable[[Rng, Any], tuple[tuple[Any, ...], dict[str, Any]]]
+    op: str | None
+
+
+def _statistics(x: Any, eps: float) -> tuple[Any, Any]:
+    rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
+    wide = np.float64 if x.dtype == np.float64 else np.float32
+    return rows.mean(axis=1).astype(wide), (1 / np.sqrt(rows.var(axis=1) + eps)).astype(wide)
+
+
+def _norm(rng: Rng, dtype: Any) -> tuple[Any, ...]:
+    """x, another like x, weight, bias, mean, rstd."""
+    x, other = (rng.standard_normal((3, 4, 6)).astype(dtype) for _ in range(2))
+    weight, bias = rng.uniform(0.5, 1.5, 6).astype(dtype), rng.standard_normal(6).astype(dtype)
+    return x, other, weight, bias, *_statistics(x, 1e-5)
+
+
+def _layer_norm_fwd(rng: Rng, dtype: Any) -> Any:
+    x, _, weight, bias, _, _ = _norm(rng, dtype)
+    return (x, weight, bias, 1e-5), {}
+
+
+def _layer_norm_bwd(rng: Rng, dtype: Any) -> Any:
+    x, g, weight, _, mean, rstd = _norm(rng, dtype)
+    return (g, x, weight, mean, rstd), {}
+
+
+def _keep(dtype: Any) -> Any:
+    return np.array([1.25, 0.0, 1.25], dtype)
+
+
+def _residual_layer_norm_fwd(rng: Rng, dtype: Any) -> Any:
+    x, branch, weight, bias, _, _ = _norm(rng, dtype)
+    return (x, branch, _keep(dtype), weight, bias, 1e-5), {}
+
+
+def _residual_layer_norm_bwd(rng: Rng, dtype: Any) -> Any:
+    x, g, weight, _, mean, rstd = _norm(rng, dtype)
+    return (rng.standard_normal(x.shape).astype(dtype), g, x, _keep(dtype), weight, mean, rstd), {}
+
+
+def _normals(*shapes: tuple[int, ...]) -> Callable[[Rng, Any], Any]:
+    return lambda rng, dtype: (tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes), {})
+
+
+def _softmax_bwd(rng: Rng, dtype: Any) -> Any:
+    x = np.exp(rng.standard_normal((3, 2, 5)))
+    return (rng.standard_normal(x.shape).astype(dtype), (x / x.sum(axis=-1, keepdims=True)).astype(dtype)), {}
+
+
+def _cross_entropy_fwd(rng: Rng, dtype: Any) -> Any:
+    return (rng.standard_normal((4, 5)).astype(dtype), rng.integers(0, 5, 4), 0.1), {}
+
+
+def _cross_entropy_bwd(rng: Rng, dtype: Any) -> Any:
+    wide = np.float64 if dtype == np.float64 else np.float32
+    x = rng.standard_normal((4, 5)).astype(wide)
+    log_probs = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return (rng.standard_normal(4).astype(wide), log_probs, rng.integers(0, 5, 4), 0.1), {}
+
+
+def _adamw(rng: Rng, dtype: Any) -> Any:
+    param, grad, first = (rng.standard_normal((5, 7)).astype(dtype) for _ in range(3))
+    second = np.square(rng.standard_normal((5, 7))).astype(dtype)
+    options = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.05, "step": 3, "grad_scale": 0.5}
+    return (param, grad, first, second), options
+
+
+KERNEL_ROWS: dict[str, KernelRow] = {
+    "layer_norm_fwd": KernelRow(_layer_norm_fwd, "layer_norm"),
+    "layer_norm_bwd": KernelRow(_layer_norm_bwd, "layer_norm"),
+    "residual_layer_norm_fwd": KernelRow(_residual_layer_norm_fwd, "residual_layer_norm"),
+    "residual_layer_norm_bwd": KernelRow(_residual_layer_norm_bwd, "residual_layer_norm"),
+    "gelu_fwd": KernelRow(_normals((3, 4)), "gelu"),
+    "gelu_bwd": KernelRow(_normals((3, 4), (3, 4)), "gelu"),
+    "bias_gelu_fwd": KernelRow(_normals((3, 2, 4), (4,)), "bias_gelu"),
+    "bias_gelu_bwd": KernelRow(_normals((3, 2, 4), (3, 2, 4), (4,)), "bias_gelu"),
+    "softmax_fwd": KernelRow(_normals((3, 2, 5), (1, 2, 5)), "masked_softmax"),
+    "softmax_bwd": KernelRow(_softmax_bwd, "softmax"),
+    "cross_entropy_fwd": KernelRow(_cross_entropy_fwd, "cross_entropy"),
+    "cross_entropy_bwd": KernelRow(_cross_entropy_bwd, "cross_entropy"),
+    "adamw": KernelRow(_adamw, None),
+}
+
+
+def register_kernel_rows(**kernels: KernelRow) -> None:
+    """Add rows for kernels that are not the engine's own."""
+    KERNEL_ROWS.update(kernels)

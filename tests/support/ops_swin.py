@@ -1,0 +1,160 @@
+"""Rows of swinpy/ops and swinpy/kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import autograd as ag
+from swinpy.geometry import geometry
+from swinpy.ops import AttentionSpec, window_attention, window_attention_composite
+
+from . import swin_references
+from .kernel_rows import KernelRow, register_kernel_rows
+from .opinfo import BadCall, OpInfo, Sample, Source, register
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Case", "drawn_case", "make"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What makes a call of window attention: sizes and switches; values come from a source."""
+
+    size: tuple[int, int] = (4, 6)
+    window: tuple[int, int] = (2, 3)
+    shift: tuple[int, int] = (0, 0)
+    heads: int = 2
+    head_dim: int = 3
+    batch: int = 2
+    bias: bool = True
+    qkv_bias: bool = True
+    mask_value: float = -100.0
+    cosine: bool = False
+    small_map: str = "clamp"
+
+    @property
+    def spec(self) -> AttentionSpec:
+        cut = geometry(self.size, self.window, self.shift, self.small_map)  # type: ignore[arg-type]
+        scale = 1.0 if self.cosine else self.head_dim**-0.5
+        return AttentionSpec(cut, self.heads, scale, self.mask_value, self.cosine)
+
+
+def _logit_scales(s: Source, heads: int) -> Any:
+    """Some below ln 100 = 4.6, some above, none near it."""
+    return np.where(s.booleans((heads, 1, 1)), s.between(-1, 3, (heads, 1, 1)), s.between(5, 6, (heads, 1, 1)))
+
+
+def make(case: Case, s: Source) -> Sample:
+    """Arguments for a case: qkv, bias, qkv_bias, logit_scale, and spec."""
+    spec, channels = case.spec, case.heads * case.head_dim
+    n = spec.cut.tokens
+    args = (
+        s.normal((case.batch, *case.size, 3 * channels)),
+        s.normal((case.heads, n, n)) if case.bias else None,
+        s.normal((3 * channels,)) if case.qkv_bias else None,
+        _logit_scales(s, case.heads) if case.cosine else None,
+    )
+    return Sample(args, {"spec": spec})
+
+
+def drawn_case(s: Source, largest: int = 8) -> Case:
+    """Any case of small size."""
+    window = (s.integer(1, 5), s.integer(1, 5))
+    return Case(
+        size=(s.integer(1, largest), s.integer(1, largest)),
+        window=window,
+        shift=(s.integer(0, window[0] - 1), s.integer(0, window[1] - 1)),
+        heads=s.integer(1, 3),
+        head_dim=s.integer(1, 5),
+        batch=s.integer(1, 3),
+        bias=s.choice((True, False)),
+        qkv_bias=s.choice((True, False)),
+        mask_value=s.choice((-100.0, -np.inf)),
+        cosine=s.choice((False, True)),
+        small_map=s.choice(("clamp", "pad")),
+    )
+
+
+_SHIFTED = Case(shift=(1, 2))
+_CASES = {
+    "plain": Case(),
+    "shifted": _SHIFTED,
+    "forbidden": replace(_SHIFTED, mask_value=-np.inf),
+    "padded": Case(size=(5, 4), window=(3, 3), shift=(1, 1), batch=1),
+    "one_axis": Case(size=(2, 7), window=(3, 3), shift=(1, 1)),
+    "padded_small": Case(size=(2, 4), window=(3, 3), shift=(1, 1), small_map="pad"),
+    "no_biases": Case(size=(4, 5), window=(2, 2), shift=(1, 1), bias=False, qkv_bias=False),
+    "cosine": Case(shift=(1, 1), cosine=True),
+    "cosine_padded": Case(size=(5, 4), window=(3, 3), shift=(1, 1), cosine=True, mask_value=-np.inf),
+    "pixels": Case(size=(2, 3), window=(1, 1), head_dim=1),
+    "empty": replace(_SHIFTED, batch=0),
+}
+_SAMPLES: dict[str, Callable[[Source], Sample]] = {
+    **{name: (lambda s, case=case: make(case, s)) for name, case in _CASES.items()},
+    "drawn": lambda s: make(drawn_case(s), s),
+}
+
+
+def _attend(qkv: Any, bias: Any, qkv_bias: Any, logit_scale: Any = None, *, spec: AttentionSpec) -> Any:
+    return window_attention(qkv, bias, qkv_bias, logit_scale, spec=spec)
+
+
+def _bad(change: Callable[[list[Any]], Any], cosine: bool = False) -> Callable[[], Any]:
+    """A call with one argument replaced."""
+    sample = make(replace(_SHIFTED, cosine=cosine), Source(0))
+    args = [a if a is None else ag.Tensor(a) for a in sample.args]
+    change(args)
+    return lambda: window_attention(*args, **sample.kwargs)
+
+
+def _set(index: int, array: Any) -> Callable[[list[Any]], None]:
+    return lambda args: args.__setitem__(index, None if array is None else ag.Tensor(array))
+
+
+register(
+    OpInfo(
+        "window_attention",
+        _attend,
+        _SAMPLES,
+        swin_references.window_attention,
+        composite=window_attention_composite,
+        joint=True,
+        exempt={"scalar": "qkv is a 4-D map; the error is checked"},
+        errors=(
+            BadCall(_bad(_set(0, np.ones((2, 6, 4, 18)))), ValueError, "qkv (B, 4, 6, 3C) with C a multiple of 2 heads"),
+            BadCall(_bad(_set(0, np.ones((2, 4, 6, 15)))), ValueError, "got (2, 4, 6, 15)"),
+            BadCall(_bad(_set(0, np.ones((4, 6, 18)))), ValueError, "got (4, 6, 18)"),
+            BadCall(_bad(_set(0, np.ones(()))), ValueError, "got ()"),
+            BadCall(_bad(_set(1, np.ones((2, 6, 5)))), ValueError, "bias (2, 6, 6); got (2, 6, 5)"),
+            BadCall(_bad(_set(1, np.ones((1, 6, 6)))), ValueError, "bias (2, 6, 6)"),
+            BadCall(_bad(_set(2, np.ones(6))), ValueError, "qkv_bias (18,); got (6,)"),
+            BadCall(_bad(_set(3, np.ones((2, 1, 1)))), ValueError, "logit_scale with cosine attention and only then"),
+            BadCall(_bad(_set(3, None), cosine=True), ValueError, "got none with cosine=True"),
+            BadCall(_bad(_set(3, np.ones(3)), cosine=True), ValueError, "logit_scale of 2 numbers; got (3,)"),
+            BadCall(_bad(_set(1, np.ones((2, 6, 6), np.float32))), TypeError, "one dtype"),
+        ),
+    )
+)
+
+
+def _forward_arguments(rng: np.random.Generator, dtype: Any, case: Case = _SHIFTED) -> Any:
+    sample = make(case, Source(int(rng.integers(2**31)))).cast(dtype)
+    return (*sample.args, sample.kwargs["spec"]), {}
+
+
+def _backward_arguments(rng: np.random.Generator, dtype: Any) -> Any:
+    args, _ = _forward_arguments(rng, dtype, replace(_SHIFTED, cosine=True))
+    qkv = args[0]
+    g = rng.standard_normal((*qkv.shape[:3], qkv.shape[3] // 3)).astype(dtype)
+    return (g, *args), {}
+
+
+register_kernel_rows(
+    window_attention_fwd=KernelRow(_forward_arguments, "window_attention"),
+    window_attention_bwd=KernelRow(_backward_arguments, "window_attention"),
+)

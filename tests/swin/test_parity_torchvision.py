@@ -1,0 +1,128 @@
+"""Swin V1 against torchvision's, in float64, where transformers is no oracle: maps smaller than the window are padded
+up to it (``small_map="pad"``), and only the axis that has one window is not shifted."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from support import tolerances
+from support.swin_models import build, images
+from support.swin_parity import assert_gradients_agree, assert_no_idle_gradient, import_or_skip, loss_and_gradients
+from support.torchvision_stub import declare_operators
+
+from swinpy import SwinConfig, SwinTransformer
+
+pytestmark = pytest.mark.parity
+
+
+def _load() -> tuple[Any, ...]:
+    import torch
+
+    library = declare_operators(torch)
+    from torchvision.models import swin_transformer
+
+    return torch, swin_transformer, library
+
+
+torch, torchvision_swin, _library = import_or_skip(_load)
+
+BASE = SwinConfig(
+    img_size=64,
+    num_classes=7,
+    embed_dim=12,
+    depths=(2, 2),
+    num_heads=(2, 3),
+    window_size=5,
+    drop_path_rate=0.0,
+    small_map="pad",
+)
+TINY_THREE = BASE.with_changes(depths=(2, 2, 2), num_heads=(2, 3, 4))
+CASES = {
+    "divisible": (BASE, (80, 80)),  # 20x20, 10x10
+    "padded": (BASE, (68, 92)),  # 17x23, odd at merging, 9x12
+    "one_axis_small": (BASE, (16, 64)),  # 4x16: rows padded up to the window and not shifted, columns shifted
+    "one_axis_equal": (BASE, (64, 20)),  # 16x5
+    "all_small": (TINY_THREE, (12, 8)),  # 3x2, 2x1, 1x1
+    "shrinking": (TINY_THREE, (60, 28)),  # 15x7, 8x4, 4x2
+    "no_qkv_bias": (BASE.with_changes(qkv_bias=False), (36, 52)),
+    "mlp_2": (BASE.with_changes(mlp_ratio=2.0, window_size=4), (44, 36)),
+}
+
+_RULES = (
+    (r"^patch_embed\.proj\.", "features.0.0."),
+    (r"^patch_embed\.norm\.", "features.0.2."),
+    (r"^layers\.(\d+)\.blocks\.", lambda m: f"features.{2 * int(m[1]) + 1}."),
+    (r"^layers\.(\d+)\.downsample\.", lambda m: f"features.{2 * int(m[1]) + 2}."),
+    (r"\.mlp\.fc1\.", ".mlp.0."),
+    (r"\.mlp\.fc2\.", ".mlp.3."),
+)
+
+
+def _theirs(name: str) -> str:
+    for pattern, new in _RULES:
+        name = re.sub(pattern, new, name)  # type: ignore[arg-type]
+    return name
+
+
+def _twin(model: SwinTransformer) -> Any:
+    config = model.config
+    window = [config.window_size] * 2
+    twin = torchvision_swin.SwinTransformer(
+        patch_size=[config.patch_size] * 2,
+        embed_dim=config.embed_dim,
+        depths=list(config.depths),
+        num_heads=list(config.num_heads),
+        window_size=window,
+        mlp_ratio=config.mlp_ratio,
+        stochastic_depth_prob=0.0,
+        num_classes=config.num_classes,
+        block=partial(
+            torchvision_swin.SwinTransformerBlock,
+            attn_layer=partial(torchvision_swin.ShiftedWindowAttention, qkv_bias=config.qkv_bias),
+        ),
+    )
+    state = {_theirs(k): torch.tensor(np.array(v)) for k, v in model.state_dict().items()}
+    missing, unexpected = twin.double().load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(name.endswith("relative_position_index") for name in missing), missing
+    return twin.eval()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_and_every_gradient(name: str) -> None:
+    config, size = CASES[name]
+    model = build(config)
+    x = images(size, 2)
+    weights = np.random.default_rng(1).standard_normal((len(x), config.num_classes))
+    logits, ours = loss_and_gradients(model, x, lambda z: (z * weights).sum())
+    twin, pixels = _twin(model), torch.tensor(x, requires_grad=True)
+    expected = twin(pixels)
+    (expected * torch.tensor(weights)).sum().backward()
+    names = {_theirs(n): n for n in model.state_dict()}
+    theirs = {names[n]: p.grad.numpy() for n, p in twin.named_parameters()} | {"input": pixels.grad.numpy()}
+    want = expected.detach().numpy()
+    error = float(np.abs(logits - want).max() / np.abs(want).max())
+    assert error <= tolerances.PARITY, f"logits off by {error:.2e}"
+    if name != "all_small":  # its maps of one token have little to attend to
+        assert_no_idle_gradient(theirs)
+    assert_gradients_agree(ours, theirs, tolerances.PARITY)
+
+
+@pytest.mark.parametrize("name", ["padded", "shrinking"])
+def test_features(name: str) -> None:
+    config, size = CASES[name]
+    model = build(config)
+    x = images(size)
+    h, stages = torch.tensor(x), []
+    with torch.no_grad():
+        for i, layer in enumerate(_twin(model).features):
+            h = layer(h)
+            if i % 2:
+                stages.append(h.numpy())
+    for got, want in zip(model.features(x, norm=False, layout="NHWC"), stages, strict=True):
+        assert got.shape == want.shape
+        assert float(np.abs(got.numpy() - want).max() / np.abs(want).max()) <= tolerances.PARITY
