@@ -75,7 +75,7 @@ def _refuse(ctx: Ctx, *arrays: Array, **static: Any) -> Any:
 
 def _vjp(ctx: Ctx, *grads: Array) -> tuple[Array | None, ...]:
     """Replay with the forward's random numbers, dtype policy and kernels; then walk back through the replay."""
-    replay: _Replay = ctx.replay  # type: ignore[attr-defined]
+    replay: _Replay = ctx.replay
     start = mark()
     inputs = [Tensor(a, requires_grad=need) for a, need in zip(replay.arrays, ctx.needs, strict=True)]
     token = STATE.set(replace(replay.state, grad="on", trace=None, observers=STATE.get().observers))
@@ -144,7 +144,7 @@ def checkpoint(fn: Callable[..., Any], *inputs: Tensor) -> Any:
         arrays = tuple(x.data for x in inputs)
         ctx = Ctx(tuple(x.needs_grad for x in inputs))
         ctx.save(*arrays)
-        ctx.replay = _Replay(fn, arrays, captured, generator, state)  # type: ignore[attr-defined]
+        ctx.replay = _Replay(fn, arrays, captured, generator, state)
         sources = tuple(source_of(x) if x.needs_grad else None for x in inputs)
         node = Node(_checkpoint, ctx, (*sources, *captured), tuple(trace.versions))
         node.outputs = tuple((o.shape, o.dtype) for o in outputs)

@@ -28,6 +28,7 @@ __all__ = [
     "enable_grad",
     "kernel_mode",
     "no_grad",
+    "notify",
     "observe",
 ]
 
@@ -129,6 +130,12 @@ def kernel_mode(mode: KernelMode) -> _Switch:
     if mode not in KERNEL_MODES:
         raise ValueError(f"kernel_mode: expected one of {', '.join(KERNEL_MODES)}; got {mode!r}.")
     return _Switch(kernels=mode)
+
+
+def notify(observers: tuple[Callable[[OpEvent], None], ...], event: OpEvent) -> None:
+    """Tell every observer what happened."""
+    for observer in observers:
+        observer(event)
 
 
 @contextmanager

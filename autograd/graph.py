@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from autograd.backend import array_module, device_of, is_array
-from autograd.context import STATE, OpEvent
+from autograd.context import STATE, OpEvent, notify
 from autograd.shapes import unbroadcast
 from autograd.tensor import Tensor
 
@@ -126,7 +126,7 @@ def _check_fresh_graph(node: Node) -> Ctx:
     return ctx
 
 
-def _complete(node: Node, pending: _Pending, ctx: Ctx) -> list[Array]:
+def _complete(node: Node, pending: _Pending) -> list[Array]:
     """The gradient of every output: zeros where none arrived, hooks applied."""
     grads = pending.grads
     if len(grads) > 1:
@@ -167,6 +167,25 @@ def _checked(primitive: Primitive, grad: Array, shape: tuple[int, ...], dtype: n
     return grad
 
 
+def _input_gradients(
+    node: Node, pending: _Pending, observers: tuple[Callable[[OpEvent], None], ...]
+) -> tuple[Array | None, ...]:
+    """What the node's vjp makes of the gradients of its outputs: one or None for each source."""
+    ctx = _check_fresh_graph(node)
+    grads = _complete(node, pending) if node.outputs or node.hooks else pending.grads
+    results: Any = node.primitive.vjp(ctx, *grads)
+    if type(results) is not tuple:
+        results = (results,)
+    if len(results) != len(node.sources):
+        raise AssertionError(
+            f"vjp of '{node.primitive.name}': expected {len(node.sources)} gradients; got {len(results)}. "
+            "This is a fault of the primitive."
+        )
+    if observers:
+        notify(observers, OpEvent(node.primitive.name, "backward", tuple(grads), results, {}))
+    return results  # type: ignore[no-any-return]
+
+
 def backward_leaves(
     roots: Sequence[tuple[Tensor, Array]], retain_graph: bool, since: int = 0
 ) -> dict[Node | Tensor, _Pending]:
@@ -178,11 +197,15 @@ def backward_leaves(
     def deliver(source: Node | Tensor, index: int, grad: Array, fresh: bool) -> None:
         pending = arrived.get(source)
         if pending is None:
-            pending = arrived[source] = _Pending(1 if isinstance(source, Tensor) else len(source.outputs) or 1)
-            if isinstance(source, Tensor) or source.number < since:
-                ends[source] = pending
+            if isinstance(source, Tensor):
+                pending = ends[source] = _Pending(1)
             else:
-                heapq.heappush(heap, (-source.number, source))
+                pending = _Pending(len(source.outputs) or 1)
+                if source.number < since:
+                    ends[source] = pending
+                else:
+                    heapq.heappush(heap, (-source.number, source))
+            arrived[source] = pending
         pending.add(index, grad, fresh)
 
     for tensor, grad in roots:
@@ -191,21 +214,7 @@ def backward_leaves(
     while heap:
         node = heapq.heappop(heap)[1]
         primitive = node.primitive
-        ctx = _check_fresh_graph(node)
-        pending = arrived.pop(node)
-        grads = _complete(node, pending, ctx) if node.outputs or node.hooks else pending.grads
-        results = primitive.vjp(ctx, *grads)
-        if type(results) is not tuple:
-            results = (results,)
-        if len(results) != len(node.sources):
-            raise AssertionError(
-                f"vjp of '{primitive.name}': expected {len(node.sources)} gradients; got {len(results)}. "
-                "This is a fault of the primitive."
-            )
-        if observers:
-            event = OpEvent(primitive.name, "backward", tuple(grads), results, {})
-            for observer in observers:
-                observer(event)
+        results = _input_gradients(node, arrived.pop(node), observers)
         for source, result in zip(node.sources, results, strict=True):
             if source is None or result is None:
                 continue
@@ -220,7 +229,7 @@ def backward_leaves(
             deliver(target, index, result, fresh)
         if not retain_graph:
             node.free()
-        del ctx, pending, grads, results
+        del results
     return ends
 
 

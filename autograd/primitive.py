@@ -13,8 +13,8 @@ import numpy as np
 
 from autograd import dtypes
 from autograd.backend import array_module, device_of, is_array
-from autograd.context import STATE, OpEvent
-from autograd.graph import Node, source_of
+from autograd.context import STATE, OpEvent, notify
+from autograd.graph import Node
 from autograd.shapes import check_broadcast
 from autograd.tensor import Tensor
 
@@ -52,6 +52,11 @@ class Ctx:
     def nbytes(self) -> int:
         """Bytes that the saved arrays occupy."""
         return sum(getattr(a, "nbytes", 0) for a in self.saved)
+
+    if TYPE_CHECKING:  # what static values there are is the primitive's own affair
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
 class Primitive:
@@ -138,15 +143,19 @@ class Primitive:
                 check_broadcast(self.name, [a.shape for a in (*arrays, *static.values()) if is_array(a)])
             raise
         if state.observers:
-            event = OpEvent(self.name, "forward", tuple(arrays), result if type(result) is tuple else (result,), static)
-            for observer in state.observers:
-                observer(event)
+            outputs = result if type(result) is tuple else (result,)
+            notify(state.observers, OpEvent(self.name, "forward", tuple(arrays), outputs, static))
         if needed:
             return self._wrap(result, self._record(ctx, inputs) if state.grad == "on" else None, True)
-        return _sharing_versions(self._wrap(result, None, False), inputs)
+        out = self._wrap(result, None, False)
+        return out if type(result) is not tuple and result.base is None else _sharing_versions(out, inputs)
 
     def _record(self, ctx: Ctx, inputs: tuple[Any, ...]) -> Node:
-        sources = [source_of(x) if need else None for x, need in zip(inputs, ctx.needs, strict=True)]
+        # source_of(x), spelled out: this runs for every op
+        sources = [
+            (x.edge or (x, 0, x.data.shape, x.data.dtype)) if need else None
+            for x, need in zip(inputs, ctx.needs, strict=True)
+        ]
         return Node(self, ctx, tuple(sources), _versions(inputs))
 
     def _wrap(self, result: Any, node: Node | None, needed: bool) -> Any:

@@ -1,7 +1,7 @@
 """Kernels: the registry, and the engine's own rows."""
 
 from autograd.context import kernel_mode
-from autograd.kernels import rows as _rows  # registers the rows
+from autograd.kernels import rows as _rows  # noqa: F401 (registers the rows)
 from autograd.kernels.registry import (
     KERNELS,
     Cost,

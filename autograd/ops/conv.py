@@ -80,14 +80,14 @@ def _conv_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None, *, stri
     out = product(rows, weight.reshape(weight.shape[0], rows.shape[1]).T)
     if bias is not None:
         out += bias
-    ctx.geometry = (kernel, stride, padding)  # type: ignore[attr-defined]
+    ctx.geometry = (kernel, stride, padding)
     ctx.save(x, weight)
     return out.reshape(*pixels, weight.shape[0]).transpose(0, 3, 1, 2)
 
 
 def _conv_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
     x, weight = ctx.saved
-    kernel, stride, padding = ctx.geometry  # type: ignore[attr-defined]
+    kernel, stride, padding = ctx.geometry
     batch, out_channels, oh, ow = g.shape
     rows = g.transpose(0, 2, 3, 1).reshape(batch * oh * ow, out_channels)
     flat = weight.reshape(out_channels, math.prod(weight.shape[1:]))
@@ -148,13 +148,13 @@ def _window_counts(x: Array, kernel: Pair, stride: Pair, padding: Pair, include_
 
 def _pool_forward(ctx: Ctx, x: Array, *, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool) -> Array:
     counts = _window_counts(x, kernel, stride, padding, include_pad)
-    ctx.geometry = (x.shape, counts, kernel, stride, padding)  # type: ignore[attr-defined]
+    ctx.geometry = (x.shape, counts, kernel, stride, padding)
     total = _windows(_padded(x, padding), kernel, stride).sum(axis=(-2, -1), dtype=accumulator(x.dtype))
     return (total / counts).astype(x.dtype, copy=False)
 
 
 def _pool_vjp(ctx: Ctx, g: Array) -> Array:
-    shape, counts, kernel, stride, padding = ctx.geometry  # type: ignore[attr-defined]
+    shape, counts, kernel, stride, padding = ctx.geometry
     share = (g / counts).astype(g.dtype, copy=False)[..., None, None]
     windows = array_module(g).broadcast_to(share, (*g.shape, *kernel))
     return _unwindow(windows, shape, kernel, stride, padding)

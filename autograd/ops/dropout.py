@@ -26,14 +26,14 @@ def _check_rate(op: str, p: float) -> None:
 
 
 def _dropout_mask(ctx: Ctx, like: Array) -> Array:
-    seed, offset, p, shape = ctx.draw  # type: ignore[attr-defined]
+    seed, offset, p, shape = ctx.draw
     xp = array_module(like)
     keep = random.keep_mask(seed, offset, shape, p, xp=xp)
     return (keep / (1 - p)).astype(like.dtype).reshape(shape + (1,) * (like.ndim - len(shape)))
 
 
 def _dropout_forward(ctx: Ctx, x: Array, *, seed: int, offset: int, p: float, shape: tuple[int, ...]) -> Array:
-    ctx.draw = (seed, offset, p, shape)  # type: ignore[attr-defined]
+    ctx.draw = (seed, offset, p, shape)
     return x * _dropout_mask(ctx, x)
 
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from autograd.backend import array_module, is_array
 from autograd.kernels.reference.erf import erf as erf_reference
 from autograd.primitive import Ctx, Primitive
-from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
     from autograd.backend import Array
-    from autograd.tensor import TensorLike
+    from autograd.tensor import Tensor, TensorLike
 
 __all__ = [
     "absolute",
@@ -124,7 +123,7 @@ def _extremum_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
     x, y = ctx.saved
     half = 0.5 * g
     tie = _xp(g).where
-    wins, equal_ = ctx.wins(x, y), x == y  # type: ignore[attr-defined]
+    wins, equal_ = ctx.wins(x, y), x == y
     gx = tie(equal_, half, tie(wins, g, g * 0)) if ctx.needs[0] else None
     gy = tie(equal_, half, tie(wins, g * 0, g)) if ctx.needs[1] else None
     return gx, gy
@@ -133,7 +132,7 @@ def _extremum_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
 def _extremum(name: str, wins: Any) -> Primitive:
     def forward(ctx: Ctx, x: Any, y: Any) -> Array:
         ctx.save(x, y)
-        ctx.wins = wins  # type: ignore[attr-defined]
+        ctx.wins = wins
         return getattr(_xp(x, y), name)(x, y)
 
     return Primitive(name, forward, _extremum_vjp, broadcasts=True, autocast="widest", fresh=True)
@@ -309,13 +308,13 @@ def erf(x: TensorLike) -> Tensor:
 
 def _clip_forward(ctx: Ctx, x: Array, *, low: float | None, high: float | None) -> Array:
     ctx.save(x)
-    ctx.bounds = (-math.inf if low is None else low, math.inf if high is None else high)  # type: ignore[attr-defined]
+    ctx.bounds = (-math.inf if low is None else low, math.inf if high is None else high)
     return array_module(x).clip(x, low, high)
 
 
 def _clip_vjp(ctx: Ctx, g: Array) -> Array:
     (x,) = ctx.saved
-    low, high = ctx.bounds  # type: ignore[attr-defined]
+    low, high = ctx.bounds
     return g * ((x >= low) & (x <= high))
 
 

@@ -37,7 +37,7 @@ def _is_basic(index: Any) -> bool:
 
 
 def _getitem_forward(ctx: Ctx, x: Array, *, index: Any) -> Array:
-    ctx.shape, ctx.index = x.shape, index  # type: ignore[attr-defined]
+    ctx.shape, ctx.index = x.shape, index
     try:
         return x[index]
     except IndexError as error:
@@ -46,12 +46,12 @@ def _getitem_forward(ctx: Ctx, x: Array, *, index: Any) -> Array:
 
 def _getitem_vjp(ctx: Ctx, g: Array) -> Array:
     xp = array_module(g)
-    index = ctx.index  # type: ignore[attr-defined]
+    index = ctx.index
     if _is_basic(index):
-        out = xp.zeros(ctx.shape, g.dtype)  # type: ignore[attr-defined]
+        out = xp.zeros(ctx.shape, g.dtype)
         out[index] = g
         return out
-    out = xp.zeros(ctx.shape, accumulator(g.dtype))  # type: ignore[attr-defined]
+    out = xp.zeros(ctx.shape, accumulator(g.dtype))
     xp.add.at(out, index, g)
     return out.astype(g.dtype, copy=False)
 
@@ -84,14 +84,14 @@ def _check_range(op: str, indices: Array, size: int) -> None:
 
 
 def _take_forward(ctx: Ctx, x: Array, *, indices: Array, axis: int) -> Array:
-    ctx.shape, ctx.indices, ctx.axis = x.shape, indices, axis  # type: ignore[attr-defined]
+    ctx.shape, ctx.indices, ctx.axis = x.shape, indices, axis
     return x.take(indices, axis=axis)
 
 
 def _take_vjp(ctx: Ctx, g: Array) -> Array:
     xp = array_module(g)
-    out = xp.zeros(ctx.shape, accumulator(g.dtype))  # type: ignore[attr-defined]
-    xp.add.at(out, (slice(None),) * ctx.axis + (ctx.indices,), g)  # type: ignore[attr-defined]
+    out = xp.zeros(ctx.shape, accumulator(g.dtype))
+    xp.add.at(out, (slice(None),) * ctx.axis + (ctx.indices,), g)
     return out.astype(g.dtype, copy=False)
 
 
@@ -114,16 +114,16 @@ def take(x: TensorLike, indices: Any, axis: int | None = None) -> Tensor:
 
 
 def _gather_forward(ctx: Ctx, x: Array, *, indices: Array, axis: int) -> Array:
-    ctx.shape, ctx.indices, ctx.axis = x.shape, indices, axis  # type: ignore[attr-defined]
+    ctx.shape, ctx.indices, ctx.axis = x.shape, indices, axis
     return array_module(x).take_along_axis(x, indices, axis=axis)
 
 
 def _gather_vjp(ctx: Ctx, g: Array) -> Array:
     xp = array_module(g)
-    indices, axis = ctx.indices, ctx.axis  # type: ignore[attr-defined]
+    indices, axis = ctx.indices, ctx.axis
     grid = [xp.arange(n).reshape([-1 if i == d else 1 for i in range(g.ndim)]) for d, n in enumerate(g.shape)]
     grid[axis] = indices
-    out = xp.zeros(ctx.shape, accumulator(g.dtype))  # type: ignore[attr-defined]
+    out = xp.zeros(ctx.shape, accumulator(g.dtype))
     xp.add.at(out, tuple(grid), g)
     return out.astype(g.dtype, copy=False)
 
@@ -155,7 +155,7 @@ def gather(x: TensorLike, axis: int, indices: Any) -> Tensor:
 
 
 def _table_forward(ctx: Ctx, table: Array, *, index: Array) -> Array:
-    ctx.shape, ctx.index = table.shape, index  # type: ignore[attr-defined]
+    ctx.shape, ctx.index = table.shape, index
     return table[index]
 
 
@@ -165,10 +165,10 @@ def _table_vjp(ctx: Ctx, g: Array) -> Array:
     The places of each row are listed side by side, filled up with one place that holds zero.
     """
     xp = array_module(g)
-    rows = ctx.shape[0]  # type: ignore[attr-defined]
+    rows = ctx.shape[0]
     acc = accumulator(g.dtype)
-    index = ctx.index.reshape(-1) % rows  # type: ignore[attr-defined]
-    flat = g.reshape(index.size, math.prod(ctx.shape[1:])).astype(acc, copy=False)  # type: ignore[attr-defined]
+    index = ctx.index.reshape(-1) % rows
+    flat = g.reshape(index.size, math.prod(ctx.shape[1:])).astype(acc, copy=False)
     order = xp.argsort(index, kind="stable")
     counts = xp.bincount(index, minlength=rows)
     first = xp.cumsum(counts) - counts
@@ -178,7 +178,7 @@ def _table_vjp(ctx: Ctx, g: Array) -> Array:
     used = column < counts[:, None]
     picked = flat[order[place]] if index.size else xp.zeros((rows, slots, flat.shape[1]), acc)
     picked *= used[:, :, None]
-    return picked.sum(axis=1).reshape(ctx.shape).astype(g.dtype, copy=False)  # type: ignore[attr-defined]
+    return picked.sum(axis=1).reshape(ctx.shape).astype(g.dtype, copy=False)
 
 
 _table_gather = Primitive("table_gather", _table_forward, _table_vjp, fresh=True)

@@ -11,11 +11,10 @@ from autograd.dtypes import accumulator
 from autograd.kernels.reference.blocks import as_rows
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import unbroadcast
-from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
     from autograd.backend import Array
-    from autograd.tensor import TensorLike
+    from autograd.tensor import Tensor, TensorLike
 
 __all__ = ["linear", "matmul", "product"]
 

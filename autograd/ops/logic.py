@@ -110,7 +110,7 @@ def isfinite(x: TensorLike) -> Tensor:
 
 
 def _astype_forward(ctx: Ctx, x: Array, *, dtype: np.dtype[Any]) -> Array:
-    ctx.dtype = x.dtype  # type: ignore[attr-defined]
+    ctx.dtype = x.dtype
     return x.astype(dtype)
 
 
@@ -126,7 +126,7 @@ def astype(x: TensorLike, dtype: Any) -> Tensor:
 
 
 def _to_device_forward(ctx: Ctx, x: Array, *, device: str) -> Array:
-    ctx.device = backend.device_of(x)  # type: ignore[attr-defined]
+    ctx.device = backend.device_of(x)
     return backend.to_device(x, device)
 
 

@@ -41,14 +41,14 @@ def _loss_target(logits: Tensor, target: Any) -> Array:
 def _cross_entropy_forward(ctx: Ctx, logits: Array, *, target: Array, smoothing: float, reduction: str) -> Array:
     losses, log_probs = call_kernel("cross_entropy_fwd", logits, target, smoothing)
     ctx.save(log_probs, target)
-    ctx.options = (smoothing, reduction, logits.dtype)  # type: ignore[attr-defined]
+    ctx.options = (smoothing, reduction, logits.dtype)
     out = {"mean": losses.mean, "sum": losses.sum, "none": lambda: losses}[reduction]()
     return out.astype(logits.dtype, copy=False)
 
 
 def _cross_entropy_vjp(ctx: Ctx, g: Array) -> Array:
     log_probs, target = ctx.saved
-    smoothing, reduction, dtype = ctx.options  # type: ignore[attr-defined]
+    smoothing, reduction, dtype = ctx.options
     xp = array_module(log_probs)
     g = g.astype(log_probs.dtype, copy=False)
     if reduction == "mean":

@@ -47,14 +47,14 @@ def _non_empty(op: str, shape: tuple[int, ...], axis: int) -> None:
 
 def _softmax_forward(ctx: Ctx, x: Array, *, axis: int, mask: Array | None) -> Array:
     y = call_kernel("softmax_fwd", _last(x, axis), None if mask is None else _last(mask, axis))
-    ctx.axis = axis  # type: ignore[attr-defined]
+    ctx.axis = axis
     ctx.save(y)
     return _last(y, axis)
 
 
 def _softmax_vjp(ctx: Ctx, g: Array) -> Array:
     (y,) = ctx.saved
-    axis = ctx.axis  # type: ignore[attr-defined]
+    axis = ctx.axis
     return _last(call_kernel("softmax_bwd", _last(g, axis), y), axis)
 
 
@@ -109,7 +109,7 @@ def _log_softmax_forward(ctx: Ctx, x: Array, *, axis: int) -> Array:
     wide = x.astype(accumulator(x.dtype))
     wide -= wide.max(axis=axis, keepdims=True)
     wide -= xp.log(xp.exp(wide).sum(axis=axis, keepdims=True))
-    ctx.axis = axis  # type: ignore[attr-defined]
+    ctx.axis = axis
     ctx.save(wide)
     return wide.astype(x.dtype, copy=False)
 
@@ -117,7 +117,7 @@ def _log_softmax_forward(ctx: Ctx, x: Array, *, axis: int) -> Array:
 def _log_softmax_vjp(ctx: Ctx, g: Array) -> Array:
     (y,) = ctx.saved
     probs = array_module(y).exp(y)
-    probs *= -g.sum(axis=ctx.axis, keepdims=True, dtype=y.dtype)  # type: ignore[attr-defined]
+    probs *= -g.sum(axis=ctx.axis, keepdims=True, dtype=y.dtype)
     probs += g
     return probs.astype(g.dtype, copy=False)
 
@@ -232,7 +232,7 @@ def _l2_forward(ctx: Ctx, x: Array, *, axis: int, eps: float) -> Array:
     wide = x.astype(accumulator(x.dtype), copy=False)
     norm = xp.sqrt((wide * wide).sum(axis=axis, keepdims=True))
     scale = 1 / xp.maximum(norm, eps)
-    ctx.axis = axis  # type: ignore[attr-defined]
+    ctx.axis = axis
     ctx.save(x, scale, norm > eps)
     return (wide * scale).astype(x.dtype, copy=False)
 
@@ -240,7 +240,7 @@ def _l2_forward(ctx: Ctx, x: Array, *, axis: int, eps: float) -> Array:
 def _l2_vjp(ctx: Ctx, g: Array) -> Array:
     x, scale, free = ctx.saved
     unit = x * scale
-    along = (g * unit).sum(axis=ctx.axis, keepdims=True)  # type: ignore[attr-defined]
+    along = (g * unit).sum(axis=ctx.axis, keepdims=True)
     return ((g - unit * (along * free)) * scale).astype(g.dtype, copy=False)
 
 

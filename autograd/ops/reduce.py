@@ -14,11 +14,10 @@ from autograd.backend import array_module
 from autograd.dtypes import accumulator, is_float
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axes, normalize_axis
-from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
     from autograd.backend import Array
-    from autograd.tensor import Axis, TensorLike
+    from autograd.tensor import Axis, Tensor, TensorLike
 
 __all__ = ["argmax", "logsumexp", "max", "mean", "min", "sum", "var"]
 
@@ -44,7 +43,7 @@ def _reduce(x: Array, op: str, axes: tuple[int, ...], keepdims: bool, **kwargs: 
 
 
 def _sum_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
-    ctx.shape, ctx.axes = x.shape, axes  # type: ignore[attr-defined]
+    ctx.shape, ctx.axes = x.shape, axes
     return _reduce(x, "sum", axes, keepdims)
 
 
@@ -57,7 +56,7 @@ _sum = Primitive(
 
 
 def _mean_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
-    ctx.shape, ctx.axes, ctx.n = x.shape, axes, _count("mean", x, axes)  # type: ignore[attr-defined]
+    ctx.shape, ctx.axes, ctx.n = x.shape, axes, _count("mean", x, axes)
     return _reduce(x, "mean", axes, keepdims)
 
 
@@ -70,8 +69,8 @@ _mean = Primitive(
 
 
 def _var_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], ddof: int, keepdims: bool) -> Array:
-    ctx.axes, ctx.n = axes, _count("var", x, axes) - ddof  # type: ignore[attr-defined]
-    if ctx.n <= 0:  # type: ignore[attr-defined]
+    ctx.axes, ctx.n = axes, _count("var", x, axes) - ddof
+    if ctx.n <= 0:
         raise ValueError(f"var: expected more than ddof={ddof} elements; got shape {x.shape} over axes {axes}.")
     ctx.save(x)
     return _reduce(x, "var", axes, keepdims, ddof=ddof)
@@ -80,9 +79,9 @@ def _var_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], ddof: int, keepdi
 def _var_vjp(ctx: Ctx, g: Array) -> Array:
     (x,) = ctx.saved
     acc = accumulator(x.dtype)
-    centred = x - x.mean(axis=ctx.axes, keepdims=True, dtype=acc)  # type: ignore[attr-defined]
-    centred *= 2 / ctx.n  # type: ignore[attr-defined]
-    centred *= _spread(g, x.shape, ctx.axes)  # type: ignore[attr-defined]
+    centred = x - x.mean(axis=ctx.axes, keepdims=True, dtype=acc)
+    centred *= 2 / ctx.n
+    centred *= _spread(g, x.shape, ctx.axes)
     return centred.astype(x.dtype, copy=False)
 
 
@@ -92,7 +91,7 @@ _var = Primitive("var", _var_forward, _var_vjp, autocast="f32", fresh=True)
 def _extreme(name: str) -> Primitive:
     def forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
         _count(name, x, axes)
-        ctx.axes = axes  # type: ignore[attr-defined]
+        ctx.axes = axes
         out = getattr(x, name)(axis=axes, keepdims=True)
         ctx.save(x, out)
         return out if keepdims else out.reshape([n for i, n in enumerate(x.shape) if i not in axes])
@@ -100,7 +99,7 @@ def _extreme(name: str) -> Primitive:
     def vjp(ctx: Ctx, g: Array) -> Array:
         x, out = ctx.saved
         hits = x == out
-        share = hits.sum(axis=ctx.axes, keepdims=True).astype(x.dtype)  # type: ignore[attr-defined]
+        share = hits.sum(axis=ctx.axes, keepdims=True).astype(x.dtype)
         return hits * (g.reshape(out.shape) / share)
 
     return Primitive(name, forward, vjp, fresh=True)

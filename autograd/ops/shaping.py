@@ -7,6 +7,7 @@ adjoint adds.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from itertools import product as cartesian
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,12 @@ from autograd.backend import array_module
 from autograd.dtypes import accumulator
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axes, normalize_axis, unbroadcast
-from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from autograd.backend import Array
-    from autograd.tensor import Axis, TensorLike
+    from autograd.tensor import Axis, Tensor, TensorLike
 
 __all__ = [
     "broadcast_to",
@@ -54,7 +54,7 @@ def _shape(x: TensorLike) -> tuple[int, ...]:
 
 
 def _reshape_forward(ctx: Ctx, x: Array, *, shape: tuple[int, ...]) -> Array:
-    ctx.shape = x.shape  # type: ignore[attr-defined]
+    ctx.shape = x.shape
     return x.reshape(shape)
 
 
@@ -77,7 +77,7 @@ def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
 
 
 def _transpose_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...]) -> Array:
-    ctx.inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))  # type: ignore[attr-defined]
+    ctx.inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))
     return x.transpose(axes)
 
 
@@ -136,7 +136,7 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
 
 
 def _broadcast_forward(ctx: Ctx, x: Array, *, shape: tuple[int, ...]) -> Array:
-    ctx.shape = x.shape  # type: ignore[attr-defined]
+    ctx.shape = x.shape
     try:
         return array_module(x).broadcast_to(x, shape)
     except ValueError:
@@ -159,7 +159,7 @@ def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
 
 
 def _roll_forward(ctx: Ctx, x: Array, *, shift: tuple[int, ...], axis: tuple[int, ...]) -> Array:
-    ctx.back, ctx.axis = tuple(-s for s in shift), axis  # type: ignore[attr-defined]
+    ctx.back, ctx.axis = tuple(-s for s in shift), axis
     return array_module(x).roll(x, shift, axis)
 
 
@@ -193,7 +193,7 @@ _flip = Primitive(
 
 
 def _flip_array(ctx: Ctx, x: Array, axes: tuple[int, ...]) -> Array:
-    ctx.axes = axes  # type: ignore[attr-defined]
+    ctx.axes = axes
     return array_module(x).flip(x, axes)
 
 
@@ -203,7 +203,7 @@ def flip(x: TensorLike, axis: Axis = None) -> Tensor:
 
 
 def _pad_forward(ctx: Ctx, x: Array, *, width: tuple[tuple[int, int], ...], value: float) -> Array:
-    ctx.inside = tuple(  # type: ignore[attr-defined]
+    ctx.inside = tuple(
         slice(before, before + n) for (before, _), n in zip(width, x.shape, strict=True)
     )
     return array_module(x).pad(x, width, constant_values=value) if width else x.copy()  # NumPy refuses a 0-d array
@@ -241,13 +241,13 @@ def pad(
 
 
 def _concatenate_forward(ctx: Ctx, *arrays: Array, axis: int) -> Array:
-    ctx.axis, ctx.sizes = axis, [a.shape[axis] for a in arrays]  # type: ignore[attr-defined]
+    ctx.axis, ctx.sizes = axis, [a.shape[axis] for a in arrays]
     return array_module(arrays[0]).concatenate(arrays, axis=axis)
 
 
 def _concatenate_vjp(ctx: Ctx, g: Array) -> tuple[Any, ...]:
-    lead = (slice(None),) * ctx.axis  # type: ignore[attr-defined]
-    ends = np.cumsum(ctx.sizes).tolist()  # type: ignore[attr-defined]
+    lead = (slice(None),) * ctx.axis
+    ends = np.cumsum(ctx.sizes).tolist()
     starts = [0, *ends[:-1]]
     pieces = (g[(*lead, slice(a, b))] for a, b in zip(starts, ends, strict=True))
     return tuple(p if need else None for p, need in zip(pieces, ctx.needs, strict=True))
@@ -287,10 +287,10 @@ def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
 
 def _split_forward(ctx: Ctx, x: Array, *, indices: tuple[int, ...], axis: int) -> tuple[Array, ...]:
-    ctx.axis = axis  # type: ignore[attr-defined]
+    ctx.axis = axis
     lead = (slice(None),) * axis
     bounds = (0, *indices, x.shape[axis])
-    return tuple(x[(*lead, slice(a, b))] for a, b in zip(bounds, bounds[1:], strict=False))
+    return tuple(x[(*lead, slice(a, b))] for a, b in pairwise(bounds))
 
 
 _split = Primitive(
@@ -342,7 +342,7 @@ def _windows(x: Array, window: tuple[int, ...], axes: tuple[int, ...], step: tup
 def _windows_forward(
     ctx: Ctx, x: Array, *, window: tuple[int, ...], axes: tuple[int, ...], step: tuple[int, ...]
 ) -> Array:
-    ctx.shape, ctx.geometry = x.shape, (window, axes, step)  # type: ignore[attr-defined]
+    ctx.shape, ctx.geometry = x.shape, (window, axes, step)
     view = _windows(x, window, axes, step)
     if isinstance(view, np.ndarray):
         view.flags.writeable = False  # elements may alias each other
@@ -351,13 +351,13 @@ def _windows_forward(
 
 def _windows_vjp(ctx: Ctx, g: Array) -> Array:
     """Add each window's gradient at its place: one strided addition for each offset inside the window."""
-    window, axes, step = ctx.geometry  # type: ignore[attr-defined]
+    window, axes, step = ctx.geometry
     xp = array_module(g)
-    out = xp.zeros(ctx.shape, accumulator(g.dtype))  # type: ignore[attr-defined]
+    out = xp.zeros(ctx.shape, accumulator(g.dtype))
     if all(size == hop for size, hop in zip(window, step, strict=True)):
         _windows(out, window, axes, step)[...] = g  # disjoint: every element is written at most once
         return out.astype(g.dtype, copy=False)
-    counts = g.shape[: len(ctx.shape)]  # type: ignore[attr-defined]
+    counts = g.shape[: len(ctx.shape)]
     for offset in cartesian(*map(range, window)):
         place: list[slice] = [slice(None)] * len(counts)
         for axis, start, hop in zip(axes, offset, step, strict=True):

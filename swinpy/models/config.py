@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from swinpy.geometry import Pair, SmallMap
+if TYPE_CHECKING:
+    from swinpy.geometry import Pair, SmallMap
 
 __all__ = ["Position", "SwinConfig"]
 
@@ -19,7 +20,11 @@ _CHOICES = {
 
 
 def _pair(value: int | Pair) -> Pair:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+    if isinstance(value, int):
+        return value, value
+    if len(value) != 2:
+        raise ValueError(f"img_size: expected one number or (H, W); got {value}.")
+    return int(value[0]), int(value[1])
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ class SwinConfig:
     def __post_init__(self) -> None:
         for name in ("depths", "num_heads", "feature_norms"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.img_size, int):
+            object.__setattr__(self, "img_size", _pair(self.img_size))
         self._check_sizes()
         self._check_heads()
         for name, choices in _CHOICES.items():
@@ -105,6 +112,10 @@ class SwinConfig:
             raise ValueError(
                 "SwinConfig: expected img_size >= 1, num_classes >= 0 and mlp_ratio > 0; got "
                 f"{self.img_size}, {self.num_classes} and {self.mlp_ratio}."
+            )
+        if self.embed_dim * self.mlp_ratio < 1:
+            raise ValueError(
+                f"mlp_ratio: expected at least one hidden channel; got {self.mlp_ratio} of {self.embed_dim} channels."
             )
         if not self.mask_value < 0:
             raise ValueError(f"mask_value: expected a negative number; got {self.mask_value}.")

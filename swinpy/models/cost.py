@@ -40,11 +40,11 @@ def _macs(event: ag.OpEvent) -> int:
     x = event.inputs[0]
     out = event.outputs[0]
     if event.name == "linear":
-        return out.size * int(event.inputs[1].shape[1])
+        return int(out.size * event.inputs[1].shape[1])
     if event.name == "conv2d":
-        return out.size * math.prod(event.inputs[1].shape[1:])
+        return int(out.size * math.prod(event.inputs[1].shape[1:]))
     if event.name == "matmul":
-        return out.size * int(x.shape[-1])
+        return int(out.size * x.shape[-1])
     if event.name == "window_attention":
         cut = event.static["spec"].cut
         windows = x.shape[0] * math.prod(cut.windows)

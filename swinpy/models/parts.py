@@ -174,7 +174,8 @@ class PatchMerging(Module):
         self.norm = LayerNorm(4 * channels, eps)
 
     def forward(self, x: ag.Tensor) -> ag.Tensor:
-        return self.reduction(self.norm(self.gather(x)))
+        merged: ag.Tensor = self.reduction(self.norm(self.gather(x)))
+        return merged
 
     @staticmethod
     def gather(x: ag.Tensor) -> ag.Tensor:

@@ -96,8 +96,9 @@ class SwinTransformer(Module):
         """A new head for ``num_classes`` (0: none), on the model's device and dtype."""
         config = self.config.with_changes(num_classes=num_classes)
         dtype, device = self.dtype, self.device
-        self.config = config
-        self.head = Linear(self.num_features, num_classes).astype(dtype).to(device) if num_classes else None
+        self.config, self.head = config, None
+        if num_classes:
+            self.head = Linear(self.num_features, num_classes).astype(dtype).to(device).train(self.training)
 
     # ---- running
 
@@ -184,17 +185,17 @@ class SwinTransformer(Module):
         return resize_map(table, (size[0], size[1]))
 
     def _checked(self, x: Any) -> ag.Tensor:
-        x = x if isinstance(x, ag.Tensor) else ag.Tensor(x)
-        if x.ndim != 4 or x.shape[1] != self.config.in_chans or 0 in x.shape[2:]:
-            raise ValueError(f"SwinTransformer: expected images (B, {self.config.in_chans}, H, W); got {x.shape}.")
-        if x.dtype != self.dtype:
+        images = x if isinstance(x, ag.Tensor) else ag.Tensor(x)
+        if images.ndim != 4 or images.shape[1] != self.config.in_chans or 0 in images.shape[2:]:
+            raise ValueError(f"SwinTransformer: expected images (B, {self.config.in_chans}, H, W); got {images.shape}.")
+        if images.dtype != self.dtype:
             raise TypeError(
-                f"SwinTransformer: expected images of the model's dtype {self.dtype}; got {x.dtype}. "
+                f"SwinTransformer: expected images of the model's dtype {self.dtype}; got {images.dtype}. "
                 "Cast them with .astype, or build the model with dtype=."
             )
-        if x.device != self.device:
-            raise ValueError(f"SwinTransformer: expected images on {self.device}; got {x.device}. Use .to().")
-        return x
+        if images.device != self.device:
+            raise ValueError(f"SwinTransformer: expected images on {self.device}; got {images.device}. Use .to().")
+        return images
 
     # ---- loading
 

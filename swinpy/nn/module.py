@@ -30,6 +30,14 @@ class StateDictError(ValueError):
     """A state dict does not fit the module; the message lists every missing, unexpected and mis-shaped key."""
 
 
+def _as_number(name: str, value: Any, device: str) -> Any:
+    """An entry of a state dict as an array on ``device``."""
+    try:
+        return ag.Tensor(value).to(device).data
+    except TypeError as error:
+        raise TypeError(f"load_state_dict: expected numbers; got something else for {name}: {error}") from None
+
+
 class Module:
     """Base of all layers and models."""
 
@@ -86,6 +94,7 @@ class Module:
 
         Raises:
             StateDictError: naming every key that is missing, unexpected or has another shape.
+            TypeError: for a value that holds no numbers.
         """
         own = dict(self.named_parameters())
         missing = [k for k in own if k not in state]
@@ -103,10 +112,8 @@ class Module:
                 f"load_state_dict: expected the {len(own)} parameters of {type(self).__name__}; got "
                 f"{len(state)} keys that differ. " + ". ".join(problems) + ". Nothing was loaded."
             )
-        for name, parameter in own.items():
-            if name in state:
-                value = state[name]
-                parameter.assign_(ag.Tensor(value).to(parameter.device).data)
+        for parameter, value in [(own[k], _as_number(k, state[k], own[k].device)) for k in own if k in state]:
+            parameter.assign_(value)
 
     def zero_grad(self) -> None:
         """Forget every gradient."""
@@ -142,7 +149,7 @@ class Module:
         if target.kind != "f":
             raise TypeError(f"astype: expected a float dtype for a module; got {target}.")
         for parameter in self.parameters():
-            parameter.data = parameter.data.astype(target)
+            parameter.data = parameter.data.astype(target, copy=False)
             parameter.grad = None
         return self
 

@@ -274,9 +274,8 @@ class Session:
         rate = self.images / max(1e-9, time.perf_counter() - self.started)
         if best is not None:
             say(f"best top-1 {best['eval_top1']:.2f}% in epoch {best['epoch']}")
-        say(
-            f"time {self.seconds:.1f} s  {rate:.0f} img/s in this session  peak memory {tasks.peak_memory_mib():.0f} MiB"
-        )
+        peak = tasks.peak_memory_mib()
+        say(f"time {self.seconds:.1f} s  {rate:.0f} img/s in this session  peak memory {peak:.0f} MiB")
         say("files " + "  ".join(map(str, files)))
         stem = [w for w in shlex.split(self.command) if not w.startswith("--resume")]
         if self.run.trainer.position.step < total:

@@ -233,7 +233,7 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
     for name, value in recipe.items():
         if getattr(first, name) is None:
             setattr(first, name, value)
-    first.crop_padding = 0 if first.no_aug or first.overfit_batches else 4 if first.dataset != "digits" else 2
+    first.crop_padding = 0 if first.no_aug or first.overfit_batches else 4 if first.dataset.startswith("cifar") else 2
     if first.lr is not None and first.lr <= 0:
         raise UsageError(f"--lr: expected a positive number; got {first.lr}.")
     if first.warmup_epochs >= first.epochs:

@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swinpy.io.atomic import replace_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from swinpy.train.trainer import StepRecord
 
 __all__ = ["Progress", "RunLog", "say"]

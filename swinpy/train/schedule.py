@@ -29,7 +29,7 @@ class CosineSchedule:
     min_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.lr and 0 <= self.min_lr <= self.lr and 0 <= self.warmup_lr):
+        if not (self.lr > 0 and 0 <= self.min_lr <= self.lr and self.warmup_lr >= 0):
             raise ValueError(
                 "CosineSchedule: expected 0 < lr, 0 <= min_lr <= lr and 0 <= warmup_lr; got "
                 f"{self.lr}, {self.min_lr} and {self.warmup_lr}."

@@ -119,7 +119,7 @@ def scaled_lr(options: Namespace) -> float:
     """The lr of the run: as given, or the recipe's for the effective batch."""
     if options.lr is not None:
         return float(options.lr)
-    return _BASE_LR * options.batch_size * options.grad_accum_steps / _BASE_BATCH
+    return float(_BASE_LR * options.batch_size * options.grad_accum_steps / _BASE_BATCH)
 
 
 def build_run(options: Namespace) -> Run:
@@ -171,7 +171,7 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
     batch = run.trainer.loader.batch_size * options.grad_accum_steps
     given = "as given" if options.lr is not None else f"scaled from {_BASE_LR:g} at batch {_BASE_BATCH}"
     blas = ", ".join(f"{k} {v}" for k, v in made.items() if k.startswith("blas"))
-    lines = [
+    return [
         f"python {platform.python_version()}  numpy {np.__version__}  {blas}",
         f"device {run.model.device}",
         f"data {run.train.name} ({kind}) from {run.train.source}: {len(run.train)} train, {len(run.test)} test, "
@@ -184,7 +184,6 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
         f"memory about {_memory(run, run.trainer.loader.batch_size):.0f} MiB for a step (estimate)",
         f"output {folder}" + (f"  resumed from {source}" if source else ""),
     ]
-    return lines
 
 
 def options_dict(options: Namespace) -> dict[str, Any]:

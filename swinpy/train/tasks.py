@@ -6,7 +6,6 @@ import resource
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from swinpy.train.snapshot import SnapshotStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from swinpy.train.evaluate import Evaluation
     from swinpy.train.runlog import RunLog

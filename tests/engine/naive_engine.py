@@ -6,9 +6,7 @@ first, and multiplies. Nothing is dropped, shared or accumulated in place: slow,
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 __all__ = ["FreedError", "Naive", "StaleError"]
 
@@ -30,7 +28,7 @@ class Naive:
         op: {"freed": ...}, shared by the outputs of one op.
     """
 
-    made: list[Naive] = []
+    made: ClassVar[list[Naive]] = []
 
     def __init__(self, values: Any, needs: bool = False, version: list[int] | None = None) -> None:
         self.values, self.needs, self.version = values, needs, version
@@ -55,16 +53,16 @@ def apply(recording: bool, *outputs: tuple[Any, list[tuple[Naive, Any]]]) -> lis
 
 def backward(root: Naive, gradient: Any, retain: bool) -> None:
     """Add the gradients to the leaves, all or none."""
-    arrived, passed = {root: gradient}, []
+    arrived, passed = {root: gradient}, set()
     for node in reversed(Naive.made):
         if node not in arrived or not node.inputs:
             continue
-        if node.op not in passed:
+        if id(node.op) not in passed:
             if node.op["freed"]:
                 raise FreedError
             if any(x.version and x.version[0] != seen for x, _, seen in node.inputs):
                 raise StaleError
-            passed.append(node.op)
+            passed.add(id(node.op))
         for x, jacobian, _ in node.inputs:
             if x.needs:
                 arrived[x] = arrived.get(x, 0) + arrived[node] @ jacobian

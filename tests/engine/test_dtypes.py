@@ -96,7 +96,7 @@ def test_unbroadcast_sums_float16_in_float32() -> None:
 
 def test_requires_grad_is_for_floats() -> None:
     for array in (np.ones(2, np.int64), np.ones(2, bool)):
-        with pytest.raises(TypeError, match="requires_grad: expected a float dtype; got .* Cast with .astype first"):
+        with pytest.raises(TypeError, match=r"requires_grad: expected a float dtype; got .* Cast with .astype first"):
             ag.Tensor(array, requires_grad=True)
 
 
@@ -108,5 +108,5 @@ def test_astype_to_integers_ends_the_graph() -> None:
 
 def test_bfloat16_without_ml_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)
-    with pytest.raises(ImportError, match="bfloat16: expected ml_dtypes; it is not installed. pip install ml_dtypes"):
+    with pytest.raises(ImportError, match=r"bfloat16: expected ml_dtypes; it is not installed. pip install ml_dtypes"):
         ag.Tensor(np.ones(2)).astype("bfloat16")

@@ -157,7 +157,7 @@ def test_op_on_gpu(cupy: Any, info: table.OpInfo, case: str, dtype: Any) -> None
     sample = info.sample(case).cast(dtype)
     expected = _run(info, sample.args, sample.kwargs)
     got = _run(info, _to_gpu(sample.args), {k: _to_gpu(v) for k, v in sample.kwargs.items()})
-    for want, have in zip(sum(expected, []), sum(got, []), strict=True):
+    for want, have in zip([*expected[0], *expected[1]], [*got[0], *got[1]], strict=True):
         assert (want is None) == (have is None)
         if want is not None:
             assert type(have) is fake_cupy.ndarray

@@ -114,7 +114,7 @@ def test_empty_input() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(TypeError, match="gradcheck: expected float64; got float32. Finite differences need it"):
+    with pytest.raises(TypeError, match=r"gradcheck: expected float64; got float32. Finite differences need it"):
         ag.gradcheck(ag.exp, [X.astype(np.float32)])
     with pytest.raises(ag.GradcheckError, match="expected an output that depends on an input; got none"):
         ag.gradcheck(lambda x: x.detach(), [X])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,12 @@ def draw(seed: int) -> Any:
 
 def refused(words: str, function: Callable[..., Any], *args: Any) -> None:
     """``pytest.raises`` would keep the frames, and the graph in them, alive until the next garbage collection."""
+    said = "nothing"
     try:
         function(*args)
     except RuntimeError as error:
-        assert words in str(error)
-    else:
-        raise AssertionError(f"expected an error about {words!r}; got none")
+        said = str(error)
+    assert words in said
 
 
 class Pair:
@@ -56,6 +57,8 @@ class EngineMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When the last references go, nothing is left for the cycle collector to find."""
+        if sys.exc_info()[0] is not None:
+            return  # the frames of a failure hold on to what they worked on
         refs = [weakref.ref(p.real) for p in self.pool]
         gc.disable()
         self.pool.clear()

@@ -122,7 +122,9 @@ def test_keep_mask_rate(drop: float) -> None:
 
 
 def test_keep_mask_is_uniform_at_least_drop() -> None:
-    np.testing.assert_array_equal(random.keep_mask(3, 11, (7, 5), 0.3), random.uniform(3, 11, (7, 5)).astype(np.float64) >= 0.3)
+    np.testing.assert_array_equal(
+        random.keep_mask(3, 11, (7, 5), 0.3), random.uniform(3, 11, (7, 5)).astype(np.float64) >= 0.3
+    )
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 17, 1000])
@@ -197,9 +199,14 @@ def test_manual_seed_rewinds() -> None:
 
 def test_fork_restores_also_after_an_error() -> None:
     random.manual_seed(1)
-    with pytest.raises(KeyError), random.fork_rng({"seed": 9, "offset": 2}) as g:
-        assert g.reserve(4) == (9, 2)
-        raise KeyError
+
+    def fail() -> None:
+        with random.fork_rng({"seed": 9, "offset": 2}) as g:
+            assert g.reserve(4) == (9, 2)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert random.default_generator.state() == {"seed": 1, "offset": 0}
     with random.fork_rng():
         random.default_generator.reserve(4)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from support.runner import cotangents, gradients, outputs
 from support.kernel_rows import KERNEL_ROWS
 from support.layouts import LAYOUTS, relayout
+from support.runner import cotangents, gradients, outputs
 from support.table import find
 
 from autograd.kernels import KERNELS, Cost, Implementation, call_kernel, explain, kernel_mode, register_implementation

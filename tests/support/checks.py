@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from .opinfo import BadCall, OpInfo
 
-__all__ = ["CHECKS", "Check", "applies", "error_text", "layout_of_all"]
+__all__ = ["CHECKS", "Check", "applies", "close", "error_text", "gradients", "identical", "layout_of_all", "outputs"]
 
 
 def forward(info: OpInfo, sample: Sample) -> None:

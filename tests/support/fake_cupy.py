@@ -90,7 +90,7 @@ def _run(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any
     return out if out is not None else _device_result(result, devices.pop() if devices else _current[-1])
 
 
-class ndarray:  # noqa: N801 (CuPy's name)
+class ndarray:
     """An array "on the GPU". Public attributes are those of ``cupy.ndarray`` and no others."""
 
     __slots__ = ("__weakref__", "_device", "_values")

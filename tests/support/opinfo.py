@@ -138,6 +138,9 @@ class OpInfo:
         differentiable: False for comparisons and their like.
         elementwise: every result element is exact to a few ulp of its own, not only of the largest one.
         joint: vjp computes all gradients in one pass, wanted or not.
+        naive_slope: the derivative of a function of one array by NumPy in the array's precision, where the choice of
+            formula (from the result, not the input) decides what precision can be had.
+        low_bound: absolute error in lower precision that the op's docstring allows, whatever naive would reach.
         result_dtype: the output dtype for an input dtype (default: the same).
     """
 
@@ -154,6 +157,8 @@ class OpInfo:
     differentiable: bool = True
     elementwise: bool = False
     joint: bool = False
+    naive_slope: Callable[[Any], Any] | None = None
+    low_bound: float = 0.0
     result_dtype: Callable[[Any], Any] = np.dtype
 
     def sample(self, case: str, seed: int = 0) -> Sample:

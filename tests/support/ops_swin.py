@@ -126,7 +126,9 @@ register(
         joint=True,
         exempt={"scalar": "qkv is a 4-D map; the error is checked"},
         errors=(
-            BadCall(_bad(_set(0, np.ones((2, 6, 4, 18)))), ValueError, "qkv (B, 4, 6, 3C) with C a multiple of 2 heads"),
+            BadCall(
+                _bad(_set(0, np.ones((2, 6, 4, 18)))), ValueError, "qkv (B, 4, 6, 3C) with C a multiple of 2 heads"
+            ),
             BadCall(_bad(_set(0, np.ones((2, 4, 6, 15)))), ValueError, "got (2, 4, 6, 15)"),
             BadCall(_bad(_set(0, np.ones((4, 6, 18)))), ValueError, "got (4, 6, 18)"),
             BadCall(_bad(_set(0, np.ones(()))), ValueError, "got ()"),

@@ -185,7 +185,7 @@ register(
         ag.layer_norm,
         {
             "matrix": lambda s: _norm(s, (4,)),
-            "map": lambda s: _norm(s, s.shape(3), s.integer(2, 6)),
+            "map": lambda s: _norm(s, s.shape(3), s.integer(4, 9)),
             "vector": lambda s: _norm(s, ()),
             "eps": lambda s: _norm(s, (3,), eps=0.5),
             "one_channel": lambda s: _norm(s, (3,), 1),

@@ -32,9 +32,7 @@ def region_map(cut: Geometry) -> Array:
 def tiles(cut: Geometry) -> list[tuple[slice, slice]]:
     """The windows of a padded map, row by row."""
     (wh, ww), (down, across) = cut.window, cut.windows
-    return [
-        (slice(i * wh, (i + 1) * wh), slice(j * ww, (j + 1) * ww)) for i in range(down) for j in range(across)
-    ]
+    return [(slice(i * wh, (i + 1) * wh), slice(j * ww, (j + 1) * ww)) for i in range(down) for j in range(across)]
 
 
 def _unit(x: Array) -> Array:

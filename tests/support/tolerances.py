@@ -12,13 +12,20 @@ import numpy as np
 
 __all__ = [
     "ADJOINT",
+    "BICUBIC",
     "COMPOSITE",
     "ELEMENTWISE_ULPS",
     "ERF32",
     "ERF64_ULPS",
+    "FLOAT16_GRADIENTS",
+    "FLOAT16_MODEL",
     "FORWARD",
+    "LEAK",
     "LINEARITY",
     "LOW_FACTOR",
+    "PARITY",
+    "PARITY32",
+    "PARITY_IDLE",
     "ROUNDINGS",
     "spacing",
 ]
@@ -45,9 +52,8 @@ LINEARITY = 4 * FORWARD
 # Low precision: err(op) <= LOW_FACTOR * err(naive in that precision) + 1 ulp of the largest output (DESIGN.md).
 LOW_FACTOR = 2
 
-# Gradients of ops without a composite to be the naive computation: an elementary vjp rounds at most four times (two
-# products, a function, a sum made in float32 or wider), each by half an ulp of a number no larger than twice the
-# largest gradient.
+# Gradients of ops without a composite to be the naive computation: an elementary vjp rounds each contribution to a
+# gradient at most four times (two products, a function, the sum that it is part of), by half an ulp of itself.
 ROUNDINGS = 4
 
 # The docstring's promise, kept by fdlibm's piecewise approximations.
@@ -78,3 +84,10 @@ BICUBIC = 128 * EPS
 
 # The leak of mask_value -100 for scores within +-10: exp(-100 + 10 - -10) = 2e-35 of a weight, times a few values.
 LEAK = 1e-30
+
+# A model of 4 blocks in float16 against float64, logits relative to the largest: about 10 roundings of the residual
+# stream and twice as many within branches, each 2^-11 of the largest activation; layer norms make activations of size 1
+# of them again. 32 * 2^-11.
+FLOAT16_MODEL = 2**-6
+# Their gradients pass the same roundings twice and sums over tokens with both signs: ten times as much.
+FLOAT16_GRADIENTS = 10 * FLOAT16_MODEL

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import strategies, tolerances
 from support.layouts import relayout
+from support.swin_references import region_map, tiles
 
 import autograd as ag
 from swinpy import geometry as geo
@@ -121,7 +122,9 @@ def test_index_uses_every_row_of_its_own_table() -> None:
 def test_smaller_window_uses_the_central_sub_table() -> None:
     whole = np.arange(13 * 13).reshape(13, 13)
     centre = whole[6 - 3 : 6 + 4, 6 - 3 : 6 + 4].reshape(-1)
-    np.testing.assert_array_equal(relative_position_index((4, 4), (7, 7)), centre[relative_position_index((4, 4), (4, 4))])
+    np.testing.assert_array_equal(
+        relative_position_index((4, 4), (7, 7)), centre[relative_position_index((4, 4), (4, 4))]
+    )
 
 
 def test_index_refuses_a_window_larger_than_the_table() -> None:
@@ -133,18 +136,9 @@ def test_index_refuses_a_window_larger_than_the_table() -> None:
 
 
 def _official_regions(cut: Geometry) -> Any:
-    """The official construction: slices of an image, counted; then partition by slicing."""
-    (h, w), (wh, ww), (sh, sw) = cut.padded, cut.window, cut.shift
-    image, count = np.zeros((h, w), int), 0
-    rows = (slice(0, -wh), slice(-wh, -sh), slice(-sh, None)) if sh else (slice(None),)
-    columns = (slice(0, -ww), slice(-ww, -sw), slice(-sw, None)) if sw else (slice(None),)
-    for r in rows:
-        for c in columns:
-            image[r, c] = count
-            count += 1
-    down, across = cut.windows
-    tiles = [image[i * wh : (i + 1) * wh, j * ww : (j + 1) * ww] for i in range(down) for j in range(across)]
-    return np.stack([t.reshape(-1) for t in tiles])
+    """Per window, from the official code's slices of the whole image."""
+    image = region_map(cut)
+    return np.stack([image[tile].reshape(-1) for tile in tiles(cut)])
 
 
 def _same(regions: Any) -> Any:
@@ -176,7 +170,7 @@ def test_mask_of_figure_4() -> None:
 
 @given(cuts())
 def test_tokens_of_a_region_are_neighbours_on_the_map(cut: Geometry) -> None:
-    """What the mask lets attend was in one window before the roll, too: offsets on the map equal those in the window."""
+    """What the mask lets attend lies on the map as it does in the window, though rolled."""
     width = cut.padded[1]
     padded = Geometry(cut.padded, cut.window, cut.shift)
     pixels, regions = window_tokens(padded), shift_regions(cut)
@@ -201,12 +195,10 @@ def test_bands(n: int, window: int, shift: int, bands: list[int]) -> None:
 
 @given(cuts())
 def test_window_tokens_are_pad_roll_partition(cut: Geometry) -> None:
-    (h, w), padded, (wh, ww) = cut.size, cut.padded, cut.window
+    (h, w), padded = cut.size, cut.padded
     image = np.pad(np.arange(h * w).reshape(h, w), ((0, padded[0] - h), (0, padded[1] - w)), constant_values=-1)
     rolled = np.roll(image, (-cut.shift[0], -cut.shift[1]), axis=(0, 1))
-    down, across = cut.windows
-    tiles = [rolled[i * wh : (i + 1) * wh, j * ww : (j + 1) * ww] for i in range(down) for j in range(across)]
-    np.testing.assert_array_equal(window_tokens(cut), np.stack(tiles).reshape(down * across, -1))
+    np.testing.assert_array_equal(window_tokens(cut), np.stack([rolled[tile].reshape(-1) for tile in tiles(cut)]))
 
 
 @given(cuts())

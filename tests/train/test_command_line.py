@@ -94,7 +94,7 @@ def test_the_command_to_evaluate_gives_the_same_accuracy(run, capsys):
 
 
 def test_plots_are_drawn(run):
-    code, out, _ = run("--max-steps", 3, small=False, *["--dataset", "digits", "--train-subset", 64, "-b", 32])
+    code, out, _ = run("--max-steps", 3, "--dataset", "digits", "--train-subset", 64, "-b", 32, small=False)
     assert code == 0
     for name in ("curves", "confusion", "augmented_batch"):
         image = run.folder / "plots" / f"{name}.png"
@@ -118,7 +118,7 @@ def test_a_run_stopped_at_a_step_and_resumed_is_the_uninterrupted_one(run, stop)
 
 def test_scenes_run_from_files_in_the_cifar_format_and_are_stamped_synthetic(run, tmp_path):
     code, out, _ = run(
-        *["--dataset", "scenes", "--data-dir", tmp_path / "data", "--max-steps", 2, "--experiment", "scenes"]
+        "--dataset", "scenes", "--data-dir", tmp_path / "data", "--max-steps", 2, "--experiment", "scenes"
     )
     assert code == 0
     assert "(SYNTHETIC)" in out
@@ -132,29 +132,8 @@ def test_scenes_run_from_files_in_the_cifar_format_and_are_stamped_synthetic(run
 def test_a_config_file_sets_options_and_the_command_line_wins(run, tmp_path):
     config = tmp_path / "run.toml"
     config.write_text('epochs = 2\ndepths = [1, 1]\n"batch-size" = 48\nno_plots = true\nseed = 7\n')
-    code, _, _ = run(
-        "-c",
-        config,
-        "--experiment",
-        "x",
-        small=False,
-        *[
-            "--dataset",
-            "digits",
-            "--train-subset",
-            96,
-            "--embed-dim",
-            12,
-            "--num-heads",
-            "2,4",
-            "--patch-size",
-            4,
-            "--seed",
-            9,
-            "--max-steps",
-            1,
-        ],
-    )
+    given = "--dataset digits --train-subset 96 --embed-dim 12 --num-heads 2,4 --patch-size 4 --seed 9 --max-steps 1"
+    code, _, _ = run("-c", config, "--experiment", "x", *given.split(), small=False)
     assert code == 0
     options = json.loads((run.folder.parent / "x" / "args.json").read_text())
     assert (options["epochs"], options["depths"], options["batch_size"], options["seed"]) == (2, [1, 1], 48, 9)

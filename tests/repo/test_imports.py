@@ -1,0 +1,192 @@
+"""Who imports whom: no circles, arrows down only, nothing heavy on the way in."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from repo.sources import PACKAGES, ROOT, Module, modules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What each part of swinpy may import of the others. A part that is not named yet must be added here.
+MAY_IMPORT: dict[str, set[str]] = {
+    "geometry": set(),
+    "nn": set(),
+    "data": set(),
+    "io": set(),
+    "kernels": {"geometry"},
+    "ops": {"geometry", "kernels"},
+    "heads": {"geometry", "nn", "ops", "models"},
+    "models": {"geometry", "io", "heads", "nn", "ops"},
+    "train": {"geometry", "data", "io", "heads", "models", "nn", "ops"},
+    "_engine": set(),
+    "__init__": {"_engine", "data", "heads", "io", "models", "nn", "ops", "train"},
+}
+# Of the engine, swinpy sees what is public: these modules, and in them the names in __all__.
+PUBLIC_ENGINE = {"autograd", "autograd.extend", "autograd.kernels", "autograd.random"}
+AUTOGRAD_NEEDS = {"numpy"}
+AUTOGRAD_WHEN_ASKED = {"cupy", "cupyx", "numba", "scipy", "ml_dtypes"}
+HEAVY = ("cupy", "numba", "scipy", "matplotlib", "mpi4py", "sklearn", "PIL", "torch", "pandas", "tensorboardX")
+
+
+def _graph() -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports while it runs."""
+    names = {m.name for m in modules()}
+    return {m.name: {i.target for i in m.imports() if not i.typing_only and i.target in names} for m in modules()}
+
+
+def _circle(graph: dict[str, set[str]]) -> list[str] | None:
+    done: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str] | None:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return None
+        for target in sorted(graph[node]):
+            found = visit(target, [*path, node])
+            if found:
+                return found
+        done.add(node)
+        return None
+
+    return next(filter(None, (visit(node, []) for node in sorted(graph))), None)
+
+
+def test_the_circle_finder_finds_circles() -> None:
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert _circle({"a": {"a"}}) == ["a", "a"]
+    assert _circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+def test_no_import_circles() -> None:
+    """Late imports inside functions count: they hide a circle, they do not remove it."""
+    circle = _circle(_graph())
+    assert circle is None, " -> ".join(circle or [])
+
+
+def _part(module: str) -> str:
+    return [*module.split("."), "__init__"][1]
+
+
+def _crossings() -> Iterator[tuple[str, str, str]]:
+    for m in modules():
+        for i in m.imports():
+            yield f"{m.path.relative_to(ROOT)}:{i.line}", m.name, i.target
+
+
+def test_autograd_knows_nothing_of_swinpy() -> None:
+    assert [
+        where for where, name, target in _crossings() if _top(name) == "autograd" and _top(target) == "swinpy"
+    ] == []
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_autograd_needs_numpy_alone() -> None:
+    known = AUTOGRAD_NEEDS | AUTOGRAD_WHEN_ASKED | {"autograd"} | set(sys.stdlib_module_names)
+    wrong = [(where, t) for where, name, t in _crossings() if _top(name) == "autograd" and _top(t) not in known]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("part", sorted({_part(m.name) for m in modules() if _top(m.name) == "swinpy"}))
+def test_arrows_point_down(part: str) -> None:
+    assert part in MAY_IMPORT, f"swinpy/{part}: say in tests/repo/test_imports.py what it may import"
+    allowed = MAY_IMPORT[part] | {part}
+    wrong = [
+        (where, target)
+        for where, name, target in _crossings()
+        if _top(name) == "swinpy" and _part(name) == part and _top(target) == "swinpy" and _part(target) not in allowed
+    ]
+    assert wrong == []
+
+
+def test_data_stands_beside_the_engine() -> None:
+    """Of the engine it takes the generator alone."""
+    wrong = [
+        (where, target)
+        for where, name, target in _crossings()
+        if name.startswith("swinpy.data") and _top(target) == "autograd" and target != "autograd.random"
+    ]
+    assert wrong == []
+
+
+def test_swinpy_uses_public_names_of_the_engine() -> None:
+    wrong = []
+    for m in modules():
+        if _top(m.name) != "swinpy":
+            continue
+        for i in m.imports():
+            if _top(i.target) != "autograd" or i.typing_only:
+                continue
+            if i.target not in PUBLIC_ENGINE:
+                wrong.append(f"{m.path.relative_to(ROOT)}:{i.line}: {i.target}")
+                continue
+            public = importlib.import_module(i.target).__all__
+            wrong += [f"{m.path.relative_to(ROOT)}:{i.line}: {i.target}.{n}" for n in i.names if n not in public]
+    assert wrong == []
+
+
+# ---- in a fresh interpreter
+
+
+def _python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "error", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _names(package: str) -> list[str]:
+    return [m.name for m in modules() if _top(m.name) == package]
+
+
+def test_every_autograd_module_imports_without_swinpy() -> None:
+    code = f"sys.modules['swinpy'] = None\nimport importlib\nfor n in {_names('autograd')}: importlib.import_module(n)"
+    _python(code)
+
+
+def test_every_module_imports_first() -> None:
+    """Whatever module of a package is named first, no import order is needed."""
+    code = (
+        "import importlib\n"
+        f"for n in {[m.name for m in modules() if m.name not in _scripts()]}:\n"
+        "    for loaded in [m for m in sys.modules if m.partition('.')[0] in ('autograd', 'swinpy')]:\n"
+        "        del sys.modules[loaded]\n"
+        "    importlib.import_module(n)\n"
+    )
+    _python(code)
+
+
+def _scripts() -> set[str]:
+    """Modules that run when imported."""
+    return {m.name for m in modules() if m.name.endswith("__main__")}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_import_is_light(package: str) -> None:
+    code = f"import {package}\nprint(*sorted({{m.partition('.')[0] for m in sys.modules}} & set({HEAVY})))"
+    assert _python(code).split() == []
+
+
+@pytest.mark.parametrize("module", modules(), ids=repr)
+def test_all_is_explicit_and_true(module: Module) -> None:
+    if not module.public or module.empty or module.name in _scripts():
+        return
+    assert module.declared_all(), f"{module.name}: expected an explicit __all__"
+    loaded = importlib.import_module(module.name)
+    missing = [n for n in loaded.__all__ if not hasattr(loaded, n)]
+    assert missing == []
+    assert len(set(loaded.__all__)) == len(loaded.__all__)

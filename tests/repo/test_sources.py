@@ -1,0 +1,89 @@
+"""What no file may be or do: too long, or unsafe."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+import pytest
+from repo.sources import Module, modules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FILE_LINES = 400
+FUNCTION_LINES = 50
+UNSAFE_BUILTINS = {"eval", "exec", "compile", "__import__"}
+UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+
+
+def _functions(module: Module) -> Iterator[tuple[str, int]]:
+    """Every function with its number of lines, its docstring not counted."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                lines -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
+            yield node.name, lines
+
+
+@pytest.mark.parametrize("module", modules(), ids=repr)
+def test_length(module: Module) -> None:
+    lines = len(module.path.read_text(encoding="utf-8").splitlines())
+    assert lines <= FILE_LINES, f"{module.name}: {lines} lines; split it"
+    long = [f"{module.name}.{name}: {n} lines" for name, n in _functions(module) if n > FUNCTION_LINES]
+    assert long == []
+
+
+def _dotted(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
+
+
+def _unsafe(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            yield from (f"{node.lineno}: import {n}" for n in names if n.partition(".")[0] in UNSAFE_MODULES)
+        if not isinstance(node, ast.Call):
+            continue
+        name = _dotted(node.func)
+        if name in UNSAFE_BUILTINS or name.rpartition(".")[2] == "Unpickler" or name == "os.system":
+            yield f"{node.lineno}: {name}(...)"
+        for keyword in node.keywords:
+            value = keyword.value
+            literal = value.value if isinstance(value, ast.Constant) else "?"
+            if keyword.arg == "allow_pickle" and literal is not False:
+                yield f"{node.lineno}: allow_pickle"
+            if keyword.arg == "shell" and literal is not False:
+                yield f"{node.lineno}: shell"
+        if name in ("np.load", "numpy.load") and not any(k.arg == "allow_pickle" for k in node.keywords):
+            yield f"{node.lineno}: {name} without allow_pickle=False"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "eval('1')",
+        "exec(x)",
+        "np.load(f, allow_pickle=True)",
+        "np.load(f)",
+        "np.load(f, allow_pickle=flag)",
+        "subprocess.run(x, shell=True)",
+    ],
+)
+def test_the_finder_finds(line: str) -> None:
+    assert list(_unsafe(ast.parse(line)))
+
+
+@pytest.mark.parametrize("module", modules(), ids=repr)
+def test_nothing_unsafe(module: Module) -> None:
+    assert list(_unsafe(module.tree)) == []
+
+
+@pytest.mark.parametrize("module", modules(), ids=repr)
+def test_every_file_says_what_it_is_for(module: Module) -> None:
+    assert ast.get_docstring(module.tree)
