@@ -3,7 +3,7 @@
 On 8 elements the arithmetic is free, so the time is the engine's: recording a node, walking back through it. Peers are
 HIPS autograd (it has the same import name, so it lives in an environment of its own) and, if asked for, torch.
 
-    python benchmarks/engine_overhead.py [--hips-python PATH] [--torch-python PATH] [--rounds 5]
+    python benchmarks/engine_overhead.py [--hips-python PATH] [--torch-python PATH] [--rounds 40]
 
 Without ``--hips-python`` or SWINPY_HIPS_PYTHON a virtual environment is made and HIPS autograd installed into it.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OPS = 100
 ELEMENTS = 8
-REPEATS = 200  # forward and backward passes in one timed step
+REPEATS = 20  # forward and backward passes in one timed step
 
 
 def _ours() -> tuple[Callable[[], float], dict[str, str]]:
@@ -102,7 +102,7 @@ def _worker(name: str) -> None:
 
 
 def _main() -> None:
-    parser = _peers.add_options(argparse.ArgumentParser(description=__doc__.partition("\n")[0]), rounds=15)
+    parser = _peers.add_options(argparse.ArgumentParser(description=__doc__.partition("\n")[0]), rounds=40)
     parser.add_argument("--hips-python", default=os.environ.get("SWINPY_HIPS_PYTHON"), help="has HIPS autograd")
     parser.add_argument("--torch-python", default=os.environ.get("SWINPY_TORCH_PYTHON"), help="has torch")
     options = parser.parse_args()

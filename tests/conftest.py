@@ -10,8 +10,8 @@ import pytest
 
 pytest.register_assert_rewrite("support")
 
-from hypothesis import settings
-from support import skips, strategies
+from hypothesis import settings  # noqa: E402 (after the line above, which must come before support is imported)
+from support import skips, strategies  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

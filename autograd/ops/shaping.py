@@ -185,16 +185,12 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int]) -
     return _roll(x, shift=shifts, axis=axes)  # type: ignore[no-any-return]
 
 
-_flip = Primitive(
-    "flip",
-    lambda ctx, x, *, axes: _flip_array(ctx, x, axes),
-    lambda ctx, g: array_module(g).flip(g, ctx.axes),
-)
-
-
-def _flip_array(ctx: Ctx, x: Array, axes: tuple[int, ...]) -> Array:
+def _flip_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...]) -> Array:
     ctx.axes = axes
     return array_module(x).flip(x, axes)
+
+
+_flip = Primitive("flip", _flip_forward, lambda ctx, g: array_module(g).flip(g, ctx.axes))
 
 
 def flip(x: TensorLike, axis: Axis = None) -> Tensor:
@@ -203,9 +199,7 @@ def flip(x: TensorLike, axis: Axis = None) -> Tensor:
 
 
 def _pad_forward(ctx: Ctx, x: Array, *, width: tuple[tuple[int, int], ...], value: float) -> Array:
-    ctx.inside = tuple(
-        slice(before, before + n) for (before, _), n in zip(width, x.shape, strict=True)
-    )
+    ctx.inside = tuple(slice(before, before + n) for (before, _), n in zip(width, x.shape, strict=True))
     return array_module(x).pad(x, width, constant_values=value) if width else x.copy()  # NumPy refuses a 0-d array
 
 

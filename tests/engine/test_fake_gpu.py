@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from support import fake_cupy, table
 
 import autograd as ag
+from autograd import kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,6 +119,22 @@ def test_resolve_device_beyond_the_last(cupy: Any) -> None:
     assert ag.resolve_device("auto") == "cuda:0"
     with pytest.raises(ag.DeviceError, match="expected cuda:0 to cuda:1; got 'cuda:2'"):
         ag.resolve_device("cuda:2")
+
+
+def test_validate_mode_compares_on_the_device(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted CUDA implementation of gelu: right, then wrong by one in a thousand."""
+    row = kernels.KERNELS["gelu_fwd"]
+    for factor in (1.0, 1.001):
+        twin = kernels.Implementation(lambda x, f=factor: row.reference(x) * f, lambda x: None)
+        monkeypatch.setitem(kernels.KERNELS, "gelu_fwd", dataclasses.replace(row, cuda=twin))
+        with ag.kernel_mode("validate"):
+            for shape in ((3, 4), (0, 4)):
+                x = ag.Tensor(cupy.ones(shape))
+                if factor == 1.0 or x.size == 0:
+                    assert ag.gelu(x).device == "cuda:0"
+                    continue
+                with pytest.raises(kernels.KernelMismatchError, match="gelu_fwd: output 0"):
+                    ag.gelu(x)
 
 
 # ---- every op

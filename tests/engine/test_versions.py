@@ -143,9 +143,13 @@ def test_parameter_of_a_nested_checkpoint_written() -> None:
         y.backward()
 
 
-def test_constant_read_inside_a_nested_checkpoint_written() -> None:
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_constant_of_a_nested_checkpoint_written(handed_over: bool) -> None:
     c, x = leaf(2.0, grad=False), leaf(3.0)
-    y = ag.checkpoint(lambda t: t * ag.checkpoint(lambda u: u * 1, c), x)
+    if handed_over:
+        y = ag.checkpoint(lambda t: t * ag.checkpoint(lambda u: u * 1, c), x)
+    else:
+        y = ag.checkpoint(lambda t: ag.checkpoint(lambda u: u * c, t), x)
     c.assign_(5.0)
     with pytest.raises(RuntimeError, match=WRITTEN):
         y.backward()

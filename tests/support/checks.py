@@ -206,12 +206,13 @@ def _same_run(info: OpInfo, odd: Sample, what: str, layout: str | None = None) -
 
 def layout_of_all(info: OpInfo, sample: Sample, layout: str) -> None:
     """One layout of all operands and output gradients at once."""
-    _same_run(info, _with_layout(sample, layout, "all"), f"{layout} all and g", layout)
+    if layout not in info.exempt:
+        _same_run(info, _with_layout(sample, layout, "all"), f"{layout} all and g", layout)
 
 
 def layouts(info: OpInfo, sample: Sample) -> None:
     """Every layout of each operand alone, of all, of the static arrays, and of the output gradients."""
-    for layout in LAYOUTS:
+    for layout in set(LAYOUTS) - set(info.exempt):
         whiches: list[int | str] = [*sample.arrays(), "all", "static"]
         for which in whiches:
             if layout in ("stretched", "constant") and which == "static":

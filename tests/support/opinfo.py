@@ -134,7 +134,7 @@ class OpInfo:
         kinks: conventions at points without a derivative.
         dtypes: that the op takes.
         errors: calls that must fail.
-        exempt: check name -> why it does not apply.
+        exempt: name of a check, layout or expected case -> why it does not apply.
         differentiable: False for comparisons and their like.
         elementwise: every result element is exact to a few ulp of its own, not only of the largest one.
         joint: vjp computes all gradients in one pass, wanted or not.

@@ -34,7 +34,7 @@ TINY = SwinConfig(
 )
 
 
-def _value(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+def _value(name: str, shape: tuple[int, ...], rng: np.random.Generator, calm: bool) -> Array:
     if "norm" in name and name.endswith("weight"):
         return rng.uniform(0.5, 1.5, shape)
     if "relative_position_bias_table" in name or "absolute_pos_embed" in name:
@@ -42,21 +42,24 @@ def _value(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array
     if len(shape) == 1:
         return rng.standard_normal(shape) * 0.2
     weight = rng.standard_normal(shape) / math.sqrt(math.prod(shape[1:]))
+    if calm:
+        return weight / 2
     if name.endswith("qkv.weight"):
         weight[: 2 * len(weight) // 3] *= 2
     return weight
 
 
-def redraw(model: Module, seed: int = 0) -> None:
+def redraw(model: Module, seed: int = 0, calm: bool = False) -> None:
     """Give every parameter a value that leaves no gradient near 0.
 
     Norm weights lie in [.5, 1.5]; biases, bias tables and absolute positions are normal; weights keep the variance of
     what passes through them, but queries and keys double it, so that attention chooses and does not only average (an
     average makes all tokens alike after some blocks). Official initialisation has zeros and .02, which hide faults.
+    ``calm`` weights are half as large throughout, for finite differences, which want a function that bends slowly.
     """
     rng = np.random.default_rng(seed)
     for name, parameter in model.named_parameters():
-        parameter.assign_(_value(name, parameter.shape, rng).astype(parameter.dtype))
+        parameter.assign_(_value(name, parameter.shape, rng, calm).astype(parameter.dtype))
 
 
 def build(config: SwinConfig, dtype: str = "float64", seed: int | None = 0) -> SwinTransformer:

@@ -20,6 +20,7 @@ __all__ = [
     "FLOAT16_GRADIENTS",
     "FLOAT16_MODEL",
     "FORWARD",
+    "GOLDEN",
     "LEAK",
     "LINEARITY",
     "LOW_FACTOR",
@@ -91,3 +92,7 @@ LEAK = 1e-30
 FLOAT16_MODEL = 2**-6
 # Their gradients pass the same roundings twice and sums over tokens with both signs: ten times as much.
 FLOAT16_GRADIENTS = 10 * FLOAT16_MODEL
+
+# Stored logits, computed by another build of NumPy: libm to 1 ulp and sums in another order, as PARITY, but through a
+# handful of blocks.
+GOLDEN = 1e-11

@@ -6,50 +6,39 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import swin_checks
+from support.swin_checks import RANDOM
 from support.swin_models import images, tiny
 
 import autograd as ag
+from swinpy.models.parts import Stream
 
 X = images((18, 23), 3)
 LABELS = np.array([0, 4, 2])
 
 
-def _run(model: Any, features: bool, seed: int = 11) -> tuple[list[Any], dict[str, Any]]:
-    """Outputs and parameter gradients of the classification loss, or of a loss on logits and every stage's features."""
-    ag.manual_seed(seed)
+def _run(model: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Outputs and parameter gradients of a loss on logits and every stage's features."""
+    ag.manual_seed(11)
     model.zero_grad()
-    if features:
-        maps = model.features(X, layout="NHWC")
-        logits = model.forward_head(maps[-1])
-        loss = ag.cross_entropy(logits, LABELS) + sum((f * f).mean() for f in maps)
-        outputs = [*maps, logits]
-    else:
-        outputs = [model(X)]
-        loss = ag.cross_entropy(outputs[0], LABELS)
-    loss.backward()
-    return [o.numpy() for o in outputs], {name: p.grad for name, p in model.named_parameters()}
-
-
-RANDOM: dict[str, Any] = {"drop_rate": 0.2, "drop_path_rate": 0.5, "depths": (2, 3)}
+    maps = model.features(X, layout="NHWC")
+    logits = model.forward_head(maps[-1])
+    (ag.cross_entropy(logits, LABELS) + sum((f * f).mean() for f in maps)).backward()
+    return [o.numpy() for o in (*maps, logits)], {name: p.grad for name, p in model.named_parameters()}
 
 
 @pytest.mark.parametrize("mode", ["block", "stage"])
 @pytest.mark.parametrize("options", [{}, {"attention": "composite", "attn_drop_rate": 0.3}])
 def test_checkpointing_changes_no_bit_of_the_classification_loss(mode: str, options: dict[str, Any]) -> None:
     """With dropout and DropPath on."""
-    plain, kept = (tiny(checkpoint=c, **RANDOM, **options).train() for c in ("none", mode))
-    outputs, expected = _run(plain, features=False)
-    again, grads = _run(kept, features=False)
-    np.testing.assert_array_equal(again[0], outputs[0])
-    for name, want in expected.items():
-        np.testing.assert_array_equal(grads[name], want, err_msg=name)
+    swin_checks.checkpointing(mode, **options)
 
 
 @pytest.mark.parametrize("mode", ["block", "stage"])
 def test_checkpointing_with_features_is_equal_to_rounding(mode: str) -> None:
     plain, kept = (tiny(checkpoint=c, **RANDOM).train() for c in ("none", mode))
-    outputs, expected = _run(plain, features=True)
-    again, grads = _run(kept, features=True)
+    outputs, expected = _run(plain)
+    again, grads = _run(kept)
     for got, want in zip(again, outputs, strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-13 * np.abs(want).max())
     for name, want in expected.items():
@@ -107,29 +96,7 @@ def test_training_draws(option: str) -> None:
 
 
 def test_dropped_branches_leave_the_sample_alone_and_kept_ones_are_scaled() -> None:
-    """One block with rate 1/2: each sample is x + {0, 2} attention + {0, 2} MLP of that."""
-    model = tiny(depths=(1,), num_heads=(2,), drop_path_rate=0.0).train()
-    block = model.layers[0].blocks[0]
-    block.drop_path = 0.5
-    x = np.random.default_rng(0).standard_normal((16, 5, 6, 8))
-    from swinpy.models.parts import Stream
-
-    got = block(Stream(ag.Tensor(x))).settled().numpy()
-    seen = set()
-    branches: dict[float, Any] = {}
-    for a in (0.0, 2.0):
-        middle = x + a * block.attn(block.norm1(ag.Tensor(x))).numpy()
-        branches[a] = (middle, block.mlp(block.norm2(ag.Tensor(middle))).numpy())
-    for i in range(len(x)):
-        found = {
-            (a, m)
-            for a, (middle, mlp) in branches.items()
-            for m in (0.0, 2.0)
-            if np.allclose(got[i], middle[i] + m * mlp[i], rtol=0, atol=1e-10)
-        }
-        assert len(found) == 1, f"sample {i}"
-        seen |= found
-    assert seen == {(0.0, 0.0), (0.0, 2.0), (2.0, 0.0), (2.0, 2.0)}
+    swin_checks.dropped_branches()
 
 
 @pytest.mark.parametrize("option", ["drop_rate", "drop_path_rate"])
@@ -142,7 +109,6 @@ def test_the_mean_over_draws_of_a_first_order_model_is_evaluation(option: str) -
     else:
         block.attn.drop = 0.5
     x = ag.Tensor(np.random.default_rng(0).standard_normal((64, 3, 3, 8)))
-    from swinpy.models.parts import Stream
 
     def attention_branch() -> Any:
         stream = block.attn(block.norm1(x))
