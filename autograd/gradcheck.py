@@ -29,6 +29,7 @@ __all__ = ["GradcheckError", "gradcheck", "ridders"]
 
 _SHRINK = 1.6  # each step of the extrapolation is this much smaller than the one before
 _STEPS = 9
+_LEAST = 4  # rows before the extrapolation may stop: two early rows can agree by chance
 _INCONCLUSIVE = 1e-6
 
 
@@ -65,9 +66,9 @@ def ridders(f: Callable[[float], float], scale: float, h: float = 0.02) -> tuple
             row.append((row[i] * factor - old) / (factor - 1))
             factor *= _SHRINK**2
             error = max(abs(row[i + 1] - row[i]), abs(row[i + 1] - old))
-            if error <= estimate:
+            if error <= estimate and len(previous) + 1 >= _LEAST:
                 best, estimate, rounding = row[i + 1], error, 8 * eps * scale / step
-        if previous and abs(row[-1] - previous[-1]) > 10 * estimate:
+        if len(previous) >= _LEAST and abs(row[-1] - previous[-1]) > 10 * estimate:
             break  # higher orders have begun to amplify rounding
         previous = row
         step /= _SHRINK

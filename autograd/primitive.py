@@ -139,8 +139,7 @@ class Primitive:
         try:
             result = self.forward(ctx, *arrays, **static)
         except ValueError:
-            if self.broadcasts:  # say which shapes, in our words
-                check_broadcast(self.name, [a.shape for a in (*arrays, *static.values()) if is_array(a)])
+            self._check_shapes(arrays, static)
             raise
         if state.observers:
             outputs = result if type(result) is tuple else (result,)
@@ -149,6 +148,11 @@ class Primitive:
             return self._wrap(result, self._record(ctx, inputs) if state.grad == "on" else None, True)
         out = self._wrap(result, None, False)
         return out if type(result) is not tuple and result.base is None else _sharing_versions(out, inputs)
+
+    def _check_shapes(self, arrays: list[Any], static: dict[str, Any]) -> None:
+        """Say in our words which shapes do not broadcast, if that is why forward failed."""
+        if self.broadcasts:
+            check_broadcast(self.name, [a.shape for a in (*arrays, *static.values()) if is_array(a)])
 
     def _record(self, ctx: Ctx, inputs: tuple[Any, ...]) -> Node:
         # source_of(x), spelled out: this runs for every op

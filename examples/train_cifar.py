@@ -6,9 +6,12 @@
 ``--help`` lists the options.
 """
 
+import os
 import sys
 from pathlib import Path
 
+# One pool of threads: BLAS computes inside the engine's own. Has to be said before NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout before anything installed
 
 from swinpy.train.main import main

@@ -8,7 +8,7 @@ import numpy as np
 
 from autograd.backend import array_module, is_array
 from autograd.dtypes import accumulator
-from autograd.kernels.reference.blocks import as_rows
+from autograd.kernels.reference.blocks import as_rows, blas_is_single, map_blocks
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import unbroadcast
 
@@ -19,12 +19,27 @@ if TYPE_CHECKING:
 __all__ = ["linear", "matmul", "product"]
 
 
+_PIECES = 8  # of a large product; a fixed number, so that the bits do not depend on the threads
+_LARGE = 1 << 22  # multiply-adds from which a product is worth cutting
+
+
 def product(x: Array, y: Array) -> Array:
-    """``x @ y`` with 16-bit floats multiplied in float32 on the CPU (NumPy has no BLAS for them)."""
+    """``x @ y`` with 16-bit floats multiplied in float32 on the CPU (NumPy has no BLAS for them).
+
+    Where BLAS has one thread, a large 2-D product is cut by rows of ``x`` and the engine's threads take the pieces:
+    one pool instead of two that wait for each other.
+    """
     acc = accumulator(x.dtype)
-    if acc == x.dtype or array_module(x) is not np:
+    if array_module(x) is not np:
         return x @ y
-    return (x.astype(acc) @ y.astype(acc)).astype(x.dtype)
+    if acc != x.dtype:
+        return product(x.astype(acc), y.astype(acc)).astype(x.dtype)
+    if x.ndim != 2 or y.ndim != 2 or x.size * y.shape[1] < _LARGE or not blas_is_single():
+        return x @ y
+    out = np.empty((x.shape[0], y.shape[1]), x.dtype)
+    ends = [x.shape[0] * i // _PIECES for i in range(_PIECES + 1)]
+    map_blocks(lambda block: np.matmul(x[block], y, out=out[block]), list(map(slice, ends[:-1], ends[1:])))
+    return out
 
 
 def _transposed(x: Array) -> Array:

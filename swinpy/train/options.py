@@ -116,7 +116,7 @@ def _model(parser: argparse.ArgumentParser) -> None:
 def _optimiser(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimiser")
     add = group.add_argument
-    add("-b", "--batch-size", type=_at_least(1), default=128, metavar="N", help="(default: %(default)s)")
+    add("-b", "--batch-size", type=_at_least(1), metavar="N", help="(default: 128; 64 for scenes, digits)")
     add("--epochs", type=_at_least(1), metavar="N")
     add("--opt", default="adamw", choices=("adamw",))
     add("--weight-decay", type=_at_least(0, float), default=0.05, metavar="W", help="(default: %(default)s)")
@@ -169,6 +169,8 @@ _CIFAR = {
     "model": "swin_cifar_tiny",
     "epochs": 100,
     "warmup_epochs": 10.0,
+    "batch_size": 128,
+    "base_lr": 1e-3,
     "hflip": 0.5,
     "reprob": 0.25,
     "mixup": 0.8,
@@ -178,8 +180,10 @@ _CIFAR = {
 }
 _SMALL = {
     "model": "swin_cifar_nano",
-    "epochs": 12,
+    "epochs": 10,
     "warmup_epochs": 1.0,
+    "batch_size": 64,
+    "base_lr": 4e-3,
     "hflip": 0.5,
     "reprob": 0.0,
     "mixup": 0.0,
@@ -230,6 +234,7 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
     recipe = RECIPES[first.dataset] | (_UNAUGMENTED if first.no_aug or first.overfit_batches else {})
     if first.epochs is not None:  # the warm-up keeps its share of the run
         recipe["warmup_epochs"] *= first.epochs / recipe["epochs"]
+    first.base_lr = None
     for name, value in recipe.items():
         if getattr(first, name) is None:
             setattr(first, name, value)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "banner", "build_run"]
 
-# lr of the default recipe for a batch of 128; it grows with the effective batch.
-_BASE_LR, _BASE_BATCH = 1e-3, 128
+# A recipe's lr is for this batch and grows with the effective batch.
+_BASE_BATCH = 128
 
 # Option -> field of SwinConfig.
 _MODEL_OPTIONS = {
@@ -119,7 +119,7 @@ def scaled_lr(options: Namespace) -> float:
     """The lr of the run: as given, or the recipe's for the effective batch."""
     if options.lr is not None:
         return float(options.lr)
-    return float(_BASE_LR * options.batch_size * options.grad_accum_steps / _BASE_BATCH)
+    return float(options.base_lr * options.batch_size * options.grad_accum_steps / _BASE_BATCH)
 
 
 def build_run(options: Namespace) -> Run:
@@ -169,7 +169,7 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
     cost = model_cost(run.model, size)
     kind = "SYNTHETIC" if run.train.synthetic else "real"
     batch = run.trainer.loader.batch_size * options.grad_accum_steps
-    given = "as given" if options.lr is not None else f"scaled from {_BASE_LR:g} at batch {_BASE_BATCH}"
+    given = "as given" if options.lr is not None else f"scaled from {options.base_lr:g} at batch {_BASE_BATCH}"
     blas = ", ".join(f"{k} {v}" for k, v in made.items() if k.startswith("blas"))
     return [
         f"python {platform.python_version()}  numpy {np.__version__}  {blas}",

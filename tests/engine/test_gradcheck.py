@@ -149,3 +149,16 @@ def test_ridders_looks_past_a_kink_that_only_the_large_steps_cross() -> None:
     value, estimate, _ = ridders(lambda t: abs(t + 1e-3), 1.0)
     assert abs(value - 1) <= 1e-12
     assert estimate <= 1e-12
+
+
+def test_ridders_is_not_fooled_by_early_rows_that_agree_by_chance() -> None:
+    """A slope with a ripple too fine for the first steps; stopping at the second row was wrong for one in twenty."""
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        height, rate = 10 ** rng.uniform(-6, -3), rng.uniform(60, 400)
+
+        def f(t: float, height: float = height, rate: float = rate) -> float:
+            return math.sin(3 * t) + height * math.sin(rate * t)
+
+        value, estimate, rounding = ridders(f, 1.0)
+        assert abs(value - (3 + height * rate)) <= 10 * estimate + rounding, (height, rate)

@@ -6,9 +6,12 @@ computes anything, and Swin uses none.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
 from typing import Any
 
-__all__ = ["declare_operators"]
+__all__ = ["make_importable"]
 
 _BOXES = "Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width"
 _SIZES = "SymInt batch_size, SymInt channels, SymInt height, SymInt width"
@@ -36,11 +39,19 @@ _SCHEMAS = (
 )
 
 
-def declare_operators(torch: Any) -> Any:
-    """Declare what is missing. The operators live as long as the returned library."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in _SCHEMAS:
-        name = schema.partition("(")[0]
-        if not hasattr(torch.ops.torchvision, name):
+_libraries: list[Any] = []  # declarations live as long as their library
+
+
+def make_importable(torch: Any) -> None:
+    """Declare the operators if torchvision is there and does not import without; else do nothing."""
+    if importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in _SCHEMAS:
             library.define(schema)
-    return library
+        _libraries.append(library)

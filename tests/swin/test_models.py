@@ -112,7 +112,7 @@ def test_every_named_model_is_built_without_a_warning(name: str) -> None:
 
 
 def test_create_model_options() -> None:
-    model = create_model("swin_cifar_nano", num_classes=7, dtype="float64", depths=(1, 2), num_heads=(3, 6))
+    model = create_model("swin_cifar_nano", num_classes=7, dtype="float64", depths=(1, 2), num_heads=(2, 4))
     assert (model.num_classes, model.dtype, model.device) == (7, np.float64, "cpu")
     assert model.training
     assert model.config.depths == (1, 2)

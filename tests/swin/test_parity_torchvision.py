@@ -12,23 +12,23 @@ import pytest
 from support import tolerances
 from support.swin_models import build, images
 from support.swin_parity import assert_gradients_agree, assert_no_idle_gradient, import_or_skip, loss_and_gradients
-from support.torchvision_stub import declare_operators
+from support.torchvision_stub import make_importable
 
 from swinpy import SwinConfig, SwinTransformer
 
 pytestmark = pytest.mark.parity
 
 
-def _load() -> tuple[Any, ...]:
+def _load() -> tuple[Any, Any]:
     import torch
 
-    library = declare_operators(torch)
+    make_importable(torch)
     from torchvision.models import swin_transformer
 
-    return torch, swin_transformer, library
+    return torch, swin_transformer
 
 
-torch, torchvision_swin, _library = import_or_skip(_load)
+torch, torchvision_swin = import_or_skip(_load)
 
 BASE = SwinConfig(
     img_size=64,

@@ -15,6 +15,7 @@ from support import tolerances
 from support.swin_hf_names import from_hf, hf_config, to_hf
 from support.swin_models import build, images
 from support.swin_parity import assert_gradients_agree, assert_no_idle_gradient, import_or_skip, loss_and_gradients
+from support.torchvision_stub import make_importable
 
 import autograd as ag
 from swinpy import SwinConfig
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.parity
 
 def _load() -> tuple[Any, Any]:
     import torch
+
+    make_importable(torch)  # transformers imports torchvision where it finds it
     import transformers.models.swin as swin
 
     swin.SwinForImageClassification  # noqa: B018 (imported on first access)

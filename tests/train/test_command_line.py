@@ -304,7 +304,7 @@ def test_a_window_larger_than_its_map_is_said_aloud(run):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)])
 def test_a_signal_saves_and_a_resume_completes_the_same_curve(run, tmp_path, number, code):
-    long = [*SMALL, "--epochs", "4", "--output", str(tmp_path / "out")]
+    long = [*SMALL, "--epochs", "16", "--output", str(tmp_path / "out")]
     assert main([*long, "--experiment", "whole"], prog="x") == 0
     command = [sys.executable, "-u", str(SCRIPT), *long, "--experiment", "cut", "--log-interval", "1"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

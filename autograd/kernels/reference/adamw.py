@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["adamw"]
 
 
+def _check(step: int, *updated: Array) -> None:
+    if step < 1:
+        raise ValueError(f"adamw: expected step of 1 or more; got {step}.")
+    if not all(a.flags.c_contiguous for a in updated):  # of others, reshape(-1) is a copy: the update would be lost
+        raise ValueError("adamw: expected C-ordered arrays to update in place; got other strides. Use a.copy().")
+
+
 def adamw(
     param: Array,
     grad: Array,
@@ -47,13 +54,9 @@ def adamw(
 
     Source: Loshchilov & Hutter 2019, algorithm 2; the order of operations is torch.optim.AdamW's.
     """
-    if step < 1:
-        raise ValueError(f"adamw: expected step of 1 or more; got {step}.")
-    if not all(a.flags.c_contiguous for a in (param, exp_avg, exp_avg_sq)):
-        raise ValueError("adamw: expected C-ordered arrays to update in place; got other strides. Use a.copy().")
+    _check(step, param, exp_avg, exp_avg_sq)
     xp = array_module(param)
-    step_size = lr / (1 - beta1**step)
-    root = (1 - beta2**step) ** 0.5
+    step_size, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
     p, g, m, v = (a.reshape(-1) for a in (param, grad, exp_avg, exp_avg_sq))
 
     def piece(block: slice) -> None:

@@ -21,7 +21,16 @@ from autograd.backend import array_module
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["PIECE_BYTES", "as_rows", "num_threads", "row_blocks", "run_blocks", "total_of"]
+__all__ = [
+    "PIECE_BYTES",
+    "as_rows",
+    "blas_is_single",
+    "map_blocks",
+    "num_threads",
+    "row_blocks",
+    "run_blocks",
+    "total_of",
+]
 
 PIECE_BYTES = 1 << 17
 
@@ -31,6 +40,11 @@ _pool: ThreadPoolExecutor | None = None
 def num_threads() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def blas_is_single() -> bool:
+    """Whether BLAS was told, before NumPy was imported, to use one thread: then large products are cut here."""
+    return any(os.environ.get(name) == "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"))
 
 
 def _helpers() -> ThreadPoolExecutor:
@@ -58,15 +72,19 @@ def row_blocks(rows: int, row_bytes: int, xp: Any = np) -> Iterator[slice]:
 
 
 def run_blocks(piece: Callable[[slice], Any], rows: int, row_bytes: int, xp: Any = np) -> list[Any]:
-    """``[piece(block) for block in row_blocks(...)]`` on all cores.
+    """:func:`map_blocks` over :func:`row_blocks`.
 
     Args:
-        piece: works on its rows alone; runs in several threads at once.
+        piece: see :func:`map_blocks`.
         rows: number of rows.
         row_bytes: bytes that a row takes in the cache.
         xp: the array module; other than NumPy there is one piece.
     """
-    blocks = list(row_blocks(rows, row_bytes, xp))
+    return map_blocks(piece, list(row_blocks(rows, row_bytes, xp)))
+
+
+def map_blocks(piece: Callable[[slice], Any], blocks: list[slice]) -> list[Any]:
+    """``[piece(block) for block in blocks]`` on all cores; each call works on its rows alone."""
     threads = min(num_threads(), len(blocks))
     if threads < 2:
         return [piece(block) for block in blocks]
