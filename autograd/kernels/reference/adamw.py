@@ -60,8 +60,8 @@ def adamw(
     p, g, m, v = (a.reshape(-1) for a in (param, grad, exp_avg, exp_avg_sq))
 
     def piece(block: slice) -> None:
-        gp = g[block] * grad_scale if grad_scale != 1.0 else g[block]
-        mp, vp, pp = m[block], v[block], p[block]
+        gp, mp, vp, pp = g[block], m[block], v[block], p[block]
+        gp = gp * grad_scale if grad_scale != 1.0 else gp
         mp *= beta1
         mp += (1 - beta1) * gp
         vp *= beta2
