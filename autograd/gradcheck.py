@@ -119,17 +119,18 @@ class _Check:
                 self.leaves[i].assign_(start[i] + t * v[i])
             return self._value()
 
+        gradients = {i: g for i in chosen if (g := self.analytic[i]) is not None}
+        # the inputs round too when they are moved, and what they round by goes through their gradients
+        moved = sum(float(abs(g * start[i]).sum()) for i, g in gradients.items())
         try:
-            numeric, estimate, rounding = ridders(f, self.scale)
+            numeric, estimate, rounding = ridders(f, self.scale + moved)
         finally:
             for i in chosen:
                 self.leaves[i].assign_(start[i])
         analytic = 0.0
-        for i in chosen:
-            gradient = self.analytic[i]
-            if gradient is not None:
-                analytic += float((gradient * v[i]).sum())
-                rounding += 8 * float(np.finfo(np.float64).eps) * float(abs(gradient * v[i]).sum())
+        for i, gradient in gradients.items():
+            analytic += float((gradient * v[i]).sum())
+            rounding += 8 * float(np.finfo(np.float64).eps) * float(abs(gradient * v[i]).sum())
         self._judge(chosen, analytic, _Numeric(numeric, estimate, rounding))
 
     def _judge(self, chosen: Sequence[int], analytic: float, numeric: _Numeric) -> None:

@@ -195,7 +195,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": _CIFAR,
     "cifar100": _CIFAR,
     "scenes": _SMALL,
-    "digits": {**_SMALL, "epochs": 40, "warmup_epochs": 4.0, "hflip": 0.0},
+    "digits": {**_SMALL, "epochs": 60, "warmup_epochs": 6.0, "hflip": 0.0},
 }
 _UNAUGMENTED = {"hflip": 0.0, "reprob": 0.0, "mixup": 0.0, "cutmix": 0.0, "mixup_prob": 0.0, "smoothing": 0.0}
 

@@ -49,7 +49,7 @@ def forward(info: OpInfo, sample: Sample) -> None:
     want = [np.asarray(w) for w in as_tuple(info.reference(*sample.args, **sample.kwargs))]
     assert len(got) == len(want), f"{len(got)} outputs, expected {len(want)}"
     for i, (g, w) in enumerate(zip(got, want, strict=True)):
-        close(g, w, tolerances.FORWARD, f"output {i}")
+        close(g, w, tolerances.FORWARD, f"output {i}", scale=largest(w, *arrays_in(sample.args)))
         if info.elementwise and w.dtype.kind == "f":
             ulps = np.abs(g - w) / np.spacing(np.abs(w))
             worst = float(ulps.max(initial=0.0))
@@ -75,10 +75,10 @@ def composite(info: OpInfo, sample: Sample) -> None:
     assert info.composite is not None
     pairs = zip(outputs(info.fn, sample), outputs(info.composite, sample), strict=True)
     for i, (got, want) in enumerate(pairs):
-        close(got, want, tolerances.COMPOSITE, f"output {i}")
+        close(got, want, tolerances.COMPOSITE, f"output {i}", scale=largest(want, *arrays_in(sample.args)))
     grads = cotangents(info, sample)
     got_all, want_all = gradients(info.fn, sample, grads), gradients(info.composite, sample, grads)
-    scale = largest(*(w for w in want_all if w is not None))
+    scale = largest(*grads, *(w for w in want_all if w is not None))
     for i in sample.arrays():
         close(got_all[i], want_all[i], tolerances.COMPOSITE, f"gradient {i}", scale=scale)
 
@@ -91,7 +91,7 @@ def adjoint(info: OpInfo, sample: Sample) -> None:
     left = magnitude = right = 0.0
     for out, origin, g in zip(outputs(info.fn, sample), outputs(info.fn, zero), grads, strict=True):
         left += float(((out - origin) * g).sum())
-        magnitude += float((np.abs(out - origin) * np.abs(g)).sum())
+        magnitude += float(((np.abs(out) + np.abs(origin)) * np.abs(g)).sum())
     found = gradients(info.fn, sample, grads)
     for i in arrays:
         right += float((sample.args[i] * found[i]).sum())
@@ -108,7 +108,7 @@ def linearity(info: OpInfo, sample: Sample) -> None:
     mixed = gradients(info.fn, sample, [np.asarray(a * g + b * h) for g, h in zip(first, second, strict=True)])
     one, two = gradients(info.fn, sample, first), gradients(info.fn, sample, second)
     for i in sample.arrays():
-        scale = max(largest(one[i]), largest(two[i]))
+        scale = largest(one[i], two[i], *first, *second)
         want = np.asarray(a * one[i] + b * two[i])
         close(mixed[i], want, tolerances.LINEARITY, f"gradient {i}", scale=scale)
 

@@ -1,7 +1,7 @@
 """Every tolerance of the tests, each with its derivation. None is ever widened to make a test pass.
 
-Unless said otherwise a tolerance is relative to the largest magnitude of the array compared ("normwise"), because that
-is what rounding in sums is relative to.
+Unless said otherwise a tolerance is relative to the largest magnitude among what is compared and what it is made of
+(operands for an output, output gradients for a gradient): that is what rounding is relative to where terms cancel.
 """
 
 from __future__ import annotations
