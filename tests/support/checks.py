@@ -192,13 +192,13 @@ def _same_run(info: OpInfo, odd: Sample, what: str, layout: str | None = None) -
     plain = _contiguous(odd)
     want = outputs(info.fn, plain)
     for i, (g, w) in enumerate(zip(outputs(info.fn, odd), want, strict=True)):
-        close(g, w, tolerances.FORWARD, f"{what}: output {i}")
+        close(g, w, tolerances.FORWARD, f"{what}: output {i}", scale=largest(w, *arrays_in(plain.args)))
     if not info.differentiable:
         return
     grads = cotangents(info, plain)
     odd_grads = grads if layout is None else [relayout(g, layout) for g in grads]
     expected = gradients(info.fn, plain, [g.copy(order="C") for g in odd_grads])
-    scale = largest(*(e for e in expected if e is not None))
+    scale = largest(*grads, *(e for e in expected if e is not None))
     for i, found in enumerate(gradients(info.fn, odd, odd_grads)):
         if found is not None:
             close(found, expected[i], tolerances.FORWARD, f"{what}: gradient {i}", scale=scale)
