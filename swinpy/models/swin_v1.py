@@ -117,11 +117,25 @@ class SwinTransformer(Module):
         """
         for _, stream in self._stages(x):
             last = stream
-        return self.forward_head(last.normed(self.norm)[1])
+        return self.forward_head(last.normed(self.norm)[1], layout="NHWC")
 
-    def forward_head(self, features: ag.Tensor) -> ag.Tensor:
-        """Normed features of the last stage (B, H, W, C) to logits: mean over the map, then the head."""
-        pooled = features.mean(axis=(1, 2))
+    def forward_head(self, features: ag.Tensor, layout: Literal["NCHW", "NHWC"] = "NCHW") -> ag.Tensor:
+        """Normed features of the last stage to logits: mean over the map, then the head.
+
+        Args:
+            features: as :meth:`features` returns the last stage's.
+            layout: of the map.
+
+        Raises:
+            ValueError: if the channels are not where the layout has them.
+        """
+        axes, channels = ((2, 3), 1) if layout == "NCHW" else ((1, 2), 3)
+        if features.ndim != 4 or features.shape[channels] != self.num_features:
+            raise ValueError(
+                f"forward_head: expected a map of {self.num_features} channels, {layout}; got {features.shape}. "
+                "Pass the layout that features() was asked for."
+            )
+        pooled = features.mean(axis=axes)
         return pooled if self.head is None else self.head(pooled)
 
     def features(

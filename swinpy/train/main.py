@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import sys
 import time
@@ -20,7 +21,7 @@ from swinpy.train.options import FREE_ON_RESUME, UsageError, parse_options
 from swinpy.train.runlog import Progress, RunLog, say
 from swinpy.train.setup import Run, banner, build_run, options_dict
 from swinpy.train.signals import StopRequest
-from swinpy.train.snapshot import SnapshotStore, SnapshotWriteError, load_snapshot
+from swinpy.train.snapshot import SnapshotError, SnapshotStore, SnapshotWriteError, load_snapshot
 from swinpy.train.trainer import NonFiniteError
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from swinpy.train.snapshot import Snapshot
 
 __all__ = ["main"]
+
+# What a snapshot's state must hold to be resumed from.
+_STATE_KEYS = ("trainer", "options", "fingerprint", "seconds")
 
 # Faults of input, surroundings or numbers that a user can mend: one message, exit code 2. Anything else is a bug of
 # ours and keeps its traceback.
@@ -42,6 +46,7 @@ _EXPECTED = (
     NonFiniteError,
     ImportError,
     OSError,
+    ag.GradcheckError,
 )
 
 
@@ -150,17 +155,17 @@ class Session:
                     f"--output: expected a folder without a run; got {self.folder} with {newest.name}. "
                     "Add --resume auto to continue it, or choose another --experiment."
                 )
-            if options.eval_only and newest is None and not options.initial_checkpoint:
-                raise UsageError(
-                    f"--eval: expected trained weights; got none in {self.folder}. "
-                    "Name a snapshot with --resume PATH, or weights with --initial-checkpoint FILE."
-                )
             if not options.eval_only or options.initial_checkpoint:
                 return None
         if options.resume in (None, "auto"):
             newest, notes = self.store.newest()
             for note in notes:
                 say(f"note: {note}")
+            if newest is None and options.eval_only:
+                raise UsageError(
+                    f"--eval: expected trained weights; got none in {self.folder}. "
+                    "Name a snapshot with --resume PATH, or weights with --initial-checkpoint FILE."
+                )
             if newest is None:
                 say(f"note: --resume auto: no snapshot in {self.store.folder}; starting at the beginning")
                 return None
@@ -172,8 +177,16 @@ class Session:
 
     def _accept(self, snapshot: Snapshot) -> None:
         """Put a snapshot in place, unless it is of another run."""
+        missing = [key for key in _STATE_KEYS if key not in snapshot.state]
+        if missing:
+            raise SnapshotError(
+                f"--resume: expected a snapshot of a training run; got {snapshot.path} without {', '.join(missing)}. "
+                "Choose another snapshot."
+            )
         saved, now = dict(snapshot.state["options"]), options_dict(self.options)
         if self.options.eval_only:
+            if saved["dataset"] != now["dataset"]:
+                say(f"warning: {snapshot.path} was trained on {saved['dataset']}, not on {now['dataset']}")
             self.run.model.load_state_dict(snapshot.groups["model"])
             return
         different = config_difference(saved, now, ignore=FREE_ON_RESUME)
@@ -201,8 +214,10 @@ class Session:
                 if record.step >= total or self._over(stop):
                     break
             done = trainer.position.batch == 0
+            best = False
             if trainer.position.step >= total or (done and trainer.position.epoch % options.val_interval == 0):
                 best = self._evaluate(progress)
+            if done or best:
                 self._save(pin=best)
                 saved = trainer.position
         if trainer.position != saved:
@@ -222,6 +237,11 @@ class Session:
         trainer = self.run.trainer
         self.result = evaluate(self.run.model, self.run.eval_loader)
         epoch = trainer.position.epoch - (trainer.position.batch == 0)
+        if not math.isfinite(self.result.loss):
+            raise NonFiniteError(
+                f"evaluate: expected a finite test loss; got {self.result.loss} after step {trainer.position.step} "
+                f"(epoch {epoch}). The weights have diverged and are not saved. Lower --lr, or set --clip-grad."
+            )
         losses = [r["loss"] for r in self.log.steps if r["epoch"] == epoch]
         record = {
             "epoch": epoch,
@@ -277,7 +297,7 @@ class Session:
         peak = tasks.peak_memory_mib()
         say(f"time {self.seconds:.1f} s  {rate:.0f} img/s in this session  peak memory {peak:.0f} MiB")
         say("files " + "  ".join(map(str, files)))
-        stem = [w for w in shlex.split(self.command) if not w.startswith("--resume")]
+        stem = _without_resume(shlex.split(self.command))
         if self.run.trainer.position.step < total:
             say("to resume: " + shlex.join([*stem, "--resume=auto"]))
         say("to evaluate: " + shlex.join([*stem, "--eval", f"--resume={self.last_saved}"]))
@@ -290,6 +310,16 @@ class Session:
         except ImportError as error:
             say(f"note: no plots: {error}")
             return []
+
+
+def _without_resume(words: list[str]) -> list[str]:
+    """A command without --resume and its value."""
+    kept: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        is_value = before == "--resume" and not word.startswith("-")
+        if not (word.startswith("--resume") or is_value):
+            kept.append(word)
+    return kept
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

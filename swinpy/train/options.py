@@ -207,17 +207,21 @@ def _from_file(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config: expected a readable TOML file; got {path}: {error}.") from None
     argv: list[str] = []
-    actions = {a.dest: a for a in parser._actions}
+    actions = {s.lstrip("-"): a for a in parser._actions for s in a.option_strings if s.startswith("--")}
+    wanted = set()
     for name, value in values.items():
-        action = actions.get(name.replace("-", "_"))
-        if action is None or name in ("config", "help") or isinstance(value, dict):
+        action = actions.get(name.replace("_", "-"))
+        if action is None or action.dest in ("config", "help") or isinstance(value, dict):
             raise UsageError(f"--config: expected option names in {path}; got {name!r}. See --help.")
+        wanted.add(action.dest)
         if action.nargs == 0:
+            if not isinstance(value, bool):
+                raise UsageError(f"--config: expected true or false for {name} in {path}; got {value!r}.")
             argv += [action.option_strings[0]] if value else []
         else:
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             argv.append(f"{action.option_strings[-1]}={text}")
-    return {k: v for k, v in vars(parser.parse_args(argv)).items() if k in {n.replace("-", "_") for n in values}}
+    return {k: v for k, v in vars(parser.parse_args(argv)).items() if k in wanted}
 
 
 def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespace:

@@ -26,15 +26,18 @@ def say(text: str = "") -> None:
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a metrics file; a last line cut off by a kill is left out."""
+    """The records of a metrics file up to the first line that is none (a last line cut off by a kill)."""
     if not path.exists():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except ValueError:  # neither UTF-8 nor JSON
             break
+        if not isinstance(record, dict) or record.get("kind") not in ("step", "eval") or "step" not in record:
+            break
+        records.append(record)
     return records
 
 
@@ -65,7 +68,7 @@ class RunLog:
         self._file.close()
 
     def _append(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
 
     def step(self, record: StepRecord) -> None:
@@ -76,8 +79,10 @@ class RunLog:
     def evaluation(self, record: dict[str, Any]) -> None:
         """A row of :data:`SUMMARY`."""
         entry = {"kind": "eval", **record}
-        self.evals.append(entry)
-        self._append(entry)
+        again = any(e["step"] == record["step"] for e in self.evals)
+        if not again:  # a run resumed right after an evaluation makes it again
+            self.evals.append(entry)
+            self._append(entry)
         self._write_summary()
 
     def _write_summary(self) -> None:

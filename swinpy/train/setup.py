@@ -129,8 +129,13 @@ def build_run(options: Namespace) -> Run:
         ValueError, DatasetMissing, DeviceError ...: each with a message for the user.
     """
     train, test = _datasets(options)
+    if options.batch_size > len(train):
+        raise UsageError(
+            f"--batch-size: expected at most the {len(train)} training images of {train.name}; got "
+            f"{options.batch_size}. Lower --batch-size."
+        )
     model = _model(options, train)
-    batch = min(options.batch_size, len(train))
+    batch = options.batch_size
     loader = Loader(
         train,
         batch,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from .layouts import LAYOUTS
@@ -23,7 +23,9 @@ __all__ = ["choose_profile", "layouts", "register_profiles", "sample_of", "scale
 def register_profiles() -> None:
     """dev for work at the desk, ci (the same examples in every run), nightly for long searches."""
     slow_data = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    common: dict[str, Any] = {"deadline": None, "suppress_health_check": slow_data}
+    # The explain phase traces every line of every example before Python 3.12, at a high cost.
+    phases = [phase for phase in Phase if phase is not Phase.explain]
+    common: dict[str, Any] = {"deadline": None, "suppress_health_check": slow_data, "phases": phases}
     settings.register_profile("dev", max_examples=15, **common)
     settings.register_profile("ci", max_examples=15, derandomize=True, database=None, print_blob=True, **common)
     settings.register_profile("nightly", max_examples=1000, print_blob=True, **common)

@@ -180,7 +180,7 @@ FAULTS = (
     Fault(
         "checkpoint without restoring randomness",
         partial(swin_checks.checkpointing, "stage"),
-        lambda patch: patch.setattr(random, "fork_rng", _no_fork),
+        lambda patch: patch.setattr(random, "rewound", _no_fork),
     ),
 )
 

@@ -106,10 +106,18 @@ def test_features_are_before_merging() -> None:
 def test_logits_are_the_head_on_the_mean_of_the_last_features() -> None:
     model, x = tiny(), images((18, 25))
     last = model.features(x, out_indices=[-1], layout="NHWC")[0]
-    np.testing.assert_allclose(model.forward_head(last).numpy(), model(x).numpy(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(model.forward_head(last, layout="NHWC").numpy(), model(x).numpy(), rtol=0, atol=1e-12)
     state = model.state_dict()
     by_hand = last.numpy().mean(axis=(1, 2)) @ state["head.weight"].T + state["head.bias"]
     np.testing.assert_allclose(model(x).numpy(), by_hand, rtol=0, atol=1e-12)
+
+
+def test_head_takes_features_as_they_come_and_refuses_the_other_layout() -> None:
+    model, x = tiny(), images((18, 25))
+    (last,) = model.features(x, out_indices=[-1])
+    np.testing.assert_allclose(model.forward_head(last).numpy(), model(x).numpy(), rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="forward_head: expected a map of .* channels, NHWC"):
+        model.forward_head(last, layout="NHWC")
 
 
 def test_gradients_of_features_reach_every_stage() -> None:

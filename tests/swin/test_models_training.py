@@ -22,7 +22,7 @@ def _run(model: Any) -> tuple[list[Any], dict[str, Any]]:
     ag.manual_seed(11)
     model.zero_grad()
     maps = model.features(X, layout="NHWC")
-    logits = model.forward_head(maps[-1])
+    logits = model.forward_head(maps[-1], layout="NHWC")
     (ag.cross_entropy(logits, LABELS) + sum((f * f).mean() for f in maps)).backward()
     return [o.numpy() for o in (*maps, logits)], {name: p.grad for name, p in model.named_parameters()}
 

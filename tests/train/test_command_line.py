@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import autograd as ag
 from swinpy.io import write_tensors
 from swinpy.train.main import main
 
@@ -190,11 +191,8 @@ def test_missing_cifar_ends_with_the_command_that_fetches_it(tmp_path):
     assert not list(tmp_path.iterdir()), "nothing is written"
 
 
-def test_no_gpu_says_what_is_missing_and_how_to_get_it(run):
-    import autograd as ag
-
-    if ag.has_gpu():
-        pytest.skip("a GPU is present")
+def test_no_gpu_says_what_is_missing_and_how_to_get_it(run, monkeypatch):
+    monkeypatch.setattr("autograd.backend.gpu_problem", lambda: "expected CuPy; it is not installed. Use --device cpu.")
     _refused(run("--device", "gpu"), "device 'gpu'", "--device cpu")
 
 
@@ -218,6 +216,8 @@ def test_no_gpu_says_what_is_missing_and_how_to_get_it(run):
         (["--eval"], ["trained weights", "--initial-checkpoint"]),
         (["-c", "/nonexistent.toml"], ["--config", "nonexistent"]),
         (["--batch-size", "0"], ["--batch-size"]),
+        (["--batch-size", "97"], ["at most the 96 training images", "Lower --batch-size"]),
+        (["--eval", "--resume", "auto"], ["trained weights", "--initial-checkpoint"]),
     ],
 )
 def test_a_wrong_option_is_one_message_and_exit_code_2(run, arguments, words):
@@ -225,7 +225,9 @@ def test_a_wrong_option_is_one_message_and_exit_code_2(run, arguments, words):
     assert not run.folder.exists()
 
 
-@pytest.mark.parametrize("text", ["epochs = [", "colour = 3\n", "[model]\nname = 1\n", "epochs = 'x'\n"])
+@pytest.mark.parametrize(
+    "text", ["epochs = [", "colour = 3\n", "[model]\nname = 1\n", "epochs = 'x'\n", "no-plots = 'no'\n", "config = 'x'"]
+)
 def test_a_wrong_config_file_is_one_message(run, tmp_path, text):
     config = tmp_path / "bad.toml"
     config.write_text(text)
@@ -241,6 +243,37 @@ def test_a_head_that_does_not_fit_is_named(run, tmp_path):
     other = tmp_path / "other.safetensors"
     write_tensors(other, {"stem.weight": np.zeros(3, np.float32)})
     _refused(run("--initial-checkpoint", other, "--experiment", "z"), "unexpected: stem.weight", "missing: ")
+
+
+def test_resume_commands_are_made_of_the_command_that_ran(run):
+    run("--max-steps", 1)
+    _, out, _ = run("--resume", "auto", "--max-steps", 2)
+    evaluate = next(line for line in out.splitlines() if line.startswith("to evaluate: "))
+    assert " auto" not in evaluate
+    assert evaluate.count("--resume") == 1
+
+
+def test_a_run_resumed_right_after_an_evaluation_does_not_write_it_twice(run):
+    run("--max-steps", 3)
+    run("--resume", "auto", "--max-steps", 3)
+    run("--resume", "auto")
+    assert [row["step"] for row in _summary(run.folder)] == ["3", "6"]
+
+
+def test_damaged_metrics_end_where_the_damage_begins(run):
+    run("--max-steps", 3)
+    path = run.folder / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b'[1]\n{"kind": "step"}\n\xff\n')
+    assert run("--resume", "auto")[0] == 0
+    assert [s[0] for s in _steps(run.folder)[0]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_evaluating_on_another_dataset_is_said(run, tmp_path):
+    run("--max-steps", 1)
+    snapshot = next((run.folder / "snapshots").glob("step-*"))
+    code, out, _ = run("--dataset", "scenes", "--data-dir", tmp_path / "data", "--eval", "--resume", snapshot)
+    assert code == 0
+    assert "was trained on digits, not on scenes" in out
 
 
 def test_a_second_run_into_the_same_folder_is_refused_and_harms_nothing(run):
@@ -286,11 +319,23 @@ def test_output_that_cannot_be_written_is_one_message(tmp_path, capsys):
     assert blocker.read_text() == "in the way"
 
 
-def test_a_loss_that_is_not_finite_names_step_batch_and_the_last_good_snapshot(run):
+def test_a_run_that_diverges_is_named_and_its_weights_are_not_saved(run):
     with np.errstate(all="ignore"):
         result = run("--lr", "1e30", "--warmup-epochs", 0, "--clip-grad", 0, "--weight-decay", 0)
-    err = _refused(result, "finite", "step", "batch", "--lr")
-    assert "No snapshot yet" in err or "last good snapshot" in err
+    _refused(result, "finite", "step", "--lr", "No snapshot yet")
+    assert not list(run.folder.glob("snapshots/step-*"))
+
+
+def test_a_loss_that_is_not_finite_names_step_batch_and_the_last_good_snapshot(run, monkeypatch):
+    run("--max-steps", 3)
+    good = next((run.folder / "snapshots").glob("step-*"))
+
+    def poisoned(self, batch):
+        return ag.Tensor(np.float32(np.nan), requires_grad=True)
+
+    monkeypatch.setattr("swinpy.train.trainer.Trainer.loss", poisoned)
+    _refused(run("--resume", "auto"), "got nan at step 4 (epoch 1, batch 0, samples", f"snapshot is {good}")
+    assert sorted((run.folder / "snapshots").glob("step-*")) == [good]
 
 
 def test_a_window_larger_than_its_map_is_said_aloud(run):

@@ -117,6 +117,7 @@ def test_an_epoch_left_early_goes_on_where_it_was():
     got += list(broken.epoch())
     assert _curve(got) == want
     assert broken.position == Position(5, 1, 0)
+    assert [r.lr for r in got] == [broken.schedule(i) for i in range(5)], "step n runs at the rate of step n"
 
 
 def test_the_last_step_of_an_epoch_may_have_fewer_batches():
