@@ -78,9 +78,12 @@ def resolve_device(device: str) -> str:
     """Turn "cpu", "gpu", "cuda", "cuda:N" or "auto" into "cpu" or "cuda:N".
 
     Raises:
+        TypeError: for what is no name.
         ValueError: for another name.
         DeviceError: if a GPU is asked for and cannot be used ("auto" takes the CPU then).
     """
+    if not isinstance(device, str):
+        raise TypeError(f"device: expected cpu, gpu, cuda, cuda:N or auto; got {device!r}.")
     kind, colon, number = device.partition(":")
     if device == "cpu":
         return "cpu"

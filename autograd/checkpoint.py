@@ -35,11 +35,13 @@ class Trace:
     Attributes:
         versions: (version, count) of every leaf that an op read.
         captured: the tensors from outside that want a gradient, in the order of reading.
+        generators: the state in which the function found each random generator that it used.
     """
 
     def __init__(self, stand_ins: tuple[Tensor, ...]) -> None:
         self.versions: dict[tuple[Version, int], None] = {}
         self.captured: dict[Tensor, None] = {}
+        self.generators: dict[random.Generator, dict[str, int]] = {}
         self._stand_ins = set(stand_ins)
         self._start = mark()
 
@@ -65,7 +67,7 @@ class _Replay(NamedTuple):
     fn: Callable[..., Any]
     arrays: tuple[Array, ...]
     captured: tuple[Source, ...]
-    generator: dict[str, int]
+    generators: dict[random.Generator, dict[str, int]]
     state: State
 
 
@@ -80,7 +82,7 @@ def _vjp(ctx: Ctx, *grads: Array) -> tuple[Array | None, ...]:
     inputs = [Tensor(a, requires_grad=need) for a, need in zip(replay.arrays, ctx.needs, strict=True)]
     token = STATE.set(replace(replay.state, grad="on", trace=None, observers=STATE.get().observers))
     try:
-        with random.fork_rng(replay.generator):
+        with random.rewound(replay.generators):
             outputs = _outputs(replay.fn(*inputs))
     finally:
         STATE.reset(token)
@@ -104,7 +106,8 @@ def _outputs(result: Any) -> tuple[Tensor, ...]:
 def checkpoint(fn: Callable[..., Any], *inputs: Tensor) -> Any:
     """``fn(*inputs)``, keeping only the inputs for backward; what ``fn`` saves is computed again there.
 
-    Ops that draw from the default generator draw the same numbers again, and the autocast dtype is that of forward.
+    Ops that draw random numbers draw the same ones again, whichever generator they draw from, and the autocast dtype is
+    that of forward.
     Tensors that ``fn`` reads without being handed them (a module's parameters, results of ops outside) receive their
     gradients, also if no input needs one.
 
@@ -127,7 +130,6 @@ def checkpoint(fn: Callable[..., Any], *inputs: Tensor) -> Any:
         return fn(*inputs)
     stand_ins = tuple(map(_stand_in, inputs))
     trace = Trace(stand_ins)
-    generator = random.default_generator.state()
     token = STATE.set(replace(state, grad="trace", trace=trace))
     try:
         result = fn(*stand_ins)
@@ -139,12 +141,13 @@ def checkpoint(fn: Callable[..., Any], *inputs: Tensor) -> Any:
     if state.trace is not None:  # inside another checkpoint, which will call this function again
         state.trace.note((*inputs, *trace.captured))
         state.trace.versions |= trace.versions
+        state.trace.generators = trace.generators | state.trace.generators  # the earlier state counts
     elif any(o.needs_grad for o in outputs):
         captured = tuple(map(source_of, trace.captured))
         arrays = tuple(x.data for x in inputs)
         ctx = Ctx(tuple(x.needs_grad for x in inputs))
         ctx.save(*arrays)
-        ctx.replay = _Replay(fn, arrays, captured, generator, state)
+        ctx.replay = _Replay(fn, arrays, captured, trace.generators, state)
         sources = tuple(source_of(x) if x.needs_grad else None for x in inputs)
         node = Node(_checkpoint, ctx, (*sources, *captured), tuple(trace.versions))
         node.outputs = tuple((o.shape, o.dtype) for o in outputs)

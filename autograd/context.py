@@ -6,10 +6,11 @@ of reading them one lookup an op. Each public context manager replaces one field
 
 from __future__ import annotations
 
+import inspect
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -78,6 +79,9 @@ class State:
 STATE: ContextVar[State] = ContextVar("autograd_state", default=State())  # noqa: B039 (State is frozen)
 
 
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+
 class _Switch(ContextDecorator):
     """A re-usable context manager and decorator that changes fields of the State."""
 
@@ -87,6 +91,24 @@ class _Switch(ContextDecorator):
 
     def _recreate_cm(self) -> _Switch:
         return _Switch(**self._changes)
+
+    def __call__(self, function: _F) -> _F:
+        """Decorate a function.
+
+        Raises:
+            TypeError: for a generator or coroutine function: calling it runs nothing yet, so the switch would be off
+                again before its body begins.
+        """
+        if any(
+            kind(function)
+            for kind in (inspect.isgeneratorfunction, inspect.isasyncgenfunction, inspect.iscoroutinefunction)
+        ):
+            name = getattr(function, "__name__", function)
+            raise TypeError(
+                f"{', '.join(self._changes)} switch: expected a plain function to decorate; got {name!r}, a generator "
+                "or coroutine function. Put a with-block inside it."
+            )
+        return super().__call__(function)
 
     def __enter__(self) -> None:
         self._tokens.append(STATE.set(replace(STATE.get(), **self._changes)))

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Policy", "accumulator", "as_dtype", "cast_target", "is_float", "promote"]
+__all__ = ["Policy", "accumulator", "as_dtype", "as_float", "cast_target", "is_float", "promote"]
 
 Policy = Literal["low", "f32", "widest", "keep"]
 
@@ -25,12 +25,23 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
         except ImportError as error:
             raise ImportError("bfloat16: expected ml_dtypes; it is not installed. pip install ml_dtypes") from error
         dtype = ml_dtypes.bfloat16
-    resolved: np.dtype[Any] = np.dtype(dtype)
-    return resolved
+    try:
+        resolved: np.dtype[Any] = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype: expected a NumPy dtype or its name; got {dtype!r}.") from None
+    return resolved.newbyteorder("=") if not resolved.isnative else resolved
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
     return bool(dtype.kind == "f" or dtype.name == "bfloat16")
+
+
+def as_float(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What functions that give floats compute in: a float dtype itself, float64 for integers and booleans.
+
+    NumPy's rule but for integers of 8 and 16 bits and booleans, of which NumPy makes float16 and float32.
+    """
+    return dtype if is_float(dtype) else FLOAT64
 
 
 def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -10,6 +10,7 @@ Source: Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)"; Press et
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from autograd.graph import grad as graph_grad
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from autograd.backend import Array
 
@@ -31,6 +32,8 @@ _SHRINK = 1.6  # each step of the extrapolation is this much smaller than the on
 _STEPS = 9
 _LEAST = 4  # rows before the extrapolation may stop: two early rows can agree by chance
 _INCONCLUSIVE = 1e-6
+_FIRST_STEP = 0.02  # of each component
+_COMPONENTS = 64  # up to which the first step is as it stands
 
 
 class GradcheckError(AssertionError):
@@ -44,7 +47,7 @@ class _Numeric:
     rounding: float
 
 
-def ridders(f: Callable[[float], float], scale: float, h: float = 0.02) -> tuple[float, float, float]:
+def ridders(f: Callable[[float], float], scale: float, h: float = _FIRST_STEP) -> tuple[float, float, float]:
     """Derivative of ``f`` at 0 by central differences extrapolated to step 0.
 
     Args:
@@ -79,6 +82,16 @@ def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[A
     """Random signs times magnitudes in [0.5, 1.5]: no component is small enough to hide an error."""
     direction: np.ndarray[Any, Any] = rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
     return direction
+
+
+def _first_step(directions: Iterable[Array]) -> float:
+    """The first step along a direction in all of these arrays.
+
+    The move is kept to the Euclidean length that it has for ``_COMPONENTS`` components: what a function sees of many
+    small moves is their sum, and a step beyond its radius of convergence is lost to the extrapolation.
+    """
+    n = sum(v.size for v in directions)
+    return _FIRST_STEP / max(1.0, math.sqrt(n / _COMPONENTS))
 
 
 def _outputs(result: Any) -> list[Tensor]:
@@ -123,7 +136,7 @@ class _Check:
         # the inputs round too when they are moved, and what they round by goes through their gradients
         moved = sum(float(abs(g * start[i]).sum()) for i, g in gradients.items())
         try:
-            numeric, estimate, rounding = ridders(f, self.scale + moved)
+            numeric, estimate, rounding = ridders(f, self.scale + moved, _first_step(v.values()))
         finally:
             for i in chosen:
                 self.leaves[i].assign_(start[i])
@@ -156,7 +169,7 @@ def gradcheck(
 
     Args:
         fn: takes Tensors, returns a Tensor or a tuple; the same result on every call.
-        inputs: float64 arrays or Tensors; arrays of other dtypes are passed through unchecked.
+        inputs: float64 arrays or Tensors; integers and booleans are passed through unchecked.
         parameters: float64 leaves that ``fn`` reads without being handed them (a module's parameters).
         seed: of the directions.
 
@@ -166,6 +179,7 @@ def gradcheck(
     Raises:
         GradcheckError: where they differ, or where the numerical derivative cannot tell.
         TypeError: for float inputs that are not float64.
+        ValueError: if there is nothing to check.
 
     >>> import autograd as ag, numpy as np
     >>> ag.gradcheck(lambda x, y: ag.tanh(x) @ y, [np.ones((2, 3)), np.ones((3, 2))])
@@ -178,6 +192,8 @@ def gradcheck(
             raise TypeError(f"gradcheck: expected float64; got {leaf.dtype}. Finite differences need it.")
     twins = [Tensor(t.data.copy(), requires_grad=t.dtype.kind == "f") for t in tensors]
     leaves = [t for t in twins if t.requires_grad] + [p for p in parameters if p.requires_grad]
+    if not leaves:
+        raise ValueError("gradcheck: expected a float64 input, or a parameter with requires_grad; got neither.")
     check = _Check(fn, twins, leaves, seed)
     for i in range(len(leaves)):
         if leaves[i].size:

@@ -104,9 +104,12 @@ class _Pending:
             self.owned[index] = True
 
     def own(self, index: int = 0) -> Array | None:
-        """The finished gradient as an array that nobody else holds."""
+        """The finished gradient as an array that nobody else holds; another one at each call."""
         grad = self.grads[index]
-        return grad if grad is None or self.owned[index] else array_module(grad).array(grad, copy=True)
+        if grad is None or not self.owned[index]:
+            return None if grad is None else array_module(grad).array(grad, copy=True)
+        self.owned[index] = False  # from here on it is the caller's
+        return grad
 
 
 def _check_fresh_graph(node: Node) -> Ctx:
@@ -261,9 +264,8 @@ def _leaf_gradients(roots: Sequence[tuple[Tensor, Array]], retain_graph: bool) -
     leaves: dict[Tensor, _Pending] = backward_leaves(roots, retain_graph)  # type: ignore[assignment]
     for leaf, pending in leaves.items():
         if leaf.hooks:
-            hooked = _apply_hooks(leaf.hooks, pending.grads[0])
-            if hooked is not pending.grads[0]:
-                pending.grads[0], pending.owned[0] = hooked, False
+            # a hook may have kept what it was given or what it returned
+            pending.grads[0], pending.owned[0] = _apply_hooks(leaf.hooks, pending.grads[0]), False
     return leaves
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from autograd import graph, ops
 from autograd.tensor import Tensor
 
@@ -11,13 +13,13 @@ __all__ = ["METHODS"]
 
 
 def _reshape(x: Tensor, *shape: Any) -> Tensor:
-    return ops.reshape(x, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+    return ops.reshape(x, shape[0] if len(shape) == 1 else shape)
 
 
 def _transpose(x: Tensor, *axes: Any) -> Tensor:
     if not axes or axes == (None,):
         return ops.transpose(x)
-    return ops.transpose(x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes)
+    return ops.transpose(x, axes[0] if len(axes) == 1 and np.ndim(axes[0]) else axes)
 
 
 METHODS: dict[str, Any] = {

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autograd.context import State
     from autograd.tensor import Version
 
-__all__ = ["PRIMITIVES", "Ctx", "Primitive"]
+__all__ = ["PRIMITIVES", "Ctx", "Primitive", "constant"]
 
 PRIMITIVES: dict[str, Primitive] = {}
 
@@ -70,6 +70,8 @@ class Primitive:
         broadcasts: operands broadcast together; the engine sums each gradient back to its operand's shape.
         autocast: "low" (matmul, linear, attention), "f32" (softmax, norms, losses, reductions), "widest" (operands of
             mixed dtype are promoted) or "keep".
+        floats: the result is made of floats whatever the operands: where none of them is a float, they are cast to
+            float64 (:func:`autograd.dtypes.as_float`).
         fresh: every gradient that vjp returns is a new array that nothing else holds, so that the engine may keep it
             as ``.grad`` or add into it without a copy.
     """
@@ -82,6 +84,7 @@ class Primitive:
         *,
         broadcasts: bool = False,
         autocast: dtypes.Policy = "keep",
+        floats: bool = False,
         fresh: bool = False,
     ) -> None:
         if name in PRIMITIVES:
@@ -92,6 +95,7 @@ class Primitive:
         self.differentiable = vjp is not None
         self.broadcasts = broadcasts
         self.autocast = autocast
+        self.floats = floats
         self.fresh = fresh
         PRIMITIVES[name] = self
 
@@ -118,14 +122,14 @@ class Primitive:
                     type(data) is type(first) is _ndarray or device_of(data) == device_of(first)
                 ):
                     uniform = False
-            elif x is None or type(x) in (float, int):
+            elif type(x) in (float, int) or (x is None and not self.broadcasts):
                 arrays.append(x)
                 needs.append(False)
             else:
-                return self(*(_as_operand(self.name, x) for x in inputs), **static)
+                return self(*self._operands(inputs), **static)
         if first is None:
             return self(*_at_least_one_tensor(self.name, inputs), **static)
-        if not uniform:
+        if not uniform or (self.floats and first.dtype.kind in "iub"):
             cast = self._harmonise(inputs, state)
             if cast is not None:
                 return self(*cast, **static)
@@ -138,8 +142,8 @@ class Primitive:
             state.trace.note(inputs)
         try:
             result = self.forward(ctx, *arrays, **static)
-        except ValueError:
-            self._check_shapes(arrays, static)
+        except (ValueError, AttributeError) as error:
+            self._explain(error, arrays, static)
             raise
         if state.observers:
             outputs = result if type(result) is tuple else (result,)
@@ -149,10 +153,26 @@ class Primitive:
         out = self._wrap(result, None, False)
         return out if type(result) is not tuple and result.base is None else _sharing_versions(out, inputs)
 
-    def _check_shapes(self, arrays: list[Any], static: dict[str, Any]) -> None:
-        """Say in our words which shapes do not broadcast, if that is why forward failed."""
-        if self.broadcasts:
+    def _explain(self, error: Exception, arrays: list[Any], static: dict[str, Any]) -> None:
+        """Say in our words that shapes do not broadcast or a number is no array, if that is why forward failed."""
+        numbers = [x for x in arrays if isinstance(x, (int, float))]
+        if numbers and isinstance(error, AttributeError):
+            raise TypeError(f"{self.name}: expected Tensors or arrays; got the number {numbers[0]}.") from None
+        if self.broadcasts and isinstance(error, ValueError):
             check_broadcast(self.name, [a.shape for a in (*arrays, *static.values()) if is_array(a)])
+
+    def _operands(self, inputs: tuple[Any, ...]) -> list[Any]:
+        """Tensors, Python numbers and (where an operand is optional) None, from what a caller may pass.
+
+        In arithmetic a 0-d array beside another operand is a constant like a NumPy scalar: it must not widen.
+        """
+        if self.broadcasts and any(x is None for x in inputs):
+            raise TypeError(f"{self.name}: expected a Tensor, an array or a number; got None.")
+        constants = self.broadcasts and not all(is_array(x) and x.ndim == 0 for x in inputs)
+        return [
+            constant(self.name, x) if constants and is_array(x) and x.ndim == 0 else _as_operand(self.name, x)
+            for x in inputs
+        ]
 
     def _record(self, ctx: Ctx, inputs: tuple[Any, ...]) -> Node:
         # source_of(x), spelled out: this runs for every op
@@ -184,6 +204,8 @@ class Primitive:
         if len(devices) > 1:
             raise ValueError(f"{self.name}: expected operands on one device; got {' and '.join(devices)}. Use .to().")
         found = [t.dtype for t in tensors]
+        if self.floats and not any(map(dtypes.is_float, found)):
+            return [PRIMITIVES["astype"](x, dtype=dtypes.FLOAT64) if isinstance(x, Tensor) else x for x in inputs]
         target = dtypes.cast_target(self.autocast, found, state.autocast)
         if target is None:
             if len(set(found)) > 1 and self.autocast != "keep":
@@ -224,16 +246,25 @@ def _as_operand(op: str, x: Any) -> Any:
     """A Tensor, None or Python number from what a caller may pass."""
     if x is None or isinstance(x, Tensor):
         return x
-    if isinstance(x, (np.generic, bool)):  # NumPy scalars are constants: they must not widen a float32 array
-        value = x.item() if isinstance(x, np.generic) else int(x)
-        return int(value) if isinstance(value, bool) else value
-    if isinstance(x, float):
-        return float(x)
-    if isinstance(x, int):
-        return int(x)
+    if isinstance(x, (np.generic, float, int)):
+        return constant(op, x)
     if is_array(x) or isinstance(x, (list, tuple)):
         return Tensor(x)
     raise TypeError(f"{op}: expected a Tensor, an array or a number; got {type(x).__name__}.")
+
+
+def constant(op: str, x: Any) -> float | int:
+    """A number as Python's float or int, which widens no array (NumPy's scalars and 0-d arrays would).
+
+    Raises:
+        TypeError: for what is no real number.
+    """
+    value = x.item() if isinstance(x, np.generic) or (is_array(x) and x.ndim == 0) else x
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, int):  # booleans too
+        return int(value)
+    raise TypeError(f"{op}: expected a number; got {type(x).__name__}.")
 
 
 def _at_least_one_tensor(op: str, inputs: tuple[Any, ...]) -> list[Any]:

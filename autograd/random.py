@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autograd.context import STATE
+from autograd.shapes import as_int, as_ints
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
     "Generator",
@@ -32,6 +35,7 @@ __all__ = [
     "manual_seed",
     "permutation",
     "philox4x32",
+    "rewound",
     "uniform",
     "uniform_rows",
 ]
@@ -105,7 +109,7 @@ def _as_uniform(words: Array, xp: Any) -> Array:
 
 def uniform(seed: int, offset: int, shape: int | Sequence[int], *, stream: int = 0, xp: Any = np) -> Array:
     """float32 uniforms in [0, 1) with 24 random bits each (every value is exact)."""
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = as_ints("uniform", "shape", shape)
     return _as_uniform(bits(seed, offset, math.prod(shape), stream=stream, xp=xp), xp).reshape(shape)
 
 
@@ -123,7 +127,7 @@ def uniform_rows(seed: int, offsets: Array, n: int, *, stream: int = 0, xp: Any 
 
 def keep_mask(seed: int, offset: int, shape: int | Sequence[int], drop: float, *, xp: Any = np) -> Array:
     """Boolean mask, True with probability ``1 - drop`` (rounded to 24 bits)."""
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = as_ints("keep_mask", "shape", shape)
     threshold = math.ceil(drop * 2**24)
     words = bits(seed, offset, math.prod(shape), xp=xp) >> xp.uint32(8)
     return (words >= xp.uint32(threshold)).reshape(shape)
@@ -152,16 +156,34 @@ class Generator:
         self.offset = offset
 
     def reserve(self, n: int) -> tuple[int, int]:
-        """Take the counters that ``n`` words need; returns ``(seed, offset)`` of the first."""
+        """Take the counters that ``n`` words need; returns ``(seed, offset)`` of the first.
+
+        Raises:
+            TypeError: if ``n`` is no integer.
+            ValueError: if it is negative.
+        """
+        words = as_int("reserve", "the number of words", n)
+        if words < 0:
+            raise ValueError(f"reserve: expected 0 words or more; got {words}.")
+        self._note()
         offset = self.offset
-        self.offset = offset + counters_for(n)
+        self.offset = offset + counters_for(words)
         return self.seed, offset
 
     def state(self) -> dict[str, int]:
+        self._note()
         return {"seed": self.seed, "offset": self.offset}
 
     def set_state(self, state: dict[str, int]) -> None:
-        self.seed, self.offset = int(state["seed"]), int(state["offset"])
+        seed, offset = int(state["seed"]), int(state["offset"])
+        self._note()
+        self.seed, self.offset = seed, offset
+
+    def _note(self) -> None:
+        """Tell a checkpoint that traces where the cursor was when its function first came to it."""
+        trace = STATE.get().trace
+        if trace is not None:
+            trace.generators.setdefault(self, {"seed": self.seed, "offset": self.offset})
 
     def __repr__(self) -> str:
         return f"Generator(seed={self.seed}, offset={self.offset})"
@@ -186,3 +208,16 @@ def fork_rng(state: dict[str, int] | None = None) -> Iterator[Generator]:
         yield default_generator
     finally:
         default_generator.set_state(before)
+
+
+@contextmanager
+def rewound(states: Mapping[Generator, dict[str, int]]) -> Iterator[None]:
+    """Run a block with each generator at its state and put all of them back afterwards."""
+    before = {generator: generator.state() for generator in states}
+    for generator, state in states.items():
+        generator.set_state(state)
+    try:
+        yield
+    finally:
+        for generator, state in before.items():
+            generator.set_state(state)

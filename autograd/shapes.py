@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +12,42 @@ from autograd.dtypes import accumulator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_broadcast", "normalize_axes", "normalize_axis", "unbroadcast"]
+__all__ = ["as_int", "as_ints", "check_broadcast", "normalize_axes", "normalize_axis", "unbroadcast"]
+
+
+def as_int(op: str, name: str, value: Any) -> int:
+    """``value`` (an int, a NumPy integer) as a Python int.
+
+    Raises:
+        TypeError: for anything else; floats are not rounded.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{op}: expected {name} as an integer; got {value!r}.") from None
+
+
+def as_ints(op: str, name: str, value: Any, count: int = 1) -> tuple[int, ...]:
+    """A sequence of integers as a tuple; one integer stands for ``count`` of them.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if hasattr(value, "__iter__") and getattr(value, "ndim", None) != 0:
+        return tuple(as_int(op, name, v) for v in value)
+    return (as_int(op, name, value),) * count
 
 
 def normalize_axis(op: str, axis: int, ndim: int) -> int:
     """``axis`` as a number in ``range(ndim)``.
 
     Raises:
+        TypeError: if it is no integer.
         IndexError: if it is out of range.
     """
+    axis = as_int(op, "axis", axis)
+    if ndim == 0:
+        raise IndexError(f"{op}: expected at least one dimension; got a 0-d tensor.")
     if not -ndim <= axis < ndim:
         raise IndexError(f"{op}: expected an axis in [{-ndim}, {ndim - 1}]; got {axis} for {ndim} dimensions.")
     return axis % ndim
@@ -29,7 +57,7 @@ def normalize_axes(op: str, axis: int | Sequence[int] | None, ndim: int) -> tupl
     """The axes of a reduction as sorted distinct numbers; None means all of them."""
     if axis is None:
         return tuple(range(ndim))
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    axes = as_ints(op, "axis", axis)
     result = sorted(normalize_axis(op, a, ndim) for a in axes)
     if len(set(result)) != len(result):
         raise ValueError(f"{op}: expected distinct axes; got {axes}.")

@@ -35,7 +35,7 @@ class Tensor:
     """An array with a place in the graph.
 
     Args:
-        array: a NumPy or CuPy array (not copied), or anything ``np.asarray`` takes.
+        array: a NumPy or CuPy array (not copied, but to the native byte order), or anything ``np.asarray`` takes.
         requires_grad: whether ``backward`` fills ``.grad``; floats only.
 
     Attributes:
@@ -65,6 +65,8 @@ class Tensor:
         self.data = array if backend.is_array(array) else np.asarray(array)
         if self.data.dtype.kind not in "fiub" and not is_float(self.data.dtype):
             raise TypeError(f"Tensor: expected floats, integers or booleans; got dtype {self.data.dtype}.")
+        if not self.data.dtype.isnative:  # as files may hold it; no kernel and no CuPy takes the other byte order
+            self.data = self.data.astype(self.data.dtype.newbyteorder("="))
         self.grad = None
         self.edge = None
         self.version = Version()
@@ -183,9 +185,13 @@ class Tensor:
 
         A backward through a graph that was built before the write raises.
 
+        Args:
+            value: real numbers: a Tensor, an array, a list or one number.
+
         Raises:
             RuntimeError: if the tensor is the result of an op.
-            ValueError: if the shape or the device differs.
+            TypeError: for what is no real number, and for floats into integers or booleans.
+            ValueError: if the shape or the device differs, or the memory is read-only.
         """
         if self.version is None:
             raise RuntimeError(
@@ -197,9 +203,16 @@ class Tensor:
             raise ValueError(
                 f"assign_: expected a value on {self.device}; got one on {backend.device_of(source)}. Use .to()."
             )
-        shape = source.shape if backend.is_array(source) else np.shape(source)
-        if shape not in ((), self.shape):
-            raise ValueError(f"assign_: expected shape {self.shape}; got {shape}.")
+        array = source if backend.is_array(source) else np.asarray(source)
+        if array.dtype.kind not in "fiub" and not is_float(array.dtype):
+            got = f"dtype {array.dtype}" if array.dtype.kind != "O" else type(source).__name__
+            raise TypeError(f"assign_: expected real numbers; got {got}.")
+        if is_float(array.dtype) and not is_float(self.dtype):
+            raise TypeError(f"assign_: expected integers for a leaf of {self.dtype}; got {array.dtype}. Cast first.")
+        if array.shape not in ((), self.shape):
+            raise ValueError(f"assign_: expected shape {self.shape}; got {array.shape}.")
+        if not getattr(self.data.flags, "writeable", True):  # CuPy has no read-only arrays
+            raise ValueError("assign_: expected memory that can be written to; got a read-only array. Copy it first.")
         self.data[...] = source
         self.version.count += 1
         return self

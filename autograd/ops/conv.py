@@ -9,6 +9,7 @@ from autograd.backend import array_module
 from autograd.dtypes import accumulator
 from autograd.ops.linalg import product
 from autograd.primitive import Ctx, Primitive
+from autograd.shapes import as_ints
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ Pair = tuple[int, int]
 
 
 def _pair(op: str, name: str, value: int | Sequence[int], least: int) -> Pair:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = as_ints(op, name, value, 2)
     if len(pair) != 2 or min(pair) < least:
         raise ValueError(f"{op}: expected {name} as one or two integers of {least} or more; got {value}.")
-    return int(pair[0]), int(pair[1])
+    return pair[0], pair[1]
 
 
 def _padded(x: Array, padding: Pair) -> Array:
@@ -160,7 +161,7 @@ def _pool_vjp(ctx: Ctx, g: Array) -> Array:
     return _unwindow(windows, shape, kernel, stride, padding)
 
 
-_avg_pool2d = Primitive("avg_pool2d", _pool_forward, _pool_vjp, autocast="f32", fresh=True)
+_avg_pool2d = Primitive("avg_pool2d", _pool_forward, _pool_vjp, autocast="f32", floats=True, fresh=True)
 
 
 def avg_pool2d(

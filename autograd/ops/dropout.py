@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from autograd import random
 from autograd.backend import array_module
+from autograd.dtypes import as_float
 from autograd.primitive import Ctx, Primitive
 from autograd.tensor import Tensor
 
@@ -41,8 +42,8 @@ def _dropout_vjp(ctx: Ctx, g: Array) -> Array:
     return g * _dropout_mask(ctx, g)
 
 
-_dropout = Primitive("dropout", _dropout_forward, _dropout_vjp, fresh=True)
-_drop_path = Primitive("drop_path", _dropout_forward, _dropout_vjp, fresh=True)
+_dropout = Primitive("dropout", _dropout_forward, _dropout_vjp, floats=True, fresh=True)
+_drop_path = Primitive("drop_path", _dropout_forward, _dropout_vjp, floats=True, fresh=True)
 
 
 def dropout(x: TensorLike, p: float = 0.5, training: bool = True, generator: random.Generator | None = None) -> Tensor:
@@ -96,4 +97,4 @@ def drop_path_keep(
     batch = like.shape[0]
     seed, offset = (generator or random.default_generator).reserve(batch)
     keep = random.keep_mask(seed, offset, batch, p, xp=array_module(like.data))
-    return (keep / (1 - p)).astype(like.dtype)
+    return (keep / (1 - p)).astype(as_float(like.dtype))

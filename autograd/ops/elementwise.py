@@ -1,7 +1,9 @@
 """Elementwise ops: arithmetic and functions of one array.
 
 Names and broadcasting are NumPy's. Mixed dtypes are promoted to the widest float; Python numbers and NumPy scalars are
-constants that never widen. "Saves" in a docstring says what an op keeps for backward, in units of its operands' bytes.
+constants that never widen. Functions whose results are no integers (``exp`` and ``divide``, not ``square``) make
+float64 of integers and booleans. "Saves" in a docstring says what an op keeps for backward, in units of its operands'
+bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autograd.backend import array_module, is_array
 from autograd.kernels.reference.erf import erf as erf_reference
-from autograd.primitive import Ctx, Primitive
+from autograd.primitive import Ctx, Primitive, constant
 
 if TYPE_CHECKING:
     from autograd.backend import Array
@@ -90,7 +92,7 @@ def _divide_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
     return (gx if ctx.needs[0] else None, None if out is None else -gx * out)
 
 
-_divide = Primitive("divide", _divide_forward, _divide_vjp, broadcasts=True, autocast="widest", fresh=True)
+_divide = Primitive("divide", _divide_forward, _divide_vjp, broadcasts=True, autocast="widest", floats=True, fresh=True)
 
 
 def _power_forward(ctx: Ctx, x: Any, y: Any) -> Array:
@@ -108,7 +110,7 @@ def _power_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
             # x**0 is constant, also at x = 0, where 0 * 0**-1 would be NaN
             gx = g * xp.where(y == 0, xp.zeros_like(y), y * x ** xp.where(y == 0, xp.ones_like(y), y - 1))
         else:
-            gx = g * (y * x ** (y - 1)) if y != 0 else g * 0
+            gx = g * (y * x ** (y - 1)) if y != 0 else _xp(g).zeros_like(g)
     if ctx.needs[1]:
         xp = _xp(y)
         base = xp.asarray(x, dtype=g.dtype)
@@ -122,10 +124,10 @@ _power = Primitive("power", _power_forward, _power_vjp, broadcasts=True, autocas
 def _extremum_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
     x, y = ctx.saved
     half = 0.5 * g
-    tie = _xp(g).where
+    where = _xp(g).where
     wins, equal_ = ctx.wins(x, y), x == y
-    gx = tie(equal_, half, tie(wins, g, g * 0)) if ctx.needs[0] else None
-    gy = tie(equal_, half, tie(wins, g * 0, g)) if ctx.needs[1] else None
+    gx = where(equal_, half, where(wins, g, 0)) if ctx.needs[0] else None
+    gy = where(equal_, half, where(wins, 0, g)) if ctx.needs[1] else None
     return gx, gy
 
 
@@ -183,7 +185,7 @@ def minimum(x: TensorLike, y: TensorLike) -> Tensor:
 # ---- functions of one array
 
 
-def _from_input(name: str, forward: Any, slope: Any) -> Primitive:
+def _from_input(name: str, forward: Any, slope: Any, floats: bool = True) -> Primitive:
     """A function of one array whose derivative is ``slope(x, xp)``; saves the input."""
 
     def run(ctx: Ctx, x: Array) -> Array:
@@ -194,7 +196,7 @@ def _from_input(name: str, forward: Any, slope: Any) -> Primitive:
         (x,) = ctx.saved
         return g * slope(x, array_module(x))
 
-    return Primitive(name, run, vjp, fresh=True)
+    return Primitive(name, run, vjp, floats=floats, fresh=True)
 
 
 def _from_output(name: str, forward: Any, slope: Any) -> Primitive:
@@ -209,7 +211,7 @@ def _from_output(name: str, forward: Any, slope: Any) -> Primitive:
         (y,) = ctx.saved
         return g * slope(y, array_module(y))
 
-    return Primitive(name, run, vjp, fresh=True)
+    return Primitive(name, run, vjp, floats=True, fresh=True)
 
 
 def _sigmoid_array(x: Array, xp: Any) -> Array:
@@ -218,21 +220,32 @@ def _sigmoid_array(x: Array, xp: Any) -> Array:
     return xp.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
+def _relu_forward(ctx: Ctx, x: Array) -> Array:
+    y = array_module(x).maximum(x, 0)
+    ctx.save(y)
+    return y
+
+
+def _relu_vjp(ctx: Ctx, g: Array) -> Array:
+    (y,) = ctx.saved
+    return array_module(g).where(y > 0, g, 0)  # chosen, not multiplied by the mask: inf * 0 would be NaN
+
+
 _TWO_OVER_SQRT_PI = 2 / math.sqrt(math.pi)
 
 _negative = Primitive("negative", lambda ctx, x: -x, lambda ctx, g: -g, fresh=True)
-_absolute = _from_input("absolute", lambda x, xp: abs(x), lambda x, xp: xp.sign(x))
+_absolute = _from_input("absolute", lambda x, xp: abs(x), lambda x, xp: xp.sign(x), floats=False)
 _exp = _from_output("exp", lambda x, xp: xp.exp(x), lambda y, xp: y)
 _expm1 = _from_output("expm1", lambda x, xp: xp.expm1(x), lambda y, xp: y + 1)
 _log = _from_input("log", lambda x, xp: xp.log(x), lambda x, xp: 1 / x)
 _log1p = _from_input("log1p", lambda x, xp: xp.log1p(x), lambda x, xp: 1 / (1 + x))
 _sqrt = _from_output("sqrt", lambda x, xp: xp.sqrt(x), lambda y, xp: 0.5 / y)
-_square = _from_input("square", lambda x, xp: x * x, lambda x, xp: 2 * x)
+_square = _from_input("square", lambda x, xp: x * x, lambda x, xp: 2 * x, floats=False)
 _sin = _from_input("sin", lambda x, xp: xp.sin(x), lambda x, xp: xp.cos(x))
 _cos = _from_input("cos", lambda x, xp: xp.cos(x), lambda x, xp: -xp.sin(x))
 _tanh = _from_output("tanh", lambda x, xp: xp.tanh(x), lambda y, xp: 1 - y * y)
 _sigmoid = _from_output("sigmoid", _sigmoid_array, lambda y, xp: y * (1 - y))
-_relu = _from_output("relu", lambda x, xp: xp.maximum(x, 0), lambda y, xp: y > 0)
+_relu = Primitive("relu", _relu_forward, _relu_vjp, fresh=True)
 _erf = _from_input("erf", lambda x, xp: erf_reference(x), lambda x, xp: _TWO_OVER_SQRT_PI * xp.exp(-x * x))
 
 
@@ -315,7 +328,7 @@ def _clip_forward(ctx: Ctx, x: Array, *, low: float | None, high: float | None) 
 def _clip_vjp(ctx: Ctx, g: Array) -> Array:
     (x,) = ctx.saved
     low, high = ctx.bounds
-    return g * ((x >= low) & (x <= high))
+    return array_module(g).where((x >= low) & (x <= high), g, 0)
 
 
 _clip = Primitive("clip", _clip_forward, _clip_vjp, fresh=True)
@@ -325,8 +338,10 @@ def clip(x: TensorLike, min: float | None = None, max: float | None = None) -> T
     """``x`` limited to [min, max]; the gradient passes inside, bounds included. Saves ``x``.
 
     Raises:
+        TypeError: for a bound that is no number.
         ValueError: if neither bound is given.
     """
     if min is None and max is None:
         raise ValueError("clip: expected min, max or both; got neither.")
-    return _clip(x, low=min, high=max)  # type: ignore[no-any-return]
+    low, high = (None if b is None else constant("clip", b) for b in (min, max))
+    return _clip(x, low=low, high=high)  # type: ignore[no-any-return]

@@ -27,7 +27,7 @@ def _raw_index(index: Any, device: str) -> Any:
     if isinstance(index, Tensor):
         return to_device(index.data, device)
     if isinstance(index, list):
-        return to_device(np.asarray(index), device)
+        return to_device(np.asarray(index, dtype=None if np.size(index) else np.int64), device)  # NumPy: floats
     return to_device(index, device) if is_array(index) else index
 
 
@@ -167,7 +167,7 @@ def _table_vjp(ctx: Ctx, g: Array) -> Array:
     xp = array_module(g)
     rows = ctx.shape[0]
     acc = accumulator(g.dtype)
-    index = ctx.index.reshape(-1) % rows
+    index = ctx.index.reshape(-1).astype(np.int64, copy=False) % rows  # uint8 cannot hold a number of rows
     flat = g.reshape(index.size, math.prod(ctx.shape[1:])).astype(acc, copy=False)
     order = xp.argsort(index, kind="stable")
     counts = xp.bincount(index, minlength=rows)

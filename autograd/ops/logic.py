@@ -36,7 +36,8 @@ def _where_forward(ctx: Ctx, x: Any, y: Any, *, condition: Array) -> Array:
 
 def _where_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
     (condition,) = ctx.saved
-    return (g * condition if ctx.needs[0] else None, g * ~condition if ctx.needs[1] else None)
+    xp = array_module(g)  # chosen, not multiplied by the mask: inf * 0 would be NaN
+    return (xp.where(condition, g, 0) if ctx.needs[0] else None, xp.where(condition, 0, g) if ctx.needs[1] else None)
 
 
 _where = Primitive("where", _where_forward, _where_vjp, broadcasts=True, autocast="widest", fresh=True)

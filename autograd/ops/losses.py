@@ -57,7 +57,9 @@ def _cross_entropy_vjp(ctx: Ctx, g: Array) -> Array:
     return call_kernel("cross_entropy_bwd", g, log_probs, target, smoothing).astype(dtype, copy=False)
 
 
-_cross_entropy = Primitive("cross_entropy", _cross_entropy_forward, _cross_entropy_vjp, autocast="f32", fresh=True)
+_cross_entropy = Primitive(
+    "cross_entropy", _cross_entropy_forward, _cross_entropy_vjp, autocast="f32", floats=True, fresh=True
+)
 
 
 def cross_entropy(logits: TensorLike, target: Any, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:

@@ -1,7 +1,7 @@
 """Ops of neural networks: softmax, norms, activations.
 
 Names are torch.nn.functional's. The ones with a row in the kernel registry run whichever implementation the kernel
-mode chooses; 16-bit floats are computed in float32.
+mode chooses; 16-bit floats are computed in float32, integers and booleans in float64.
 """
 
 from __future__ import annotations
@@ -58,8 +58,15 @@ def _softmax_vjp(ctx: Ctx, g: Array) -> Array:
     return _last(call_kernel("softmax_bwd", _last(g, axis), y), axis)
 
 
-_softmax = Primitive("softmax", _softmax_forward, _softmax_vjp, autocast="f32", fresh=True)
-_masked_softmax = Primitive("masked_softmax", _softmax_forward, _softmax_vjp, autocast="f32", fresh=True)
+def _masked_forward(ctx: Ctx, x: Array, *, axis: int, mask: Array) -> Array:
+    xp, acc = array_module(mask), accumulator(x.dtype)
+    if mask.dtype == bool:
+        mask = xp.where(mask, acc.type(0), acc.type(-np.inf))
+    return _softmax_forward(ctx, x, axis=axis, mask=mask.astype(acc, copy=False))
+
+
+_softmax = Primitive("softmax", _softmax_forward, _softmax_vjp, autocast="f32", floats=True, fresh=True)
+_masked_softmax = Primitive("masked_softmax", _masked_forward, _softmax_vjp, autocast="f32", floats=True, fresh=True)
 
 
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:
@@ -97,10 +104,7 @@ def masked_softmax(x: TensorLike, mask: Any, axis: int = -1) -> Tensor:
         fits = False
     if not fits:
         raise ValueError(f"masked_softmax: expected a mask that broadcasts to {x.shape}; got {mask.shape}.")
-    xp, acc = array_module(mask), accumulator(x.dtype)
-    if mask.dtype == bool:
-        mask = xp.where(mask, acc.type(0), acc.type(-np.inf))
-    mask = mask.astype(acc, copy=False).reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
+    mask = mask.reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
     return _masked_softmax(x, axis=axis, mask=mask)  # type: ignore[no-any-return]
 
 
@@ -122,7 +126,7 @@ def _log_softmax_vjp(ctx: Ctx, g: Array) -> Array:
     return probs.astype(g.dtype, copy=False)
 
 
-_log_softmax = Primitive("log_softmax", _log_softmax_forward, _log_softmax_vjp, autocast="f32", fresh=True)
+_log_softmax = Primitive("log_softmax", _log_softmax_forward, _log_softmax_vjp, autocast="f32", floats=True, fresh=True)
 
 
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
@@ -161,6 +165,7 @@ _layer_norm = Primitive(
     _layer_norm_forward,
     lambda ctx, g: call_kernel("layer_norm_bwd", g, *ctx.saved),
     autocast="f32",
+    floats=True,
     fresh=True,
 )
 
@@ -199,7 +204,7 @@ def _residual_vjp(ctx: Ctx, g_total: Array, g: Array) -> tuple[Array, ...]:
 
 
 # Not fresh: without DropPath the gradients of x and branch are one array.
-_residual_layer_norm = Primitive("residual_layer_norm", _residual_forward, _residual_vjp, autocast="f32")
+_residual_layer_norm = Primitive("residual_layer_norm", _residual_forward, _residual_vjp, autocast="f32", floats=True)
 
 
 def residual_layer_norm(
@@ -221,6 +226,7 @@ def residual_layer_norm(
         (s, layer_norm(s)).
     """
     keep = keep.data if isinstance(keep, Tensor) else keep
+    keep = keep if keep is None or is_array(keep) else np.asarray(keep, dtype=np.float64)
     batch = getattr(x, "shape", (None,))[:1]
     if keep is not None and keep.shape != batch:
         raise ValueError(f"residual_layer_norm: expected keep of shape {batch}; got {keep.shape}.")
@@ -244,7 +250,7 @@ def _l2_vjp(ctx: Ctx, g: Array) -> Array:
     return ((g - unit * (along * free)) * scale).astype(g.dtype, copy=False)
 
 
-_l2_normalize = Primitive("l2_normalize", _l2_forward, _l2_vjp, autocast="f32", fresh=True)
+_l2_normalize = Primitive("l2_normalize", _l2_forward, _l2_vjp, autocast="f32", floats=True, fresh=True)
 
 
 def l2_normalize(x: TensorLike, axis: int = -1, eps: float | None = None) -> Tensor:
@@ -269,7 +275,7 @@ def _gelu_forward(ctx: Ctx, x: Array) -> Array:
     return call_kernel("gelu_fwd", x)
 
 
-_gelu = Primitive("gelu", _gelu_forward, lambda ctx, g: call_kernel("gelu_bwd", g, *ctx.saved), fresh=True)
+_gelu = Primitive("gelu", _gelu_forward, lambda ctx, g: call_kernel("gelu_bwd", g, *ctx.saved), floats=True, fresh=True)
 
 
 def gelu(x: TensorLike) -> Tensor:
@@ -292,6 +298,7 @@ _bias_gelu = Primitive(
     _bias_gelu_forward,
     lambda ctx, g: call_kernel("bias_gelu_bwd", g, *ctx.saved),
     autocast="low",
+    floats=True,
     fresh=True,
 )
 

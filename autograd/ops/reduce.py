@@ -60,12 +60,12 @@ def _mean_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], keepdims: bool) 
     return _reduce(x, "mean", axes, keepdims)
 
 
-_mean = Primitive(
-    "mean",
-    _mean_forward,
-    lambda ctx, g: _spread(g / ctx.n, ctx.shape, ctx.axes),
-    autocast="f32",
-)
+def _mean_vjp(ctx: Ctx, g: Array) -> Array:
+    share = g.astype(accumulator(g.dtype), copy=False) / ctx.n  # in float16, n above 65,504 would be inf
+    return _spread(share.astype(g.dtype, copy=False), ctx.shape, ctx.axes)
+
+
+_mean = Primitive("mean", _mean_forward, _mean_vjp, autocast="f32", floats=True)
 
 
 def _var_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...], ddof: int, keepdims: bool) -> Array:
@@ -85,7 +85,7 @@ def _var_vjp(ctx: Ctx, g: Array) -> Array:
     return centred.astype(x.dtype, copy=False)
 
 
-_var = Primitive("var", _var_forward, _var_vjp, autocast="f32", fresh=True)
+_var = Primitive("var", _var_forward, _var_vjp, autocast="f32", floats=True, fresh=True)
 
 
 def _extreme(name: str) -> Primitive:
@@ -99,8 +99,9 @@ def _extreme(name: str) -> Primitive:
     def vjp(ctx: Ctx, g: Array) -> Array:
         x, out = ctx.saved
         hits = x == out
-        share = hits.sum(axis=ctx.axes, keepdims=True).astype(x.dtype)
-        return hits * (g.reshape(out.shape) / share)
+        acc = accumulator(x.dtype)  # in float16, more than 65,504 ties would be inf
+        share = g.reshape(out.shape).astype(acc, copy=False) / hits.sum(axis=ctx.axes, keepdims=True).astype(acc)
+        return array_module(x).where(hits, share.astype(g.dtype, copy=False), 0)
 
     return Primitive(name, forward, vjp, fresh=True)
 
@@ -131,7 +132,7 @@ def _logsumexp_vjp(ctx: Ctx, g: Array) -> Array:
     return probs.astype(x.dtype, copy=False)
 
 
-_logsumexp = Primitive("logsumexp", _logsumexp_forward, _logsumexp_vjp, autocast="f32", fresh=True)
+_logsumexp = Primitive("logsumexp", _logsumexp_forward, _logsumexp_vjp, autocast="f32", floats=True, fresh=True)
 
 
 def _argmax_forward(ctx: Ctx, x: Array, *, axis: int | None) -> Array:

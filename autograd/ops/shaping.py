@@ -16,7 +16,7 @@ import numpy as np
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
 from autograd.primitive import Ctx, Primitive
-from autograd.shapes import normalize_axes, normalize_axis, unbroadcast
+from autograd.shapes import as_int, as_ints, normalize_axes, normalize_axis, unbroadcast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     Raises:
         ValueError: if the number of elements differs.
     """
-    target = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    target = as_ints("reshape", "shape", shape)
     size = math.prod(_shape(x))
     known = math.prod(n for n in target if n != -1)
     wild = target.count(-1)
@@ -152,7 +152,7 @@ def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
     Raises:
         ValueError: if ``x`` does not broadcast to ``shape``.
     """
-    return _broadcast_to(x, shape=tuple(shape))  # type: ignore[no-any-return]
+    return _broadcast_to(x, shape=as_ints("broadcast_to", "shape", shape))  # type: ignore[no-any-return]
 
 
 # ---- moving elements along axes
@@ -177,8 +177,8 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int]) -
     Raises:
         ValueError: if there are not as many shifts as axes.
     """
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    shifts = (shift,) * len(axes) if isinstance(shift, int) else tuple(shift)
+    axes = as_ints("roll", "axis", axis)
+    shifts = as_ints("roll", "shift", shift, len(axes))
     if len(shifts) != len(axes):
         raise ValueError(f"roll: expected one shift an axis; got {len(shifts)} shifts for {len(axes)} axes.")
     axes = tuple(normalize_axis("roll", a, _ndim(x)) for a in axes)
@@ -308,13 +308,13 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
     """
     axis = normalize_axis("split", axis, _ndim(x))
     size = _shape(x)[axis]
-    if isinstance(indices_or_sections, int):
-        parts = indices_or_sections
+    if np.ndim(indices_or_sections) == 0:
+        parts = as_int("split", "indices_or_sections", indices_or_sections)
         if parts < 1 or size % parts:
             raise ValueError(f"split: expected a divisor of {size}; got {parts} sections.")
         indices = tuple(size // parts * i for i in range(1, parts))
     else:
-        indices = tuple(indices_or_sections)
+        indices = as_ints("split", "indices_or_sections", indices_or_sections)
         if list(indices) != sorted(indices) or any(not 0 <= i <= size for i in indices):
             raise ValueError(f"split: expected ascending indices in [0, {size}]; got {indices}.")
     return _split(x, indices=indices, axis=axis)  # type: ignore[no-any-return]
@@ -383,10 +383,10 @@ def sliding_window_view(
     Raises:
         ValueError: if a window is larger than its axis, or the numbers of sizes, steps and axes differ.
     """
-    axes = tuple(range(_ndim(x))) if axis is None else ((axis,) if isinstance(axis, int) else tuple(axis))
-    axes = tuple(normalize_axis("sliding_window_view", a, _ndim(x)) for a in axes)
-    window = (window_shape,) * len(axes) if isinstance(window_shape, int) else tuple(window_shape)
-    hops = (step,) * len(axes) if isinstance(step, int) else tuple(step)
+    op = "sliding_window_view"
+    axes = tuple(range(_ndim(x))) if axis is None else as_ints(op, "axis", axis)
+    axes = tuple(normalize_axis(op, a, _ndim(x)) for a in axes)
+    window, hops = as_ints(op, "window_shape", window_shape, len(axes)), as_ints(op, "step", step, len(axes))
     shape = _shape(x)
     if not len(axes) == len(window) == len(hops) == len(set(axes)):
         raise ValueError(f"sliding_window_view: expected one size and step an axis; got {window}, {hops}, {axes}.")

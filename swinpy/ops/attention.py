@@ -39,7 +39,7 @@ def _vjp(ctx: Ctx, g: Array) -> tuple[Array | None, ...]:
     return tuple(grad if need else None for grad, need in zip(grads, ctx.needs, strict=True))
 
 
-_window_attention = Primitive("window_attention", _forward, _vjp, autocast="low", fresh=True)
+_window_attention = Primitive("window_attention", _forward, _vjp, autocast="low", fresh=True, floats=True)
 
 
 def _check(

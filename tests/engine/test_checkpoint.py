@@ -300,3 +300,63 @@ def test_wrong_arguments() -> None:
         ag.checkpoint(lambda t: t, X)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="checkpoint: expected fn to return a Tensor or a tuple of them; got list"):
         ag.checkpoint(lambda t: [t], ag.Tensor(X, requires_grad=True))
+
+
+def _with_dropout(g: ag.Generator) -> Callable[[ag.Tensor], ag.Tensor]:
+    return lambda x: ag.dropout(x, 0.5, generator=g) * x
+
+
+def _with_drop_path(g: ag.Generator) -> Callable[[ag.Tensor], ag.Tensor]:
+    return lambda x: ag.drop_path(x, 0.5, generator=g) * x
+
+
+def _with_keep(g: ag.Generator) -> Callable[[ag.Tensor], ag.Tensor]:
+    return lambda x: x * ag.drop_path_keep(x, 0.5, generator=g)[:, None] * x
+
+
+def _set_inside(g: ag.Generator) -> Callable[[ag.Tensor], ag.Tensor]:
+    def fn(x: ag.Tensor) -> ag.Tensor:
+        before = g.state()
+        g.set_state({"seed": 8, "offset": 0})
+        x = ag.dropout(x, 0.5, generator=g) * x
+        g.set_state(before)
+        return ag.dropout(x, 0.5, generator=g)
+
+    return fn
+
+
+@pytest.mark.parametrize("way", [ag.checkpoint, nested])
+@pytest.mark.parametrize("make", [_with_dropout, _with_drop_path, _with_keep, _set_inside])
+def test_explicit_generator_draws_the_same_again(make: Any, way: Any) -> None:
+    """Two checkpoints share one generator, which is left where it would be without them."""
+
+    def grads(way: Any) -> tuple[list[Any], dict[str, int]]:
+        g = ag.Generator(3, 5)
+        x = ag.Tensor(np.ones((64, 2)) + np.arange(64)[:, None], requires_grad=True)
+        y = way(make(g), way(make(g), x))
+        state = g.state()
+        y.sum().backward()
+        assert g.state() == state
+        return [y.data, x.grad], state
+
+    (expected, state), (got, state_after) = grads(plain), grads(way)
+    same(got, expected)
+    assert state_after == state
+
+
+def test_generators_are_put_back_when_the_replay_fails() -> None:
+    g = ag.Generator(3)
+    calls = []
+
+    def fn(x: ag.Tensor) -> ag.Tensor:
+        calls.append(0)
+        x = ag.dropout(x, 0.5, generator=g)
+        if len(calls) > 1:
+            raise ZeroDivisionError
+        return x
+
+    y = ag.checkpoint(fn, ag.Tensor(np.ones(8), requires_grad=True))
+    state = g.state()
+    with pytest.raises(ZeroDivisionError):
+        y.backward(np.ones(8))
+    assert g.state() == state

@@ -271,3 +271,20 @@ def test_kernel_mode() -> None:
     assert STATE.get().kernels == "auto"
     with pytest.raises(ValueError, match="kernel_mode: expected one of auto, reference, cuda, cpu, validate; got 'x'"):
         ag.kernel_mode("x")  # type: ignore[arg-type]
+
+
+def test_generator_and_coroutine_functions_are_not_decorated() -> None:
+    """Their bodies run after the switch is off again."""
+
+    def generator() -> Any:
+        yield
+
+    async def coroutine() -> None: ...
+
+    async def both() -> Any:
+        yield
+
+    for switch in (ag.no_grad(), ag.enable_grad(), ag.autocast(), ag.kernel_mode("reference")):
+        for function in (generator, coroutine, both):
+            with pytest.raises(TypeError, match=r"switch: expected a plain function to decorate; got '\w+'"):
+                switch(function)

@@ -162,3 +162,22 @@ def test_ridders_is_not_fooled_by_early_rows_that_agree_by_chance() -> None:
 
         value, estimate, rounding = ridders(f, 1.0)
         assert abs(value - (3 + height * rate)) <= 10 * estimate + rounding, (height, rate)
+
+
+@pytest.mark.parametrize("inputs", [[], [np.arange(3)], [np.array([True])]])
+def test_nothing_to_check(inputs: list[Any]) -> None:
+    w = ag.Tensor(X.copy(), requires_grad=True)
+    for parameters in ([], [ag.Tensor(X.copy())]):
+        with pytest.raises(ValueError, match=r"gradcheck: expected a float64 input, or a parameter .*; got neither"):
+            ag.gradcheck(lambda *args: ag.exp(w), inputs, parameters)
+    assert ag.gradcheck(lambda *args: ag.exp(w), inputs, [w])
+
+
+def test_many_components() -> None:
+    """100,000 moves of 0.02 would add up to far beyond the radius of convergence of tanh."""
+    rng = np.random.default_rng(0)
+    a, b = (10 * rng.standard_normal((1000, 50)) for _ in range(2))
+    start = [np.zeros(a.shape), np.zeros(a.shape)]
+    assert ag.gradcheck(lambda x, y: ag.tanh((x * a).sum() + (y * b).sum() + 0.3), start)
+    with pytest.raises(ag.GradcheckError, match="expected input 1 to have derivative"):
+        ag.gradcheck(lambda x, y: ag.tanh((x * a).sum() + (y.detach() * b).sum() + 0.3) + 0 * y.sum(), start)

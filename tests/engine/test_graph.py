@@ -442,3 +442,27 @@ def test_hook_errors() -> None:
         (x * 2).backward()
     with pytest.raises(RuntimeError, match="expected requires_grad=True"):
         ag.Tensor(np.ones(1)).register_grad_hook(lambda g: None)
+
+
+def test_gradients_for_one_leaf_named_twice_are_two_arrays() -> None:
+    x = ag.Tensor(np.ones(2), requires_grad=True)
+    first, second = ag.grad((x * 3).sum(), [x, x])
+    np.testing.assert_array_equal(first, second)
+    assert not np.shares_memory(first, second)
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_what_a_leaf_hook_keeps_is_not_the_gradient(replaces: bool) -> None:
+    x = ag.Tensor(np.ones(2), requires_grad=True)
+    kept = []
+
+    def hook(g: Any) -> Any:
+        kept.append(g * 2 if replaces else g)
+        return kept[-1] if replaces else None
+
+    x.register_grad_hook(hook)
+    (x * 3).sum().backward()
+    assert not np.shares_memory(kept[0], x.grad)
+    before = kept[0].copy()
+    (x * 3).sum().backward()
+    np.testing.assert_array_equal(kept[0], before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,6 +180,16 @@ def test_stored_bits() -> None:
 
 
 # ---- the cursor
+
+
+@pytest.mark.parametrize(("n", "error"), [(2.5, TypeError), (4.0, TypeError), ("4", TypeError), (-4, ValueError)])
+def test_reserve_of_a_bad_number_leaves_the_cursor(n: Any, error: type[Exception]) -> None:
+    g = random.Generator(3, 10)
+    with pytest.raises(error, match=r"^reserve: expected .*; got "):
+        g.reserve(n)
+    assert g.state() == {"seed": 3, "offset": 10}
+    assert g.reserve(np.int64(8)) == (3, 10)  # type: ignore[arg-type]
+    assert type(g.offset) is int
 
 
 def test_reserve_advances_by_counters() -> None:

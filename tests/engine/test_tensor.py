@@ -313,3 +313,43 @@ def test_ctx_counts_its_bytes() -> None:
     x = leaf()
     assert (x * x).edge[0].ctx.nbytes() == 2 * X.nbytes
     assert (x + x).edge[0].ctx.nbytes() == 0
+
+
+# ---- what assign_ takes
+
+
+@pytest.mark.parametrize(
+    "bad", [None, "1", b"1", 1j, [1j, 2], np.array([1, 2], object), object(), np.datetime64("2020")]
+)
+def test_assign_takes_real_numbers_only(bad: Any) -> None:
+    x = leaf([1.0, 2.0])
+    with pytest.raises(TypeError, match=r"^assign_: expected real numbers; got "):
+        x.assign_(bad)
+    assert x.data.tolist() == [1, 2]
+    assert x.version.count == 0
+
+
+@pytest.mark.parametrize("dtype", [np.int64, bool])
+def test_assign_does_not_cut_floats_off(dtype: Any) -> None:
+    x = ag.Tensor(np.ones(2, dtype))
+    for bad in (1.5, [0.5, 2.5], np.array([1.5, 2.5]), ag.Tensor(np.ones(2))):
+        with pytest.raises(TypeError, match=r"assign_: expected integers for a leaf of .*; got float64"):
+            x.assign_(bad)
+    assert x.assign_(np.array([1, 0])).data.tolist() == [1, 0]
+    assert leaf([1.0, 2.0]).assign_([3, 4]).assign_(True).data.tolist() == [1, 1]
+
+
+def test_assign_to_read_only_memory() -> None:
+    x = ag.Tensor(np.broadcast_to(np.ones(1), (2,)))
+    with pytest.raises(ValueError, match="assign_: expected memory that can be written to; got a read-only array"):
+        x.assign_(np.zeros(2))
+    assert x.version.count == 0
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">f4", ">i2"])
+def test_other_byte_orders_become_native(dtype: str) -> None:
+    x = ag.Tensor(np.array([1, 2], dtype))
+    assert x.dtype.isnative
+    assert x.dtype == np.dtype(dtype).newbyteorder("=")
+    assert x.data.tolist() == [1, 2]
+    assert ag.Tensor(np.ones(2)).astype(dtype).dtype.isnative

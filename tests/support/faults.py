@@ -249,7 +249,7 @@ FAULTS = (
     Fault(
         "checkpoint: the replay draws new random numbers",
         generic("composite", "checkpoint"),
-        lambda patch: patch.setattr(random, "fork_rng", _no_fork),
+        lambda patch: patch.setattr(random, "rewound", _no_fork),
     ),
     Fault(
         "roll: the adjoint rolls the same way",

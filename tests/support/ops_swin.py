@@ -53,10 +53,14 @@ def make(case: Case, s: Source) -> Sample:
     """Arguments for a case: qkv, bias, qkv_bias, logit_scale, and spec."""
     spec, channels = case.spec, case.heads * case.head_dim
     n = spec.cut.tokens
+    # cosine attention divides by the lengths of q and k, bias included: none of them near 0, a padded token's neither
+    values = (lambda shape: s.away(shape, gap=0.5)) if case.cosine else s.normal
+    qkv = values((case.batch, *case.size, 3 * channels))
+    qkv_bias = values((3 * channels,)) if case.qkv_bias else None
     args = (
-        s.normal((case.batch, *case.size, 3 * channels)),
+        qkv if qkv_bias is None or not case.cosine else qkv - qkv_bias,
         s.normal((case.heads, n, n)) if case.bias else None,
-        s.normal((3 * channels,)) if case.qkv_bias else None,
+        qkv_bias,
         _logit_scales(s, case.heads) if case.cosine else None,
     )
     return Sample(args, {"spec": spec})

@@ -38,7 +38,7 @@ def _bad_axis(op: Callable[..., Any]) -> tuple[BadCall, ...]:
     return (
         BadCall(lambda: op(X, axis=2), IndexError, "axis in [-2, 1]"),
         BadCall(lambda: op(np.ones((2, 0))), ValueError, "non-empty axis"),
-        BadCall(lambda: op(np.ones(())), IndexError, "0 dimensions"),
+        BadCall(lambda: op(np.ones(())), IndexError, "a 0-d tensor"),
     )
 
 
@@ -245,7 +245,7 @@ register(
         kinks=(Kink((np.zeros((1, 2)),), ([[0.5, 0.5]],), {"eps": 2.0}),),
         errors=(
             BadCall(lambda: ag.l2_normalize(X, axis=-3), IndexError, "axis in [-2, 1]"),
-            BadCall(lambda: ag.l2_normalize(np.ones(())), IndexError, "0 dimensions"),
+            BadCall(lambda: ag.l2_normalize(np.ones(())), IndexError, "a 0-d tensor"),
         ),
     ),
 )

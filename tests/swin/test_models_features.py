@@ -116,7 +116,7 @@ def test_head_takes_features_as_they_come_and_refuses_the_other_layout() -> None
     model, x = tiny(), images((18, 25))
     (last,) = model.features(x, out_indices=[-1])
     np.testing.assert_allclose(model.forward_head(last).numpy(), model(x).numpy(), rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="forward_head: expected a map of .* channels, NHWC"):
+    with pytest.raises(ValueError, match=r"forward_head: expected a map of \d+ channels, NHWC"):
         model.forward_head(last, layout="NHWC")
 
 

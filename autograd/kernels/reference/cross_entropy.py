@@ -47,7 +47,8 @@ def cross_entropy_fwd(logits: Array, target: Array, smoothing: float) -> tuple[A
     z -= z.max(axis=1, keepdims=True)
     z -= xp.log(xp.exp(z).sum(axis=1, keepdims=True))
     soft = smoothed_targets(target, logits.shape[1], smoothing, acc)
-    return -(soft * z).sum(axis=1), z
+    # a class without any probability in the target adds nothing, also where its log-probability is -inf
+    return -(soft * xp.where(soft == 0, 0, z)).sum(axis=1), z
 
 
 def cross_entropy_bwd(g: Array, log_probs: Array, target: Array, smoothing: float) -> Array:
