@@ -29,14 +29,14 @@ def draw(seed: int) -> Any:
     return np.random.default_rng(seed).uniform(-1, 1, N)
 
 
-def refused(words: str, function: Callable[..., Any], *args: Any) -> None:
+def refused(words: str | tuple[str, ...], function: Callable[..., Any], *args: Any) -> None:
     """``pytest.raises`` would keep the frames, and the graph in them, alive until the next garbage collection."""
     said = "nothing"
     try:
         function(*args)
     except RuntimeError as error:
         said = str(error)
-    assert words in said
+    assert any(w in said for w in ((words,) if isinstance(words, str) else words)), said
 
 
 class Pair:
@@ -54,6 +54,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.pool: list[Pair] = []
         self.leaves: list[Pair] = []
         self.recording = True
+        self.refused_before = False
 
     def teardown(self) -> None:
         """When the last references go, nothing is left for the cycle collector to find."""
@@ -192,15 +193,18 @@ class EngineMachine(RuleBasedStateMachine):
         if not a.naive.needs:
             refused("got one that does not", a.real.backward, gradient)
             return
-        words = ""
+        words: tuple[str, ...] = ()
         try:
             naive_engine.backward(a.naive, gradient, retain)
         except FreedError:
-            words = "already freed"
+            words = ("already freed",)
         except StaleError:
-            words = "assign_ has written"
+            # A pass that is refused half-way has freed what it passed. The naive engine makes one node of what here
+            # are two (concatenate and split), so only here can the second pass meet a freed one first.
+            words = ("assign_ has written",) + (("already freed",) if self.refused_before else ())
         if words:
             refused(words, a.real.backward, gradient, retain)
+            self.refused_before = True
         else:
             a.real.backward(gradient, retain)
 
