@@ -1,6 +1,6 @@
 """The command line ``python -m swinpy``: one module a command, imported when it is asked for.
 
-A command is a module of this package with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> exit code``.
+A command is a module here with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> exit code``.
 """
 
 from __future__ import annotations
