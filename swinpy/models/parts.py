@@ -77,11 +77,18 @@ class Mlp(Module):
         self.fc2 = Linear(hidden, channels)
         self.drop = drop
 
-    def forward(self, x: ag.Tensor) -> ag.Tensor:
+    def hidden(self, x: ag.Tensor) -> ag.Tensor:
+        """gelu(fc1(x)), dropped out."""
         assert self.fc1.bias is not None
         hidden = ag.bias_gelu(ag.linear(x, self.fc1.weight), self.fc1.bias)
-        hidden = ag.dropout(hidden, self.drop, self.training)
+        return ag.dropout(hidden, self.drop, self.training)
+
+    def output(self, hidden: ag.Tensor) -> ag.Tensor:
+        """fc2(hidden), dropped out."""
         return ag.dropout(self.fc2(hidden), self.drop, self.training)
+
+    def forward(self, x: ag.Tensor) -> ag.Tensor:
+        return self.output(self.hidden(x))
 
 
 class WindowAttention(Module):
@@ -139,27 +146,30 @@ class SwinBlock(Module):
         self.mlp = Mlp(channels, int(channels * config.mlp_ratio), config.drop_rate)
         self.drop_path = drop_path
 
-    def _residuals(self, keeps: tuple[Any, Any], x: ag.Tensor, *branch: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
+    def _to_hidden(self, keeps: tuple[Any, Any], x: ag.Tensor, *branch: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
+        """The block up to the hidden layer of its MLP: (x after attention, hidden)."""
         pending, own = keeps
         x, y = Stream(x, *branch, *([pending] if branch else [])).normed(self.norm1)
-        return self._second(own, x, self.attn(y))
-
-    def _second(self, keep: Any, x: ag.Tensor, branch: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
-        x, y = Stream(x, branch, keep).normed(self.norm2)
-        return x, self.mlp(y)
+        x, y = Stream(x, self.attn(y), own).normed(self.norm2)
+        return x, self.mlp.hidden(y)
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
-        """One block; with ``checkpoint`` only its inputs are kept for backward."""
+        """One block.
+
+        With ``checkpoint`` only its inputs and the hidden layer are kept for backward. Without the hidden layer it
+        would keep a third of that, but compute the block's largest product, fc2, a second time for a result that
+        backward has no use for.
+        """
         attn_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
         mlp_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
         keeps = (stream.keep, attn_keep)
         inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
 
         def run(*tensors: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
-            return self._residuals(keeps, *tensors)
+            return self._to_hidden(keeps, *tensors)
 
-        x, branch = ag.checkpoint(run, *inputs) if checkpoint else run(*inputs)
-        return Stream(x, branch, mlp_keep)
+        x, hidden = ag.checkpoint(run, *inputs) if checkpoint else run(*inputs)
+        return Stream(x, self.mlp.output(hidden), mlp_keep)
 
 
 class PatchMerging(Module):
