@@ -78,7 +78,7 @@ class _Pieces:
     def run(self, piece: Callable[[slice], Any]) -> list[Any]:
         """``piece`` over a few images at a time: as many as keep scores and rows in about 1 MiB."""
         window = self.spec.heads * self.tokens**2 + 4 * self.tokens * self.channels
-        return run_blocks(piece, self.batch, max(1, self.windows * window * self.acc.itemsize // 8), self.xp)
+        return run_blocks(piece, self.batch, self.windows * window * self.acc.itemsize, self.xp)
 
     def gather(self, maps: Array) -> Array:
         """(b, H, W, K) to rows (b, nW * N, K) in window order, zeros for padding."""

@@ -32,7 +32,7 @@ __all__ = [
     "total_of",
 ]
 
-PIECE_BYTES = 1 << 17
+PIECE_BYTES = 1 << 20
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -65,7 +65,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def row_blocks(rows: int, row_bytes: int, xp: Any = np) -> Iterator[slice]:
-    """Slices of consecutive rows, each at most about 128 KiB (at least one row), covering ``range(rows)``."""
+    """Slices of consecutive rows, each at most about 1 MiB (at least one row), covering ``range(rows)``."""
     step = rows if xp is not np else max(1, PIECE_BYTES // max(1, row_bytes))
     for start in range(0, rows, max(1, step)):
         yield slice(start, min(start + step, rows))
