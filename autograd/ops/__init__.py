@@ -27,6 +27,7 @@ from autograd.ops.elementwise import (
     tanh,
 )
 from autograd.ops.indexing import gather, getitem, table_gather, take
+from autograd.ops.joining import concatenate, split, stack
 from autograd.ops.linalg import linear, matmul
 from autograd.ops.logic import (
     astype,
@@ -54,7 +55,6 @@ from autograd.ops.nn import (
 from autograd.ops.reduce import argmax, logsumexp, max, mean, min, sum, var
 from autograd.ops.shaping import (
     broadcast_to,
-    concatenate,
     expand_dims,
     flip,
     moveaxis,
@@ -62,9 +62,7 @@ from autograd.ops.shaping import (
     reshape,
     roll,
     sliding_window_view,
-    split,
     squeeze,
-    stack,
     swapaxes,
     transpose,
 )

@@ -135,9 +135,9 @@ def _logsumexp_vjp(ctx: Ctx, g: Array) -> Array:
 _logsumexp = Primitive("logsumexp", _logsumexp_forward, _logsumexp_vjp, autocast="f32", floats=True, fresh=True)
 
 
-def _argmax_forward(ctx: Ctx, x: Array, *, axis: int | None) -> Array:
+def _argmax_forward(ctx: Ctx, x: Array, *, axis: int | None, keepdims: bool) -> Array:
     _count("argmax", x, tuple(range(x.ndim)) if axis is None else (axis,))
-    return x.argmax(axis=axis)
+    return x.argmax(axis=axis, keepdims=keepdims)
 
 
 _argmax = Primitive("argmax", _argmax_forward, None)
@@ -191,8 +191,8 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
     return _logsumexp(x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
 
 
-def argmax(x: TensorLike, axis: int | None = None) -> Tensor:
+def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Index of the first largest element along ``axis`` (default: of the flat array), int64, no gradient."""
     if axis is not None:
         axis = normalize_axis("argmax", axis, _ndim(x))
-    return _argmax(x, axis=axis)  # type: ignore[no-any-return]
+    return _argmax(x, axis=axis, keepdims=keepdims)  # type: ignore[no-any-return]

@@ -7,16 +7,15 @@ adjoint adds.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from itertools import product as cartesian
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
 from autograd.primitive import Ctx, Primitive
-from autograd.shapes import as_int, as_ints, normalize_axes, normalize_axis, unbroadcast
+from autograd.shapes import as_ints, normalize_axes, normalize_axis, unbroadcast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "broadcast_to",
-    "concatenate",
     "expand_dims",
     "flip",
     "moveaxis",
@@ -34,9 +32,7 @@ __all__ = [
     "reshape",
     "roll",
     "sliding_window_view",
-    "split",
     "squeeze",
-    "stack",
     "swapaxes",
     "transpose",
 ]
@@ -105,19 +101,32 @@ def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
     return transpose(x, order)
 
 
-def moveaxis(x: TensorLike, source: int, destination: int) -> Tensor:
-    """``x`` with one axis moved to another place, a view."""
-    order = list(range(_ndim(x)))
-    axis = order.pop(normalize_axis("moveaxis", source, len(order)))
-    order.insert(normalize_axis("moveaxis", destination, _ndim(x)), axis)
+def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """``x`` with axes moved to other places, the rest in their order; a view.
+
+    Raises:
+        ValueError: if there are not as many sources as destinations, or one of them twice.
+    """
+    ndim = _ndim(x)
+    sources, places = (
+        tuple(normalize_axis("moveaxis", a, ndim) for a in as_ints("moveaxis", name, value))
+        for name, value in (("source", source), ("destination", destination))
+    )
+    if not len(sources) == len(set(sources)) == len(places) == len(set(places)):
+        raise ValueError(f"moveaxis: expected as many sources as destinations, each once; got {source}, {destination}.")
+    order = [a for a in range(ndim) if a not in sources]
+    for place, axis in sorted(zip(places, sources, strict=True)):
+        order.insert(place, axis)
     return transpose(x, order)
 
 
-def expand_dims(x: TensorLike, axis: int) -> Tensor:
-    """``x`` with an axis of size 1 inserted, a view."""
-    shape = list(_shape(x))
-    shape.insert(normalize_axis("expand_dims", axis, len(shape) + 1), 1)
-    return reshape(x, shape)
+def expand_dims(x: TensorLike, axis: int | Sequence[int]) -> Tensor:
+    """``x`` with axes of size 1 inserted at these places of the result, a view."""
+    places = as_ints("expand_dims", "axis", axis)
+    ndim = _ndim(x) + len(places)
+    new = normalize_axes("expand_dims", places, ndim)
+    old = iter(_shape(x))
+    return reshape(x, [1 if i in new else next(old) for i in range(ndim)])
 
 
 def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
@@ -166,19 +175,21 @@ def _roll_forward(ctx: Ctx, x: Array, *, shift: tuple[int, ...], axis: tuple[int
 _roll = Primitive("roll", _roll_forward, lambda ctx, g: array_module(g).roll(g, ctx.back, ctx.axis), fresh=True)
 
 
-def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int]) -> Tensor:
+def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
     """``x`` shifted cyclically: element i moves to i + shift. Saves nothing.
 
     Args:
         x: any shape.
         shift: one number, or one for each axis.
-        axis: one axis, or several.
+        axis: one axis, or several; None for the flat array.
 
     Raises:
         ValueError: if there are not as many shifts as axes.
     """
-    axes = as_ints("roll", "axis", axis)
-    shifts = as_ints("roll", "shift", shift, len(axes))
+    if axis is None:
+        return reshape(roll(reshape(x, -1), shift, 0), _shape(x))
+    shifts, axes = as_ints("roll", "shift", shift), as_ints("roll", "axis", axis)
+    shifts, axes = shifts * (len(axes) if len(shifts) == 1 else 1), axes * (len(shifts) if len(axes) == 1 else 1)
     if len(shifts) != len(axes):
         raise ValueError(f"roll: expected one shift an axis; got {len(shifts)} shifts for {len(axes)} axes.")
     axes = tuple(normalize_axis("roll", a, _ndim(x)) for a in axes)
@@ -207,18 +218,24 @@ _pad = Primitive("pad", _pad_forward, lambda ctx, g: g[ctx.inside])
 
 
 def pad(
-    x: TensorLike, pad_width: int | Sequence[int] | Sequence[Sequence[int]], constant_values: float = 0.0
+    x: TensorLike,
+    pad_width: int | Sequence[int] | Sequence[Sequence[int]],
+    mode: str = "constant",
+    constant_values: float = 0.0,
 ) -> Tensor:
     """``x`` with a constant border. Saves nothing.
 
     Args:
         x: any shape.
         pad_width: as in ``numpy.pad``: one number, (before, after), or that for each axis; not negative.
+        mode: "constant" is the only one here.
         constant_values: the border's value.
 
     Raises:
-        ValueError: for negative widths, or a number of them that does not fit.
+        ValueError: for another mode, negative widths, or a number of them that does not fit.
     """
+    if mode != "constant":
+        raise ValueError(f"pad: expected mode 'constant', the only one here; got {mode!r}. Use take for other borders.")
     try:
         width = np.broadcast_to(np.asarray(pad_width, dtype=int), (_ndim(x), 2))
     except ValueError:
@@ -229,95 +246,6 @@ def pad(
         raise ValueError(f"pad: expected widths of 0 or more; got {pad_width}. Slice to crop.")
     pairs = tuple((int(a), int(b)) for a, b in width)
     return _pad(x, width=pairs, value=constant_values)  # type: ignore[no-any-return]
-
-
-# ---- joining and splitting
-
-
-def _concatenate_forward(ctx: Ctx, *arrays: Array, axis: int) -> Array:
-    ctx.axis, ctx.sizes = axis, [a.shape[axis] for a in arrays]
-    return array_module(arrays[0]).concatenate(arrays, axis=axis)
-
-
-def _concatenate_vjp(ctx: Ctx, g: Array) -> tuple[Any, ...]:
-    lead = (slice(None),) * ctx.axis
-    ends = np.cumsum(ctx.sizes).tolist()
-    starts = [0, *ends[:-1]]
-    pieces = (g[(*lead, slice(a, b))] for a, b in zip(starts, ends, strict=True))
-    return tuple(p if need else None for p, need in zip(pieces, ctx.needs, strict=True))
-
-
-_concatenate = Primitive("concatenate", _concatenate_forward, _concatenate_vjp, autocast="widest")
-
-
-def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Join along an existing axis. Saves nothing.
-
-    Raises:
-        ValueError: for an empty sequence, or shapes that differ off ``axis``.
-    """
-    if not tensors:
-        raise ValueError("concatenate: expected at least one tensor; got none.")
-    axis = normalize_axis("concatenate", axis, _ndim(tensors[0]))
-    shapes = [_shape(t) for t in tensors]
-    if len({(len(s), s[:axis], s[axis + 1 :]) for s in shapes}) > 1:
-        raise ValueError(f"concatenate: expected shapes that agree off axis {axis}; got {shapes}.")
-    return _concatenate(*tensors, axis=axis)  # type: ignore[no-any-return]
-
-
-def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Join along a new axis.
-
-    Raises:
-        ValueError: for an empty sequence, or shapes that differ.
-    """
-    if not tensors:
-        raise ValueError("stack: expected at least one tensor; got none.")
-    shapes = [_shape(t) for t in tensors]
-    if len(set(shapes)) > 1:
-        raise ValueError(f"stack: expected tensors of one shape; got {shapes}.")
-    axis = normalize_axis("stack", axis, len(shapes[0]) + 1)
-    return concatenate([expand_dims(t, axis) for t in tensors], axis)
-
-
-def _split_forward(ctx: Ctx, x: Array, *, indices: tuple[int, ...], axis: int) -> tuple[Array, ...]:
-    ctx.axis = axis
-    lead = (slice(None),) * axis
-    bounds = (0, *indices, x.shape[axis])
-    return tuple(x[(*lead, slice(a, b))] for a, b in pairwise(bounds))
-
-
-_split = Primitive(
-    "split",
-    _split_forward,
-    lambda ctx, *grads: array_module(grads[0]).concatenate(grads, axis=ctx.axis),
-    fresh=True,
-)
-
-
-def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
-    """Cut along an axis into views. Saves nothing.
-
-    Args:
-        x: any shape.
-        indices_or_sections: a number of equal parts, or the ascending indices to cut at.
-        axis: to cut along.
-
-    Raises:
-        ValueError: if the parts are not equal, or the indices do not ascend within the axis.
-    """
-    axis = normalize_axis("split", axis, _ndim(x))
-    size = _shape(x)[axis]
-    if np.ndim(indices_or_sections) == 0:
-        parts = as_int("split", "indices_or_sections", indices_or_sections)
-        if parts < 1 or size % parts:
-            raise ValueError(f"split: expected a divisor of {size}; got {parts} sections.")
-        indices = tuple(size // parts * i for i in range(1, parts))
-    else:
-        indices = as_ints("split", "indices_or_sections", indices_or_sections)
-        if list(indices) != sorted(indices) or any(not 0 <= i <= size for i in indices):
-            raise ValueError(f"split: expected ascending indices in [0, {size}]; got {indices}.")
-    return _split(x, indices=indices, axis=axis)  # type: ignore[no-any-return]
 
 
 # ---- windows

@@ -142,6 +142,7 @@ register(
         {
             "axis": lambda s: Sample((s.normal(s.shape(3)),), {"axis": s.axis(3)}),
             "all": lambda s: Sample((s.normal(s.shape(2)),)),
+            "kept": lambda s: Sample((s.normal((2, 3)),), {"axis": 1, "keepdims": True}),
             "ties": lambda s: Sample((s.integers(0, 2, (3, 5)).astype(float),), {"axis": 1}),
             "scalar": lambda s: Sample((s.normal(()),)),
             "empty": lambda s: Sample((s.normal((0, 3)),), {"axis": 1}),

@@ -102,19 +102,33 @@ register(
     OpInfo(
         "moveaxis",
         ag.moveaxis,
-        _cases(lambda s, n: {"source": s.axis(3), "destination": s.axis(3)}, {"source": 0, "destination": -1}),
+        {
+            **_cases(lambda s, n: {"source": s.axis(3), "destination": s.axis(3)}, {"source": 0, "destination": -1}),
+            "two": lambda s: Sample((s.normal((2, 3, 4, 5)),), {"source": (3, 0), "destination": (0, -2)}),
+        },
         np.moveaxis,
         linear=True,
         exempt={"scalar": "needs axes"},
-        errors=(BadCall(lambda: ag.moveaxis(X, -3, 0), IndexError, "got -3"),),
+        errors=(
+            BadCall(lambda: ag.moveaxis(X, -3, 0), IndexError, "got -3"),
+            BadCall(lambda: ag.moveaxis(X, (0, 1), 0), ValueError, "got (0, 1), 0"),
+            BadCall(lambda: ag.moveaxis(X, (0, 0), (0, 1)), ValueError, "each once"),
+        ),
     ),
     OpInfo(
         "expand_dims",
         ag.expand_dims,
-        {**_cases(lambda s, n: {"axis": s.axis(4)}, {"axis": 1}), "scalar": _scalar(axis=-1)},
+        {
+            **_cases(lambda s, n: {"axis": s.axis(4)}, {"axis": 1}),
+            "two": lambda s: Sample((s.normal((2, 3)),), {"axis": (-1, 0)}),
+            "scalar": _scalar(axis=-1),
+        },
         np.expand_dims,
         linear=True,
-        errors=(BadCall(lambda: ag.expand_dims(X, 3), IndexError, "got 3"),),
+        errors=(
+            BadCall(lambda: ag.expand_dims(X, 3), IndexError, "got 3"),
+            BadCall(lambda: ag.expand_dims(X, (0, -4)), ValueError, "distinct axes"),
+        ),
     ),
     OpInfo(
         "squeeze",
@@ -161,10 +175,12 @@ def _stretch(s: Source, shape: tuple[int, ...]) -> Sample:
 # ---- moving elements
 
 
-def _rolled(x: Any, shift: Any, axis: Any) -> Any:
+def _rolled(x: Any, shift: Any, axis: Any = None) -> Any:
     """Cut and join, one axis at a time."""
-    axes = (axis,) if isinstance(axis, int) else axis
-    for a, by in zip(axes, (shift,) * len(axes) if isinstance(shift, int) else shift, strict=True):
+    if axis is None:
+        return ag.reshape(_rolled(ag.reshape(x, -1), shift, 0), x.shape)
+    shifts, axes = (np.atleast_1d(v).tolist() for v in (shift, axis))
+    for a, by in zip(*np.broadcast_arrays(axes, shifts), strict=True):
         cut = -by % x.shape[a] if x.shape[a] else 0
         head, tail = ag.split(x, [cut], a)
         x = ag.concatenate([tail, head], a)
@@ -188,13 +204,15 @@ register(
             "one_axis": lambda s: Sample((s.normal((2, 5)),), {"shift": 2, "axis": 1}),
             "one_shift_two_axes": lambda s: Sample((s.normal((3, 4)),), {"shift": -1, "axis": (0, 1)}),
             "axis_twice": lambda s: Sample((s.normal((3, 4)),), {"shift": (1, 1), "axis": (1, 1)}),
+            "two_shifts_one_axis": lambda s: Sample((s.normal((3, 4)),), {"shift": (1, 2), "axis": 0}),
+            "flat": lambda s: Sample((s.normal((3, 4)),), {"shift": 5}),
+            "scalar": _scalar(shift=1),
         },
         np.roll,
         composite=_rolled,
         linear=True,
-        exempt={"scalar": "needs an axis"},
         errors=(
-            BadCall(lambda: ag.roll(X, (1, 2), 0), ValueError, "2 shifts for 1 axes"),
+            BadCall(lambda: ag.roll(X, (1, 2), (0, 1, 0)), ValueError, "2 shifts for 3 axes"),
             BadCall(lambda: ag.roll(X, 1, 2), IndexError, "got 2"),
         ),
     ),
@@ -225,6 +243,7 @@ register(
         ),
         linear=True,
         errors=(
+            BadCall(lambda: ag.pad(X, 1, "edge"), ValueError, "got 'edge'"),
             BadCall(lambda: ag.pad(X, -1), ValueError, "widths of 0 or more"),
             BadCall(lambda: ag.pad(X, (1, 2, 3)), ValueError, "(1, 2, 3)"),
             BadCall(lambda: ag.pad(X, ((1, 1), (1, 1), (1, 1))), ValueError, "(2, 3)"),
@@ -270,6 +289,7 @@ register(
             "last_axis": lambda s: Sample((s.normal((2, 3)), s.normal((2, 1))), {"axis": -1}),
             "one": lambda s: Sample((s.normal((2, 3)),)),
             "empty": lambda s: Sample((s.normal((0, 3)), s.normal((0, 3)))),
+            "flat": lambda s: Sample((s.normal((2, 3)), s.normal(4)), {"axis": None}),
         },
         lambda *xs, axis=0: np.concatenate(xs, axis),
         linear=True,
