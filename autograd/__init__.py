@@ -11,7 +11,7 @@ array([2., 4., 6.])
 __swinpy_engine__ = True
 
 from autograd import kernels, methods, random
-from autograd.backend import DeviceError, has_gpu, resolve_device
+from autograd.backend import DeviceError, describe_device, has_gpu, resolve_device
 from autograd.checkpoint import checkpoint
 from autograd.context import OpEvent, autocast, detect_anomaly, enable_grad, kernel_mode, no_grad, observe
 from autograd.gradcheck import GradcheckError, gradcheck
@@ -31,6 +31,7 @@ __all__ = [
     "autocast",
     "checkpoint",
     "default_generator",
+    "describe_device",
     "detect_anomaly",
     "enable_grad",
     "fork_rng",

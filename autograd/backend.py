@@ -11,7 +11,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["Array", "DeviceError", "array_module", "device_of", "has_gpu", "is_array", "resolve_device", "to_device"]
+__all__ = [
+    "Array",
+    "DeviceError",
+    "array_module",
+    "describe_device",
+    "device_of",
+    "has_gpu",
+    "is_array",
+    "resolve_device",
+    "to_device",
+]
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: CuPy has no stubs, and a Protocol would repeat NumPy's
 
@@ -67,7 +77,29 @@ def gpu_problem() -> str | None:
         return f"expected a CUDA device; the driver says: {error}. Check nvidia-smi, or run with --device cpu."
     if count == 0:
         return "expected a CUDA device; the driver reports none. Check nvidia-smi, or run with --device cpu."
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # RuntimeError or OSError, by CuPy's version
+        return (
+            f"expected NVRTC, with which CuPy compiles every kernel; it does not load: {error}. "
+            'pip install "swinpy[gpu]" (CUDA 12) or "swinpy[gpu13]" (CUDA 13) brings it, or run with --device cpu.'
+        )
     return None
+
+
+def describe_device(device: str) -> str:
+    """A line about "cpu" or "cuda:N": of a GPU its name, memory, and the versions of CuPy, CUDA and the driver."""
+    if device == "cpu":
+        return device
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(int(device.partition(":")[2]))
+    driver, cuda = (f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion()))
+    return (
+        f"{device}, {properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, "
+        f"CuPy {cupy.__version__}, CUDA {cuda}, driver for CUDA {driver}"
+    )
 
 
 def has_gpu() -> bool:

@@ -26,6 +26,7 @@ from swinpy.train.trainer import NonFiniteError
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterator
 
     from swinpy.train.snapshot import Snapshot
 
@@ -38,15 +39,15 @@ _STATE_KEYS = ("trainer", "options", "fingerprint", "seconds")
 # ours and keeps its traceback.
 _EXPECTED = (
     UsageError,
-    ValueError,
     ag.DeviceError,
+    ag.GradcheckError,
     DatasetMissing,
     DatasetCorrupt,
+    SnapshotError,
     SnapshotWriteError,
     NonFiniteError,
     ImportError,
     OSError,
-    ag.GradcheckError,
 )
 
 
@@ -62,8 +63,28 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     except MemoryError:
         _fail("out of memory: lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing.")
     except _EXPECTED as error:
-        _fail(str(error))
+        _fail(_in_words(error))
     return 2
+
+
+def _in_words(error: BaseException) -> str:
+    """The message of an error; of one from the operating system, which file it was about."""
+    if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename2 or error.filename}: {error.strerror}. Check the path, its permissions and the room on the disk."
+    return str(error)
+
+
+@contextlib.contextmanager
+def _users_input() -> Iterator[None]:
+    """A block in which a ValueError speaks of what the user gave: options, data, weights."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ValueError, TypeError) as error:
+        if isinstance(error, (DatasetCorrupt, SnapshotError)):
+            raise
+        raise UsageError(str(error)) from error
 
 
 def _fail(message: str) -> None:
@@ -76,14 +97,16 @@ def _run(options: Namespace, command: str) -> int:
         return 0
     problem = None
     try:
-        options.device = ag.resolve_device(options.device)
+        with _users_input():
+            options.device = ag.resolve_device(options.device)
     except ag.DeviceError as error:
         problem, options.device = error, "cpu"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if problem is not None:
             _device_fault(options, problem)
-        run = build_run(options)
+        with _users_input():
+            run = build_run(options)
     for warning in caught:
         say(f"note: {warning.message}")
     if options.throughput:
@@ -119,7 +142,8 @@ class Session:
         self.last_saved: Path | None = None
 
     def main(self) -> int:
-        snapshot = self._resume()
+        with _users_input():
+            snapshot = self._resume()
         for line in banner(self.run, self.options, str(self.folder), str(snapshot.path) if snapshot else None):
             say(line)
         if self.options.eval_only:

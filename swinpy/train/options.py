@@ -197,6 +197,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "scenes": _SMALL,
     "digits": {**_SMALL, "epochs": 60, "warmup_epochs": 6.0, "hflip": 0.0},
 }
+_DEST = {"--eval": "eval_only"}
 _UNAUGMENTED = {"hflip": 0.0, "reprob": 0.0, "mixup": 0.0, "cutmix": 0.0, "mixup_prob": 0.0, "smoothing": 0.0}
 
 
@@ -245,6 +246,9 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
     first.crop_padding = 0 if first.no_aug or first.overfit_batches else 4 if first.dataset.startswith("cifar") else 2
     if first.lr is not None and first.lr <= 0:
         raise UsageError(f"--lr: expected a positive number; got {first.lr}.")
+    tasks = [flag for flag in ("--check", "--eval", "--throughput") if getattr(first, _DEST.get(flag, flag[2:]))]
+    if len(tasks) > 1:
+        raise UsageError(f"{tasks[0]}: expected one task at a time; got {' and '.join(tasks)}. Run them one by one.")
     if first.warmup_epochs >= first.epochs:
         raise UsageError(
             f"--warmup-epochs: expected fewer than --epochs {first.epochs}; got {first.warmup_epochs:g}. "

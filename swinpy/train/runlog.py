@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,15 @@ SUMMARY = ("epoch", "step", "train_loss", "eval_loss", "eval_top1", "eval_top5",
 
 
 def say(text: str = "") -> None:
-    """One line on standard output, at once."""
-    print(text, flush=True)
+    """One line on standard output, at once.
+
+    Where nobody reads any more (``| head`` has ended) the rest goes nowhere: a run outlives its viewer.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there as well
+        print("note: standard output was closed; going on without it", file=sys.stderr, flush=True)
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:

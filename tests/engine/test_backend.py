@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from support.fake_cupy import installed
 
 import autograd as ag
 from autograd import backend
@@ -31,10 +32,12 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     backend._cupy_distributions.cache_clear()
 
 
-def fake(count: Any) -> Any:
+def fake(count: Any, nvrtc: Any = lambda: (12, 9)) -> Any:
     module = types.ModuleType("cupy")
     module.ndarray = type("ndarray", (), {})  # type: ignore[attr-defined]
-    module.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=count))  # type: ignore[attr-defined]
+    module.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
+        runtime=types.SimpleNamespace(getDeviceCount=count), nvrtc=types.SimpleNamespace(getVersion=nvrtc)
+    )
     return module
 
 
@@ -96,6 +99,28 @@ def test_no_device(packages: Any) -> None:
     packages(["cupy-cuda12x"], fake(lambda: 0))
     with pytest.raises(ag.DeviceError, match="the driver reports none"):
         ag.resolve_device("gpu")
+
+
+def test_no_nvrtc(packages: Any) -> None:
+    """CuPy without the [ctk] extra imports and sees the device, and fails at the first kernel."""
+
+    def version() -> None:
+        raise RuntimeError("CuPy failed to load libnvrtc.so.12")
+
+    packages(["cupy-cuda12x"], fake(lambda: 1, version))
+    with pytest.raises(ag.DeviceError) as caught:
+        ag.resolve_device("gpu")
+    assert "expected NVRTC" in str(caught.value)
+    assert "CuPy failed to load libnvrtc.so.12" in str(caught.value)
+    assert 'pip install "swinpy[gpu]"' in str(caught.value)
+    assert ag.resolve_device("auto") == "cpu"
+
+
+def test_describe_device() -> None:
+    assert ag.describe_device("cpu") == "cpu"
+    with installed() as cupy:
+        wanted = f"cuda:0, stand-in, 80 GiB, CuPy {cupy.__version__}, CUDA 12.9, driver for CUDA 13.1"
+        assert ag.describe_device("cuda:0") == wanted
 
 
 def test_devices_by_number(packages: Any) -> None:

@@ -289,8 +289,14 @@ def _module(devices: int) -> _Module:
     cupy.RawKernel = cupy.RawModule = _no_driver
     tricks = types.SimpleNamespace(as_strided=_as_strided)
     cupy.lib = types.SimpleNamespace(stride_tricks=tricks)
-    runtime = types.SimpleNamespace(getDeviceCount=lambda: devices)
-    cupy.cuda = types.SimpleNamespace(Device=_Device, runtime=runtime, is_available=lambda: devices > 0)
+    runtime = types.SimpleNamespace(
+        getDeviceCount=lambda: devices,
+        getDeviceProperties=lambda device: {"name": b"stand-in", "totalGlobalMem": 80 << 30},
+        driverGetVersion=lambda: 13010,
+        runtimeGetVersion=lambda: 12090,
+    )
+    nvrtc = types.SimpleNamespace(getVersion=lambda: (12, 9))
+    cupy.cuda = types.SimpleNamespace(Device=_Device, runtime=runtime, nvrtc=nvrtc, is_available=lambda: devices > 0)
     cupy.asnumpy = lambda a, *_, **__: a.get() if isinstance(a, ndarray) else np.asarray(a)
     cupy.get_array_module = lambda *args: cupy if any(isinstance(a, ndarray) for a in args) else np
     return cupy
