@@ -107,8 +107,9 @@ def _power_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
     if ctx.needs[0]:
         if is_array(y):
             xp = _xp(y)
-            # x**0 is constant, also at x = 0, where 0 * 0**-1 would be NaN
-            gx = g * xp.where(y == 0, xp.zeros_like(y), y * x ** xp.where(y == 0, xp.ones_like(y), y - 1))
+            # x**0 is constant, also at x = 0, where 0 * 0**-1 would be NaN, and whatever g is
+            zero = xp.zeros_like(y)
+            gx = xp.where(y == 0, zero, g) * (y * x ** xp.where(y == 0, zero, y - 1))
         else:
             gx = g * (y * x ** (y - 1)) if y != 0 else _xp(g).zeros_like(g)
     if ctx.needs[1]:

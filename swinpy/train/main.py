@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
 def _in_words(error: BaseException) -> str:
     """The message of an error; of one from the operating system, which file it was about."""
     if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename2 or error.filename}: {error.strerror}. Check the path, its permissions and the room on the disk."
+        path = error.filename2 or error.filename
+        return f"{path}: {error.strerror}. Check the path, its permissions and the room on the disk."
     return str(error)
 
 
