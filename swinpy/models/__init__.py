@@ -3,5 +3,17 @@
 from swinpy.models.config import SwinConfig
 from swinpy.models.registry import create_model, list_models, model_config
 from swinpy.models.swin import SwinTransformer
+from swinpy.models.weights import LoadReport, SaveReport, WeightsError, load_weights, save_weights
 
-__all__ = ["SwinConfig", "SwinTransformer", "create_model", "list_models", "model_config"]
+__all__ = [
+    "LoadReport",
+    "SaveReport",
+    "SwinConfig",
+    "SwinTransformer",
+    "WeightsError",
+    "create_model",
+    "list_models",
+    "load_weights",
+    "model_config",
+    "save_weights",
+]

@@ -14,7 +14,7 @@ import numpy as np
 import autograd as ag
 from autograd.extend import array_module
 
-__all__ = ["bicubic_matrix", "resize_map"]
+__all__ = ["bicubic_matrix", "resize_bias_table", "resize_map", "resize_position"]
 
 _A = -0.75
 
@@ -49,3 +49,15 @@ def resize_map(x: ag.Tensor, size: tuple[int, int]) -> ag.Tensor:
     rows, columns = (xp.asarray(bicubic_matrix(a, b)).astype(x.dtype) for a, b in ((h, size[0]), (w, size[1])))
     x = (ag.Tensor(rows) @ x.reshape(h, w * channels)).reshape(size[0], w, channels)
     return ag.Tensor(columns) @ x
+
+
+def resize_bias_table(table, came, wanted, method):
+    sides = [2 * n - 1 for n in came]
+    size = (2 * wanted[0] - 1, 2 * wanted[1] - 1)
+    x = resize_map(ag.Tensor(table.reshape(*sides, -1).astype(np.float64)), size)
+    return x.numpy().reshape(size[0] * size[1], -1)
+
+
+def resize_position(table, came, wanted):
+    x = resize_map(ag.Tensor(table.reshape(*came, -1).astype(np.float64)), wanted)
+    return x.numpy().reshape(1, wanted[0] * wanted[1], -1)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from swinpy.geometry import Pair, attention_mask, geometry, relative_position_index
+from swinpy.geometry import Pair, attention_mask, geometry, log_coordinates, relative_position_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Layout", "buffers_of", "relative_coords_table"]
+__all__ = ["Layout", "buffers_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -27,9 +27,9 @@ class Layout:
         depths: blocks of each stage.
         maps: (H, W) in tokens of each stage.
         windows: (Wh, Ww) of each stage.
-        pretrained: the window for which each stage's continuous position bias was trained; 0 for the stage's own.
-        continuous: V2: a coordinates table.
-        relative: whether there is a relative position bias at all.
+        pretrained: the window that scales V2's coordinates in each stage.
+        attention: "v1", "v2" (with a table of coordinates) or "none" (Swin-MLP: no buffers).
+        relative: whether there is a relative position bias.
         shift: whether every second block is shifted.
         dtype: of the float buffers.
     """
@@ -37,38 +37,25 @@ class Layout:
     depths: tuple[int, ...]
     maps: tuple[Pair, ...]
     windows: tuple[Pair, ...]
-    pretrained: tuple[int, ...] = ()
-    continuous: bool = False
+    pretrained: tuple[Pair, ...] = ()
+    attention: Literal["v1", "v2", "none"] = "v1"
     relative: bool = True
     shift: bool = True
     dtype: str = "float32"
 
 
-def relative_coords_table(window: Pair, pretrained: int = 0) -> Array:
-    """Log-spaced offsets (1, 2 Wh - 1, 2 Ww - 1, 2) in float64, as V2's code has them.
-
-    sign(d) log2(1 + |d|) / log2(8) with d the offset in units of an eighth of the (pretrained) window less one. A window
-    of one token has the offset 0 alone.
-
-    Source: Liu et al. 2022, "Swin Transformer V2", section 3.3; the scaling to [-8, 8] is the code's.
-    """
-    axes = []
-    for side in window:
-        offsets = np.arange(1 - side, side, dtype=np.float64)
-        scaled = offsets * 8 / max((pretrained or side) - 1, 1)
-        axes.append(np.sign(scaled) * np.log2(1 + np.abs(scaled)) / 3)
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[None]
-
-
 def _stage(layout: Layout, stage: int, flat_index: bool) -> Iterator[tuple[str, Array, bool]]:
     """(name under the block, array, of shifted blocks only)."""
     window, size = layout.windows[stage], layout.maps[stage]
+    if layout.attention == "none":
+        return
     if layout.relative:
         index = np.array(relative_position_index(window, window))
         yield "attn.relative_position_index", index.reshape(-1) if flat_index else index, False
-    if layout.continuous:
-        pretrained = layout.pretrained[stage] if layout.pretrained else 0
-        yield "attn.relative_coords_table", relative_coords_table(window, pretrained).astype(layout.dtype), False
+    if layout.relative and layout.attention == "v2":
+        pretrained = layout.pretrained[stage] if layout.pretrained else window
+        table = log_coordinates(window, pretrained).reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
+        yield "attn.relative_coords_table", table.astype(layout.dtype), False
     # The original code shifts neither axis where the window covers the smaller side of the map.
     shift = layout.shift and min(size) > min(window)
     if shift and not any(n % w for n, w in zip(size, window, strict=True)):
@@ -88,7 +75,7 @@ def buffers_of(layout: Layout, wanted: tuple[str, ...], flat_index: bool) -> tup
                 blocks = range(depth)[1::2] if shifted else range(depth)
                 made |= {f"layers.{stage}.blocks.{block}.{name}": array for block in blocks}
         size, window = layout.maps[stage], layout.windows[stage]
-        if "attn_mask" in wanted and any(n % w for n, w in zip(size, window, strict=True)):
+        if "attn_mask" in wanted and layout.attention != "none" and any(n % w for n, w in zip(size, window, strict=True)):
             notes.append(
                 f"no attn_mask in stage {stage}: its map of {size[0]}x{size[1]} is not whole windows of "
                 f"{window[0]}x{window[1]}, which such models need"

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from swinpy.io.dialects.names import Row, Template
-from swinpy.io.dialects.transforms import FULL_BIAS, MAP_POSITION, SPLIT_QKV, UNFOLD_MERGE, Transform
+from swinpy.io.dialects.transforms import FULL_BIAS, MAP_POSITION, POSITION_TOKENS, SPLIT_QKV, UNFOLD_MERGE, Transform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +108,9 @@ class Dialect:
     def rows(self) -> tuple[Row, ...]:
         """Every line of the table."""
         pairs = list(self.modules.items())
-        pairs += [(f"layers.{{s}}.blocks.{{b}}.{ours}", f"{self.block}.{theirs}") for ours, theirs in self.parts.items()]
+        pairs += [
+            (f"layers.{{s}}.blocks.{{b}}.{ours}", f"{self.block}.{theirs}") for ours, theirs in self.parts.items()
+        ]
         return tuple(Row(Template(ours), Template(theirs, self.roots)) for ours, theirs in pairs)
 
 
@@ -120,6 +122,7 @@ OFFICIAL = Dialect(
     modules=_OFFICIAL,
     block="layers.{s}.blocks.{b}",
     parts=_SAME,
+    transforms=(POSITION_TOKENS,),
     buffers=BUFFERS,
     spellings=((".rpe_mlp.", ".cpb_mlp."),),
     wrapper="model",
@@ -163,13 +166,15 @@ TIMM = Dialect(
     never=(r"layers\.0\.downsample\..*", r"head\.(weight|bias)"),
     before=("official",),
     modules={
-        **_OFFICIAL,
+        "patch_embed.proj": "patch_embed.proj",
+        "patch_embed.norm": "patch_embed.norm",
         "layers.{s}.downsample.reduction": "layers.{s+1}.downsample.reduction",
         "layers.{s}.downsample.norm": "layers.{s+1}.downsample.norm",
+        "norm": "norm",
         "head": "head.fc",
     },
     block="layers.{s}.blocks.{b}",
-    parts=_SAME,
+    parts={part: part for part in _PARTS if part not in ("norm3", "spatial_mlp")},
 )
 
 TORCHVISION = Dialect(
@@ -301,9 +306,7 @@ V2_CR = Dialect(
     "the keys, plain log coordinates, the norm before the reduction",
 )
 
-DIALECTS: dict[str, Dialect] = {
-    d.name: d for d in (OFFICIAL, SIMMIM, DETECTION, TIMM, TORCHVISION, HF, HF5, MM, V2_CR)
-}
+DIALECTS: dict[str, Dialect] = {d.name: d for d in (OFFICIAL, SIMMIM, DETECTION, TIMM, TORCHVISION, HF, HF5, MM, V2_CR)}
 
 # Other names that options take.
 ALIASES = {

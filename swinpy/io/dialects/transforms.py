@@ -14,9 +14,19 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FULL_BIAS", "MAP_POSITION", "SPLIT_QKV", "UNFOLD_MERGE", "DialectError", "State", "Transform"]
+__all__ = [
+    "FULL_BIAS",
+    "MAP_POSITION",
+    "POSITION_TOKENS",
+    "SPLIT_QKV",
+    "UNFOLD_MERGE",
+    "DialectError",
+    "State",
+    "Transform",
+]
 
 State = dict[str, np.ndarray[Any, Any]]
+Size = tuple[int, int] | None
 
 
 class DialectError(ValueError):
@@ -29,12 +39,12 @@ class Transform:
 
     Attributes:
         about: one line, for the documentation.
-        write: from the official layout.
+        write: from the official layout, given the size (H, W) of the first map if it is known.
         read: back.
     """
 
     about: str
-    write: Callable[[State], State]
+    write: Callable[[State, Size], State]
     read: Callable[[State], State]
 
 
@@ -51,9 +61,8 @@ def _thirds(name: str, array: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]
 
 def _same_size(name: str, parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     if len({p.shape for p in parts}) != 1:
-        raise DialectError(
-            f"dialect: expected query, key and value of one shape in {name}; got {', '.join(str(p.shape) for p in parts)}."
-        )
+        shapes = ", ".join(str(p.shape) for p in parts)
+        raise DialectError(f"dialect: expected query, key and value of one shape in {name}; got {shapes}.")
     return np.concatenate(parts)
 
 
@@ -62,7 +71,7 @@ def _same_size(name: str, parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, 
 _QKV = ("query", "key", "value")
 
 
-def _split_qkv(state: State) -> State:
+def _split_qkv(state: State, size: Size) -> State:
     out: State = {}
     for name, array in state.items():
         block, _, last = name.rpartition(".attn.")
@@ -106,7 +115,7 @@ SPLIT_QKV = Transform("query, key and value are three layers; V2's key has no bi
 # ---- V2 with a bias for keys
 
 
-def _add_key_bias(state: State) -> State:
+def _add_key_bias(state: State, _: Size) -> State:
     out: State = {}
     for name, array in state.items():
         if name.endswith(".attn.q_bias"):
@@ -144,17 +153,18 @@ FULL_BIAS = Transform(
 _POSITION = "absolute_pos_embed"
 
 
-def _as_map(state: State) -> State:
+def _as_map(state: State, size: Size) -> State:
     table = state.get(_POSITION)
     if table is None or table.ndim != 3:
         return state
     side = math.isqrt(table.shape[1])
-    if side * side != table.shape[1]:
+    height, width = size or (side, side)
+    if height * width != table.shape[1]:
         raise DialectError(
-            f"dialect: expected {_POSITION} of a square map; got {table.shape[1]} tokens. "
-            "Resize the model to a square image first."
+            f"dialect: expected {_POSITION} of a map of {height}x{width} tokens; got {table.shape[1]} tokens. "
+            "Save from a model of the image size, which knows the map."
         )
-    return {**state, _POSITION: table.reshape(1, side, side, -1).transpose(0, 3, 1, 2)}
+    return {**state, _POSITION: table.reshape(1, height, width, -1).transpose(0, 3, 1, 2)}
 
 
 def _as_tokens(state: State) -> State:
@@ -165,6 +175,7 @@ def _as_tokens(state: State) -> State:
 
 
 MAP_POSITION = Transform("absolute position is a map (1, C, H, W), not tokens (1, H * W, C)", _as_map, _as_tokens)
+POSITION_TOKENS = Transform("a map of absolute positions (a backbone's, taken out) is read", lambda s, _: s, _as_tokens)
 
 
 # ---- merging by unfold
@@ -203,6 +214,6 @@ def _from_unfold(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 UNFOLD_MERGE = Transform(
     "merging takes a patch's neighbours row by row and channel by channel (index 4c + k), not one after another",
-    lambda state: _reordered(state, _to_unfold),
+    lambda state, _: _reordered(state, _to_unfold),
     lambda state: _reordered(state, _from_unfold),
 )

@@ -34,6 +34,7 @@ class Translation:
         source: official name -> the key of the file (the first of several that were joined).
         ignored: key of the file -> why it was left out.
         unknown: keys of the file that the dialect has no row for.
+        position_map: (H, W) of the absolute position, where the file has it as a map.
     """
 
     dialect: str
@@ -41,6 +42,7 @@ class Translation:
     source: dict[str, str]
     ignored: dict[str, str]
     unknown: tuple[str, ...]
+    position_map: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -167,10 +169,12 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto") -> Translatio
             raise DialectError(f"load_weights: expected one key for {name}; got {source[name]} and {key}. Remove one.")
         else:
             arrays[name], source[name] = array, key
+    position = arrays.get("absolute_pos_embed")
+    size = (position.shape[2], position.shape[3]) if position is not None and position.ndim == 4 else None
     for transform in reversed(chosen.transforms):
         arrays = transform.read(arrays)
     first = {name: source.get(name, _part_of(name, source)) for name in arrays}
-    return Translation(chosen.name, arrays, first, ignored, tuple(unknown))
+    return Translation(chosen.name, arrays, first, ignored, tuple(unknown), size)
 
 
 def _part_of(name: str, source: Mapping[str, str]) -> str:
@@ -213,7 +217,7 @@ def from_official(state: Mapping[str, Array], dialect: str, layout: Layout | Non
     kept = {name: a for name, a in state.items() if name.split(".")[0] not in chosen.absent}
     dropped = {name: f"{chosen.name} models have no such part" for name in state if name not in kept}
     for transform in chosen.transforms:
-        kept = transform.write(kept)
+        kept = transform.write(kept, layout.maps[0] if layout else None)
     notes: tuple[str, ...] = ()
     if chosen.buffers and layout is None:
         notes = ("without the buffers of such files, which depend on the window and the image size",)
