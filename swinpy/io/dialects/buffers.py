@@ -75,7 +75,11 @@ def buffers_of(layout: Layout, wanted: tuple[str, ...], flat_index: bool) -> tup
                 blocks = range(depth)[1::2] if shifted else range(depth)
                 made |= {f"layers.{stage}.blocks.{block}.{name}": array for block in blocks}
         size, window = layout.maps[stage], layout.windows[stage]
-        if "attn_mask" in wanted and layout.attention != "none" and any(n % w for n, w in zip(size, window, strict=True)):
+        if (
+            "attn_mask" in wanted
+            and layout.attention != "none"
+            and any(n % w for n, w in zip(size, window, strict=True))
+        ):
             notes.append(
                 f"no attn_mask in stage {stage}: its map of {size[0]}x{size[1]} is not whole windows of "
                 f"{window[0]}x{window[1]}, which such models need"
