@@ -59,8 +59,8 @@ class Facts:
         head = f", {self.num_classes} classes" if self.num_classes else ", no head"
         absolute = ", absolute position" if self.absolute else ""
         return (
-            f"Swin {_NAMES[self.architecture]}, patch {self.patch_size}, {self.embed_dim} channels, depths {_short(self.depths)}, "
-            f"heads {_short(self.num_heads)}{window}{absolute}{head}"
+            f"Swin {_NAMES[self.architecture]}, patch {self.patch_size}, {self.embed_dim} channels, "
+            f"depths {_short(self.depths)}, heads {_short(self.num_heads)}{window}{absolute}{head}"
         )
 
 

@@ -104,7 +104,8 @@ def _message(model: SwinTransformer, state: Mapping[str, Any], where: str, plan:
     count = len(dict(model.named_parameters()))
     return "\n  ".join(
         [
-            f"load_weights: expected weights for the {count} parameters of the model; got {where}, in which {len(plan.problems) + len(absent)} do not fit:",
+            f"load_weights: expected weights for the {count} parameters of the model; got {where}, in which "
+            f"{len(plan.problems) + len(absent)} do not fit:",
             *lines,
             *([f"To resolve this: {'; '.join(fixes)}."] if fixes else []),
             "Nothing was loaded.",
