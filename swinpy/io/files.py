@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io.safetensors_file import read_tensors, write_tensors
+from swinpy.io.safetensors_file import write_tensors
+from swinpy.io.weights.write import write_torch_file
 
 if TYPE_CHECKING:
     import os
@@ -13,14 +14,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["TORCH_SUFFIXES", "read_weights", "write_weights"]
+__all__ = ["TORCH_SUFFIXES", "write_weights"]
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
-
-
-def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, Any]]:
-    """Arrays of a file."""
-    return read_tensors(path)[0]
 
 
 def write_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray[Any, Any]], wrapper: str = "") -> None:
@@ -39,7 +35,7 @@ def write_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray[
         # transformers asks for this entry, which says whose tensors they are.
         write_tensors(path, arrays, {"format": "pt"})
     elif suffix in TORCH_SUFFIXES:
-        raise NotImplementedError(wrapper)
+        write_torch_file(path, {wrapper: dict(arrays)} if wrapper else arrays)
     else:
         raise ValueError(
             f"write_weights: expected a file name that ends in .safetensors, {', '.join(TORCH_SUFFIXES)}; got "

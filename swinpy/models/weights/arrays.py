@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import autograd as ag
-from swinpy.io import read_weights
+from swinpy.io import read_checkpoint, read_weights
 
-__all__ = ["WeightsError", "is_floating", "read_source"]
+__all__ = ["WeightsError", "Source", "is_floating", "read_source"]
 
 Array = np.ndarray[Any, Any]
 
@@ -58,20 +59,46 @@ def _host(value: Any) -> Array:
     return array
 
 
-def read_source(source: Any) -> tuple[dict[str, Array], str]:
-    """Arrays by key, and what a message calls them.
+def _read_file(path: str | os.PathLike[str], entry: str | None) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays of a file, and the element type of those that were widened."""
+    found = read_checkpoint(path, entry=entry)
+    if found.unreadable:
+        return read_weights(path, entry=entry), {}  # which says what is wrong with them
+    widened = {k: t.dtype.name for k, t in found.stored.items() if t.dtype.name != found.tensors[k].dtype.name}
+    return found.tensors, widened
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights as they came.
+
+    Attributes:
+        arrays: by key.
+        where: what a message calls them.
+        widened: key -> element type of the file, where NumPy has no such type (bfloat16).
+    """
+
+    arrays: dict[str, Array]
+    where: str
+    widened: dict[str, str]
+
+
+def read_source(source: Any, entry: str | None = None) -> Source:
+    """Weights of a file or a dict.
 
     Raises:
         WeightsError: for a source that is neither a file nor a dict of arrays, or one without any.
+        WeightsFileError: for a file that cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
-        arrays, where = dict(read_weights(source)), str(Path(source))
+        arrays, widened = _read_file(source, entry)
+        found = Source(arrays, str(Path(source)), widened)
     elif isinstance(source, Mapping):
-        arrays, where = {str(k): _as_array(str(k), v) for k, v in _unwrapped(source).items()}, "memory"
+        found = Source({str(k): _as_array(str(k), v) for k, v in _unwrapped(source).items()}, "memory", {})
     else:
         raise WeightsError(
             f"load_weights: expected a path or a dict of arrays; got {type(source).__name__}. Pass model.state_dict()."
         )
-    if not arrays:
-        raise WeightsError(f"load_weights: expected arrays in {where}; got none.")
-    return arrays, where
+    if not found.arrays:
+        raise WeightsError(f"load_weights: expected arrays in {found.where}; got none.")
+    return found

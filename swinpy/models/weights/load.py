@@ -29,6 +29,7 @@ def load_weights(
     resize: Resize = "bicubic",
     head: str | os.PathLike[str] = "keep",
     strict: bool = True,
+    entry: str | None = None,
 ) -> LoadReport:
     """Load weights that this or another library has written. All or nothing.
 
@@ -44,6 +45,7 @@ def load_weights(
             one number a line for each class of the model (the official map22kto1k.txt).
         strict: False loads although parameters are missing in the file (the model's own are kept) or keys are
             unexpected (they are left out); the report names them. Never another shape.
+        entry: which part of a torch file to read, e.g. "model_ema"; None searches (see :func:`swinpy.io.read_weights`).
 
     Returns:
         What became of each key; print it for a table.
@@ -51,7 +53,7 @@ def load_weights(
     Raises:
         WeightsError, DialectError: naming each key that does not fit, what was expected, what came, and the option that
             resolves it. The model is as it was.
-        TensorFileError: a file that cannot be read.
+        WeightsFileError: a file that cannot be read.
 
     >>> import swinpy
     >>> model = swinpy.create_model("swin_cifar_nano")
@@ -61,9 +63,14 @@ def load_weights(
     """
     if resize not in ("bicubic", "geometric", None):
         raise WeightsError(f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}.")
-    arrays, where = read_source(source)
-    read = to_official(arrays, dialect)
+    came = read_source(source, entry)
+    where = came.where
+    read = to_official(came.arrays, dialect)
     plan = make_plan(model, read, resize, head)
+    for name in plan.used:
+        widened = came.widened.get(read.source.get(name, name))
+        if widened:
+            plan.cast[name] = f"{widened} to {model.dtype}"
     if strict and plan.unexpected:
         plan.problems.update(plan.unexpected)
     if plan.problems or (strict and plan.absent):
