@@ -3,7 +3,15 @@
 from swinpy.models.config import SwinConfig
 from swinpy.models.registry import create_model, list_models, model_config
 from swinpy.models.swin import SwinTransformer
-from swinpy.models.weights import LoadReport, SaveReport, WeightsError, load_weights, save_weights
+from swinpy.models.weights import (
+    LoadReport,
+    SaveReport,
+    WeightsError,
+    convert_weights,
+    load_weights,
+    model_of,
+    save_weights,
+)
 
 __all__ = [
     "LoadReport",
@@ -11,9 +19,11 @@ __all__ = [
     "SwinConfig",
     "SwinTransformer",
     "WeightsError",
+    "convert_weights",
     "create_model",
     "list_models",
     "load_weights",
     "model_config",
+    "model_of",
     "save_weights",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from swinpy.io.dialects.transforms import DialectError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Translation", "Written", "detect", "find_dialect", "from_official", "to_official"]
+__all__ = ["Translation", "Written", "detect", "find_dialect", "from_official", "has_place", "to_official"]
 
 Array = np.ndarray[Any, Any]
 
@@ -35,6 +35,7 @@ class Translation:
         ignored: key of the file -> why it was left out.
         unknown: keys of the file that the dialect has no row for.
         position_map: (H, W) of the absolute position, where the file has it as a map.
+        buffers: those of the file by official name; they are among the ignored keys.
     """
 
     dialect: str
@@ -43,6 +44,7 @@ class Translation:
     ignored: dict[str, str]
     unknown: tuple[str, ...]
     position_map: tuple[int, int] | None = None
+    buffers: dict[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto") -> Translatio
     arrays: dict[str, Array] = {}
     source: dict[str, str] = {}
     ignored: dict[str, str] = {}
+    buffers: dict[str, Array] = {}
     unknown: list[str] = []
     for key, array in state.items():
         name = _official_name(chosen, key)
@@ -164,7 +167,7 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto") -> Translatio
             else:
                 unknown.append(key)
         elif name.endswith(BUFFERS):
-            ignored[key] = _RECOMPUTED
+            ignored[key], buffers[name] = _RECOMPUTED, array
         elif name in arrays:
             raise DialectError(f"load_weights: expected one key for {name}; got {source[name]} and {key}. Remove one.")
         else:
@@ -174,7 +177,7 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto") -> Translatio
     for transform in reversed(chosen.transforms):
         arrays = transform.read(arrays)
     first = {name: source.get(name, _part_of(name, source)) for name in arrays}
-    return Translation(chosen.name, arrays, first, ignored, tuple(unknown), size)
+    return Translation(chosen.name, arrays, first, ignored, tuple(unknown), size, buffers)
 
 
 def _part_of(name: str, source: Mapping[str, str]) -> str:
@@ -186,6 +189,11 @@ def _part_of(name: str, source: Mapping[str, str]) -> str:
         if candidate in source:
             return source[candidate]
     return name
+
+
+def has_place(dialect: Dialect, name: str) -> bool:
+    """Whether the dialect's files have something for an official name."""
+    return name.split(".")[0] not in dialect.absent and any(row.official.match(name) for row in dialect.rows)
 
 
 def _root(dialect: Dialect, state: Mapping[str, Array]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from swinpy.models.config import SwinConfig
 
-__all__ = ["Facts", "facts_of", "layout_of"]
+__all__ = ["Facts", "config_network", "facts_of", "layout_of"]
 
 _BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
 
@@ -101,6 +101,11 @@ def facts_of(state: Mapping[str, np.ndarray[Any, Any]]) -> Facts | None:
         head.shape[0] if head is not None and head.ndim == 2 else 0,
         "absolute_pos_embed" in state,
     )
+
+
+def config_network(config: SwinConfig) -> tuple[Any, ...]:
+    """:attr:`Facts.network` of a configuration."""
+    return config.architecture, config.embed_dim, config.patch_size, config.depths, config.num_heads
 
 
 def layout_of(config: SwinConfig, dtype: str = "float32") -> Layout:
