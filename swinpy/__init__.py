@@ -18,8 +18,10 @@ from swinpy.models import (  # noqa: E402 (after the check)
     WeightsError,
     convert_weights,
     create_model,
+    eval_config,
     list_models,
     load_weights,
+    resize_model,
     save_weights,
 )
 
@@ -34,7 +36,9 @@ __all__ = [
     "__version__",
     "convert_weights",
     "create_model",
+    "eval_config",
     "list_models",
     "load_weights",
+    "resize_model",
     "save_weights",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from swinpy.models.resample import resize_bias_table, resize_position
+from swinpy.models.resample import resize_absolute_position, resize_bias_table
 from swinpy.models.weights.arrays import is_floating
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def fit_position(
             f"expected {shape} (map {_size(wanted)}); got {array.shape} (map {_size(came)}). Pass resize='bicubic', or "
             "build the model with the img_size that the file was trained at"
         )
-    return resize_position(array, came, wanted), f"map {_size(came)} to {_size(wanted)}, bicubic"
+    return resize_absolute_position(array, came, wanted), f"map {_size(came)} to {_size(wanted)}, bicubic"
 
 
 def cast(array: Array, dtype: np.dtype[Any]) -> tuple[Array, str]:
