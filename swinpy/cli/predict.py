@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ def prepare(image: Any, config: EvalConfig) -> np.ndarray[Any, Any]:
     image = resize(image, config.resize, config.interpolation)
     if config.crop is not None:
         image = centre_crop(image, config.crop)
-    return normalise(to_bytes(image)[None], config.mean, config.std)[0]
+    pixels: np.ndarray[Any, Any] = normalise(to_bytes(image)[None], config.mean, config.std)[0]
+    return pixels
 
 
 def _names(path: str | None, classes: int) -> list[str]:
@@ -73,7 +75,11 @@ def run(args: Namespace) -> int:
             f"--weights: expected weights with a head; got {args.weights} without one. Use a classifier's."
         )
     names = _names(args.classes, classes)
-    model = create_model(name, classes, device=ag.resolve_device(args.device), preset=args.preset)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = create_model(name, classes, device=ag.resolve_device(args.device), preset=args.preset)
+    for warning in caught:
+        print(f"note: {warning.message}", file=sys.stderr, flush=True)
     load_weights(model, args.weights, entry=args.entry)
     model.eval()
     config = eval_config(name, args.preset)

@@ -109,7 +109,7 @@ class FolderImages:
     def __getitem__(self, key: int | NDArray[np.int64]) -> NDArray[np.uint8]: ...
 
     def __getitem__(self, key: Any) -> Any:
-        """As of an array: an image, or several by their numbers, resized and cropped at the centre; or a part by a slice.
+        """As of an array: images by number, resized and cropped at the centre; or a part of them by a slice.
 
         Raises:
             BadImage: naming every file among them that cannot be read.

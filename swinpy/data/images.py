@@ -28,7 +28,7 @@ def _pillow() -> Any:
         from PIL import Image
     except ImportError as error:
         raise ImportError(
-            f"image: expected Pillow, which reads image files; got {error}. Install it with pip install 'swinpy[image]'."
+            f"image: expected Pillow, which reads image files; got {error}. Run pip install 'swinpy[image]'."
         ) from None
     return Image
 

@@ -13,7 +13,7 @@ import numpy as np
 import autograd as ag
 from swinpy.io import read_checkpoint, read_weights
 
-__all__ = ["WeightsError", "Source", "is_floating", "read_source"]
+__all__ = ["Source", "WeightsError", "is_floating", "read_source"]
 
 Array = np.ndarray[Any, Any]
 

@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from swinpy.io import write_weights
 from swinpy.io.dialects import find_dialect, from_official, has_place, to_official
 from swinpy.models.registry import model_config
@@ -18,6 +16,8 @@ from swinpy.models.weights.report import SaveReport, some
 
 if TYPE_CHECKING:
     import os
+
+    import numpy as np
 
     from swinpy.io.dialects import Translation
     from swinpy.models.config import SwinConfig
