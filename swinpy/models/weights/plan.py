@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swinpy.io.dialects import find_dialect
 from swinpy.models.weights.arrays import WeightsError
 from swinpy.models.weights.fit import Misfit, cast, fit_position, fit_table
 from swinpy.models.weights.head import HEAD_CHOICES, read_class_map
@@ -191,9 +192,10 @@ class _Planner:
 
     def _lack(self, name: str) -> None:
         """A parameter that the file has nothing for."""
-        if _STAGE_NORM.fullmatch(name) and not any(_STAGE_NORM.fullmatch(n) for n in self.read.arrays):
+        stages = any(_STAGE_NORM.fullmatch(n) for n in self.read.arrays)
+        if _STAGE_NORM.fullmatch(name) and not stages:
             self.plan.missing[name] = "no norms of stages in the file: the model's own"
-        elif name.startswith("norm.") and any(_STAGE_NORM.fullmatch(n) for n in self.read.arrays):
+        elif name.startswith("norm.") and (stages or "norm" in find_dialect(self.read.dialect).absent):
             self.plan.missing[name] = "a backbone without a final norm: the model's own"
         else:
             self.plan.absent.append(name)

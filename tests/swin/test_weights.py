@@ -1,0 +1,579 @@
+"""load_weights and save_weights: what is used, ignored, resized, cast, missing; heads; refusals; all or nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support.swin_models import build, images, shapes_only
+
+import autograd as ag
+import swinpy
+from swinpy import SwinConfig, WeightsError, load_weights, save_weights
+from swinpy.io import read_checkpoint, read_weights, write_tensors
+from swinpy.io.dialects import DIALECTS, DialectError, from_official
+from swinpy.models.resample import resize_absolute_position, resize_bias_table
+from swinpy.models.weights.describe import layout_of
+from swinpy.nn import Parameter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from swinpy import SwinTransformer
+
+V1 = SwinConfig(
+    img_size=32,
+    patch_size=2,
+    num_classes=6,
+    embed_dim=8,
+    depths=(2, 2),
+    num_heads=(2, 4),
+    window_size=4,
+    mlp_ratio=2.0,
+    drop_path_rate=0.0,
+)
+V2 = V1.with_changes(architecture="v2")
+USABLE = [name for name, dialect in DIALECTS.items() if not dialect.refused]
+HEADLESS = ("simmim", "detection", "mmdet")
+TABLE = "layers.0.blocks.0.attn.relative_position_bias_table"
+
+
+def _arrays(model: SwinTransformer) -> dict[str, np.ndarray]:
+    return {name: p.data.copy() for name, p in model.named_parameters()}
+
+
+def _assert_equal(model: SwinTransformer, want: dict[str, np.ndarray]) -> None:
+    got = model.state_dict()
+    assert set(got) == set(want)
+    for name, array in want.items():
+        assert np.array_equal(got[name], array), name
+
+
+def _refused(model: SwinTransformer, source: Any, *words: str, **options: Any) -> str:
+    """The message; the model is as it was, versions included."""
+    before = _arrays(model)
+    versions = [p.version.count for p in model.parameters() if p.version is not None]
+    with pytest.raises(ValueError) as caught:
+        load_weights(model, source, **options)
+    _assert_equal(model, before)
+    assert versions == [p.version.count for p in model.parameters() if p.version is not None]
+    text = str(caught.value)
+    for word in words:
+        assert word in text, text
+    return text
+
+
+# ---- there and back through files
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".bin"])
+@pytest.mark.parametrize("dialect", USABLE)
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_files_of_every_dialect_load(dialect: str, version: str, suffix: str, tmp_path: Path) -> None:
+    if version == "v2" and dialect in ("hf5", "mmdet"):
+        dialect = "hf"
+    model = build(V1 if version == "v1" else V2, "float32")
+    saved = save_weights(model, tmp_path / f"w{suffix}", dialect)
+    other = build(model.config, "float32", seed=7)
+    report = load_weights(other, tmp_path / f"w{suffix}", head="drop" if dialect in HEADLESS else "keep")
+    assert report.dialect == saved.dialect == dialect
+    assert report.source == saved.path == str(tmp_path / f"w{suffix}")
+    assert not report.unexpected
+    assert not report.cast
+    assert not report.resized
+    kept = set(report.missing)
+    assert kept == set(saved.dropped)
+    assert {*report.used, *kept} == set(model.state_dict())
+    for name, array in model.state_dict().items():
+        assert np.array_equal(other.state_dict()[name], array) == (name not in kept), name
+
+
+@pytest.mark.parametrize(
+    ("dialect", "wrapper"), [("official", "model"), ("detection", "state_dict"), ("torchvision", "")]
+)
+def test_torch_files_have_the_wrapper_of_the_dialect(dialect: str, wrapper: str, tmp_path: Path) -> None:
+    save_weights(build(V1, "float32"), tmp_path / "w.pth", dialect)
+    assert read_checkpoint(tmp_path / "w.pth").entry == wrapper
+
+
+@pytest.mark.parametrize(("name", "keys"), [("swin_tiny_patch4_window7_224", 190), ("swinv2_tiny_window8_256", 250)])
+def test_official_files_have_the_published_number_of_keys(name: str, keys: int) -> None:
+    with shapes_only():
+        model = swinpy.create_model(name)
+    arrays = from_official(model.state_dict(), "official", layout_of(model.config)).arrays
+    assert len(arrays) == keys
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_every_dtype_of_a_model_is_saved(dtype: str, tmp_path: Path) -> None:
+    model = build(V2, dtype)
+    save_weights(model, tmp_path / "w.safetensors", "torchvision")
+    floats = {v.dtype for v in read_weights(tmp_path / "w.safetensors").values() if v.dtype.kind == "f"}
+    assert floats == {np.dtype(dtype)}
+
+
+def test_a_swin_mlp_is_saved_and_loaded(tmp_path: Path) -> None:
+    model = build(V1.with_changes(architecture="mlp"))
+    save_weights(model, tmp_path / "w.pth")
+    other = build(model.config, seed=3)
+    assert not load_weights(other, tmp_path / "w.pth").missing
+    _assert_equal(other, _arrays(model))
+
+
+# ---- the report
+
+
+def test_the_report_of_an_official_file() -> None:
+    model = build(V1)
+    source = from_official(model.state_dict(), "official", layout_of(model.config)).arrays
+    report = load_weights(build(V1, "float32"), source)
+    assert len(report.used) == len(model.state_dict())
+    assert set(report.ignored) == set(source) - set(model.state_dict())
+    assert set(report.cast) == set(report.used)
+    assert set(report.cast.values()) == {"float64 to float32"}
+    lines = str(report).splitlines()
+    assert lines[0] == "weights of memory (dialect official)"
+    assert [line.split()[0] for line in lines[1:]] == ["used", "ignored", "resized", "cast", "missing", "unexpected"]
+    assert lines[2].split(maxsplit=2)[1] == str(len(report.ignored))
+    assert "a buffer: computed from the geometry" in lines[2]
+    assert all(len(line) < 250 for line in lines)
+
+
+def test_the_report_of_a_save(tmp_path: Path) -> None:
+    report = save_weights(build(V1.with_changes(img_size=36)), tmp_path / "w.safetensors", "simmim")
+    text = str(report)
+    assert "dropped" in text
+    assert "head.weight, head.bias: simmim models have no such part" in text
+    assert "note: no attn_mask in stage 0: its map of 18x18 is not whole windows of 4x4" in text
+
+
+def test_bfloat16_is_widened_and_reported(tmp_path: Path) -> None:
+    """Written by hand: NumPy has no such type."""
+    import json
+
+    model = build(V1, "float32")
+    header, data = {}, b""
+    for name, array in model.state_dict().items():
+        half = (array.view(np.uint32) >> 16).astype("<u2").tobytes()
+        header[name] = {"dtype": "BF16", "shape": list(array.shape), "data_offsets": [len(data), len(data) + len(half)]}
+        data += half
+    text = json.dumps(header).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    other = build(V1, "float32", seed=5)
+    report = load_weights(other, tmp_path / "w.safetensors")
+    assert set(report.cast.values()) == {"bfloat16 to float32"}
+    assert set(report.cast) == set(model.state_dict())
+    for name, array in model.state_dict().items():
+        assert np.array_equal(other.state_dict()[name], (array.view(np.uint32) >> 16 << 16).view(np.float32)), name
+
+
+# ---- what is accepted as a source
+
+
+@pytest.mark.parametrize("holder", ["model", "state_dict"])
+def test_dicts_that_hold_the_weights_under_a_name(holder: str) -> None:
+    model = build(V1)
+    other = build(V1, seed=4)
+    load_weights(other, {holder: model.state_dict(), "epoch": 300, "optimizer": {"state": {}}})
+    _assert_equal(other, _arrays(model))
+
+
+def test_tensors_parameters_and_lists_of_them() -> None:
+    model, other = build(V1), build(V1, seed=4)
+    load_weights(other, dict(model.named_parameters()))
+    _assert_equal(other, _arrays(model))
+    load_weights(other, {k: ag.Tensor(v) for k, v in build(V1, seed=6).state_dict().items()})
+    _assert_equal(other, _arrays(build(V1, seed=6)))
+
+
+def test_a_model_loads_its_own_weights() -> None:
+    model = build(V1)
+    before = _arrays(model)
+    load_weights(model, model.state_dict())
+    _assert_equal(model, before)
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        (3, "expected a path or a dict of arrays; got int"),
+        ({}, "expected arrays in memory; got none"),
+        ({"norm.weight": "text"}, "expected an array for 'norm.weight'; got str"),
+        ({"norm.weight": {"a": 1}}, "expected an array for 'norm.weight'; got dict"),
+        ("no such file.pth", "no such file.pth"),
+        ({"patch_embed.weight": np.ones(3)}, "fit none: patch_embed.weight"),
+    ],
+)
+def test_what_is_no_source(source: Any, word: str) -> None:
+    _refused(build(V1), source, word)
+
+
+def test_part_of_a_torch_file(tmp_path: Path) -> None:
+    from swinpy.io import write_torch_file
+
+    first, second = build(V1), build(V1, seed=8)
+    write_torch_file(tmp_path / "w.pth", {"model": first.state_dict(), "model_ema": second.state_dict(), "epoch": 3})
+    model = build(V1, seed=9)
+    load_weights(model, tmp_path / "w.pth")
+    _assert_equal(model, _arrays(first))
+    load_weights(model, tmp_path / "w.pth", entry="model_ema")
+    _assert_equal(model, _arrays(second))
+
+
+# ---- resizing
+
+
+@pytest.mark.parametrize("method", ["bicubic", "geometric"])
+@pytest.mark.parametrize("window", [2, 3, 8])
+def test_tables_of_another_window_are_resized(method: str, window: int) -> None:
+    model = build(V1)
+    other = build(V1.with_changes(window_size=window), seed=1)
+    report = load_weights(other, model.state_dict(), resize=method)
+    tables = [n for n in model.state_dict() if "bias_table" in n]
+    assert sorted(report.resized) == sorted(tables)
+    assert set(report.resized.values()) == {f"window 4x4 to {window}x{window}, {method}"}
+    for name in tables:
+        want = resize_bias_table(model.state_dict()[name], (4, 4), (window, window), method)
+        assert np.array_equal(other.state_dict()[name], want)
+    rest = {n: a for n, a in model.state_dict().items() if n not in tables}
+    assert all(np.array_equal(other.state_dict()[n], a) for n, a in rest.items())
+
+
+@pytest.mark.parametrize("dialect", ["official", "detection", "hf"])
+def test_positions_of_another_resolution_are_resized(dialect: str) -> None:
+    model = build(V1.with_changes(position="both"))
+    source = from_official(model.state_dict(), dialect, layout_of(model.config)).arrays
+    other = build(V1.with_changes(position="both", img_size=(48, 40)), seed=1)
+    report = load_weights(other, source, head="drop")
+    assert report.resized == {"absolute_pos_embed": "map 16x16 to 24x20, bicubic"}
+    want = resize_absolute_position(model.state_dict()["absolute_pos_embed"], (16, 16), (24, 20))
+    assert np.array_equal(other.state_dict()["absolute_pos_embed"], want)
+
+
+def test_positions_of_an_oblong_map() -> None:
+    """As many positions, another map: only a layout that has them as a map can tell."""
+    model = build(V1.with_changes(position="both", img_size=(16, 64)))
+    source = from_official(model.state_dict(), "detection", layout_of(model.config)).arrays
+    report = load_weights(build(V1.with_changes(position="both"), seed=1), source, head="drop")
+    assert report.resized == {"absolute_pos_embed": "map 8x32 to 16x16, bicubic"}
+    _refused(
+        build(V1.with_changes(position="both", img_size=24)),
+        build(V1.with_changes(position="both", img_size=(16, 48))).state_dict(),
+        "absolute_pos_embed: expected the positions of a square map; got 192 positions",
+        "12x12 cannot be reached",
+        "img_size",
+    )
+
+
+def test_v2_needs_nothing_at_another_window() -> None:
+    model = build(V2)
+    other = build(V2.with_changes(img_size=64, window_size=8, pretrained_window_sizes=(4, 4)), seed=1)
+    report = load_weights(other, model.state_dict(), resize=None)
+    assert not report.resized
+    want = swinpy.resize_model(model, img_size=64, window_size=8)
+    x = images(64)
+    assert np.array_equal(other(x).numpy(), want(x).numpy())
+
+
+def test_resizing_can_be_refused() -> None:
+    model = build(V1.with_changes(position="both"))
+    state = build(V1.with_changes(position="both", window_size=3, img_size=24)).state_dict()
+    _refused(
+        model,
+        state,
+        f"{TABLE}: expected (49, 2) (window 4x4); got (25, 2) (window 3x3). Pass resize='bicubic' or 'geometric'",
+        "window_size=3",
+        "absolute_pos_embed: expected (1, 256, 8) (map 16x16); got (1, 144, 8) (map 12x12). Pass resize='bicubic'",
+        "Nothing was loaded",
+        resize=None,
+    )
+    _refused(model, state, "expected resize to be 'bicubic', 'geometric' or None; got 'nearest'", resize="nearest")
+
+
+# ---- heads
+
+
+@pytest.mark.parametrize("head", ["drop", "zero"])
+def test_heads_that_are_not_the_files(head: str) -> None:
+    model = build(V1.with_changes(num_classes=3))
+    before, source = _arrays(model), build(V1, seed=1)
+    report = load_weights(model, source.state_dict(), head=head)
+    own = np.zeros_like(before["head.weight"]) if head == "zero" else before["head.weight"]
+    assert np.array_equal(model.state_dict()["head.weight"], own)
+    assert np.array_equal(model.state_dict()["norm.weight"], source.state_dict()["norm.weight"])
+    assert set(report.ignored) == set(report.missing) == {"head.weight", "head.bias"}
+    assert set(report.ignored.values()) == {f"head={head!r}"}
+
+
+def test_a_head_of_other_classes_is_refused_with_the_ways_out() -> None:
+    text = _refused(
+        build(V1.with_changes(num_classes=3)),
+        from_official(build(V1).state_dict(), "timm").arrays,
+        "head.fc.weight: expected (3, 16); got (6, 16). Pass head='drop'",
+        "head='zero'",
+        "map file",
+        "num_classes=6",
+    )
+    assert "layers" not in text
+
+
+def test_a_model_without_a_head_leaves_it() -> None:
+    report = load_weights(build(V1.with_changes(num_classes=0)), build(V1).state_dict())
+    assert report.ignored == dict.fromkeys(("head.weight", "head.bias"), "the model has no head")
+
+
+def test_a_file_without_a_head() -> None:
+    state = build(V1.with_changes(num_classes=0)).state_dict()
+    _refused(
+        build(V1), state, "head.weight, head.bias: expected in the file; got nothing", "head='drop'", "head='zero'"
+    )
+    report = load_weights(build(V1), state, head="zero")
+    assert set(report.missing) == {"head.weight", "head.bias"}
+
+
+def test_a_head_by_a_class_map(tmp_path: Path) -> None:
+    source, model = build(V1.with_changes(num_classes=9)), build(V1.with_changes(num_classes=4), seed=1)
+    rows = [8, 0, 3, 3]
+    (tmp_path / "map.txt").write_text("".join(f"{row}\n" for row in rows))
+    report = load_weights(model, from_official(source.state_dict(), "timm").arrays, head=tmp_path / "map.txt")
+    for name in ("head.weight", "head.bias"):
+        assert np.array_equal(model.state_dict()[name], source.state_dict()[name][rows])
+        assert report.resized[name] == f"9 to 4 classes by {tmp_path / 'map.txt'}"
+    assert {"head.weight", "head.bias"} <= set(report.used)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("1\n2\n3\n", ("expected 4 class numbers", "got 3", "num_classes=3")),
+        ("1\n2\n9\n3\n", ("from 0 to 8", "got '9' in line 3")),
+        ("1\n2\n-1\n3\n", ("from 0 to 8", "got '-1' in line 3")),
+        ("1\n2\nx\n3\n", ("got 'x' in line 3",)),
+        (b"\xff\xfe\n2\n3\n4", ("keep, drop, zero or a text file",)),
+        (None, ("keep, drop, zero or a text file", "No such file")),
+    ],
+)
+def test_class_maps_are_checked(content: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "map.txt"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    state = build(V1.with_changes(num_classes=9)).state_dict()
+    _refused(build(V1.with_changes(num_classes=4)), state, *words, head=path)
+
+
+def test_a_class_map_needs_both_heads(tmp_path: Path) -> None:
+    (tmp_path / "map.txt").write_text("0\n")
+    headless = V1.with_changes(num_classes=0)
+    _refused(build(headless), build(V1).state_dict(), "expected a model with a head", head=tmp_path / "map.txt")
+    _refused(
+        build(V1.with_changes(num_classes=1)),
+        build(headless).state_dict(),
+        "a head in the file",
+        head=tmp_path / "map.txt",
+    )
+
+
+# ---- parts that one side has not
+
+
+def test_norms_of_stages_may_be_new_or_not_needed() -> None:
+    plain, features = build(V1), build(V1.with_changes(feature_norms=(0, 1)), seed=1)
+    report = load_weights(features, plain.state_dict())
+    assert set(report.missing) == {f"norm{s}.{k}" for s in (0, 1) for k in ("weight", "bias")}
+    report = load_weights(plain, features.state_dict())
+    assert {why.partition(";")[0] for why in report.ignored.values()} == {"norm of a stage's output"}
+
+
+def test_a_backbone_file_into_a_backbone(tmp_path: Path) -> None:
+    model = build(V1.with_changes(feature_norms=(0, 1), num_classes=0))
+    save_weights(model, tmp_path / "w.pth", "detection")
+    other = build(model.config, seed=1)
+    report = load_weights(other, tmp_path / "w.pth")
+    assert set(report.missing) == {"norm.weight", "norm.bias"}
+    x = images(32)
+    for got, want in zip(other.features(x), model.features(x), strict=True):
+        assert np.array_equal(got.numpy(), want.numpy())
+
+
+def test_key_biases_of_torchvision_presets(tmp_path: Path) -> None:
+    """q_bias and v_bias to a model with qkv.bias and back; a key bias that counts has no place."""
+    plain, zeroed = build(V2), build(V2.with_changes(key_bias="zeroed"), seed=1)
+    load_weights(zeroed, plain.state_dict())
+    x = images(32)
+    assert np.array_equal(zeroed(x).numpy(), plain(x).numpy())
+    zeroed.layers[0].blocks[0].attn.qkv.bias.assign_(np.arange(24.0))
+    save_weights(zeroed, tmp_path / "w.safetensors", "official")
+    load_weights(plain, tmp_path / "w.safetensors")
+    assert np.array_equal(plain.state_dict()["layers.0.blocks.0.attn.v_bias"], np.arange(16.0, 24.0))
+    assert np.array_equal(zeroed(x).numpy(), plain(x).numpy())
+    full = build(V2.with_changes(key_bias="full"))
+    with pytest.raises(DialectError, match=r"no key bias in layers\.0\.blocks\.0\.attn\.qkv\.bias"):
+        save_weights(full, tmp_path / "full.safetensors", "timm")
+    assert not (tmp_path / "full.safetensors").exists()
+
+
+# ---- refusals
+
+
+def test_another_network_is_described() -> None:
+    text = _refused(
+        build(V1),
+        build(V1.with_changes(embed_dim=16, depths=(2, 4), num_classes=9)).state_dict(),
+        "Swin V1, patch 2, 16 channels, depths 2,4, heads 2,4, windows 4,4, 9 classes",
+        "Swin V1, patch 2, 8 channels, depths 2,2, heads 2,4, windows 4,4, 6 classes",
+        "create the network of the file",
+    )
+    assert len(text.splitlines()) < 12
+
+
+def test_v1_into_v2_and_back() -> None:
+    _refused(build(V2), build(V1).state_dict(), "the network of the file (Swin V1", "(Swin V2")
+    _refused(build(V1), build(V2).state_dict(), "the network of the file (Swin V2", "(Swin V1", "a V2 model has it")
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "hint"),
+    [
+        ({"position": "absolute"}, TABLE, "position='relative' or 'both'"),
+        ({"position": "relative"}, "absolute_pos_embed", "position='absolute' or 'both'"),
+        ({"position": "both", "qkv_bias": False}, "layers.0.blocks.0.attn.qkv.bias", "qkv_bias=True"),
+    ],
+)
+def test_tensors_that_the_model_was_built_without(changes: dict[str, Any], key: str, hint: str) -> None:
+    state = build(V1.with_changes(position="both")).state_dict()
+    model = build(V1.with_changes(**changes))
+    _refused(model, state, f"{key}: no parameter of the model ({hint}", "strict=False")
+    report = load_weights(model, state, strict=False)
+    assert key in report.unexpected
+
+
+def test_missing_and_unexpected_keys() -> None:
+    state: dict[str, Any] = dict(build(V1).state_dict())
+    del state["layers.1.blocks.0.norm1.bias"]
+    state["extra.weight"] = np.ones(3)
+    model = build(V1, seed=1)
+    _refused(
+        model,
+        state,
+        "extra.weight: no key of the dialect official",
+        "layers.1.blocks.0.norm1.bias: expected in the file; got nothing",
+        "strict=False keeps the model's own",
+        "strict=False leaves unexpected keys out",
+    )
+    before = model.state_dict()["layers.1.blocks.0.norm1.bias"].copy()
+    report = load_weights(model, state, strict=False)
+    assert report.missing == {"layers.1.blocks.0.norm1.bias": "not in the file: the model's own"}
+    assert report.unexpected == {"extra.weight": "no key of the dialect official"}
+    assert np.array_equal(model.state_dict()["layers.1.blocks.0.norm1.bias"], before)
+    assert np.array_equal(model.state_dict()["norm.bias"], state["norm.bias"])
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(value: float, strict: bool) -> None:
+    state = _arrays(build(V1))
+    state["layers.0.blocks.1.mlp.fc1.weight"][3, 2] = value
+    _refused(
+        build(V1, "float32"),
+        state,
+        "layers.0.blocks.1.mlp.fc1.weight: expected finite numbers; got 1 NaN or infinite of 128",
+        strict=strict,
+    )
+
+
+def test_values_that_a_dtype_cannot_hold_are_refused() -> None:
+    state = _arrays(build(V1))
+    state["norm.bias"][0] = 1e6
+    _refused(build(V1, "float16"), state, "norm.bias", "after casting float64 to float16", "dtype='float32'")
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex64])
+def test_what_is_no_float_is_refused(dtype: Any) -> None:
+    state = _arrays(build(V1))
+    state["norm.bias"] = np.ones(16, dtype)
+    _refused(build(V1), state, f"norm.bias: expected floats; got {np.dtype(dtype)}")
+
+
+@pytest.mark.parametrize("shape", [(), (16, 1), (8,), (0,)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    state = _arrays(build(V1))
+    state["norm.bias"] = np.ones(shape)
+    _refused(build(V1), state, f"norm.bias: expected (16,); got {shape}", strict=False)
+
+
+@pytest.mark.parametrize("shape", [(48, 2), (49, 4), (16, 2), (49,), (0, 2)])
+def test_tables_of_no_square_window_are_refused(shape: tuple[int, ...]) -> None:
+    state = _arrays(build(V1))
+    state[TABLE] = np.ones(shape)
+    _refused(
+        build(V1), state, f"{TABLE}: expected (49, 2), or a table of another square window for 2 heads; got {shape}"
+    )
+
+
+def test_saving_refuses_what_is_not_finite_and_leaves_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write_tensors(path, {"x": np.ones(1)})
+    model = build(V1)
+    model.norm.bias.assign_(np.full(16, np.nan))
+    with pytest.raises(ValueError, match=r"finite weights; got NaN or infinity in norm\.bias"):
+        save_weights(model, path)
+    assert set(read_weights(path)) == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "word"), [("w.npz", "timm", r"ends in \.safetensors"), ("w.pth", "x", "got 'x'")]
+)
+def test_saving_names_suffixes_and_dialects(name: str, dialect: str, word: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=word):
+        save_weights(build(V1), tmp_path / name, dialect)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- all or nothing
+
+
+@pytest.mark.parametrize("at", [0, 1, 17, -1])
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, ValueError])
+def test_a_fault_in_the_middle_of_writing_undoes_it(
+    at: int, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, state = build(V1), build(V1, seed=1).state_dict()
+    before = _arrays(model)
+    assign, calls, count = Parameter.assign_, [], len(before)
+
+    def faulty(self: Any, value: Any) -> Any:
+        calls.append(None)
+        if len(calls) == at % count + 1:
+            self.data.reshape(-1)[: self.size // 2] = 7.0  # half of it was written
+            raise error
+        return assign(self, value)
+
+    monkeypatch.setattr(Parameter, "assign_", faulty)
+    with pytest.raises(error):
+        load_weights(model, state)
+    monkeypatch.undo()
+    assert len(calls) > at % count
+    _assert_equal(model, before)
+
+
+def test_parameters_that_cannot_be_written_to() -> None:
+    model = build(V1)
+    model.norm.bias.data.flags.writeable = False
+    _refused(model, build(V1, seed=1).state_dict(), "got read-only norm.bias")
+
+
+def test_sources_are_not_kept_or_changed() -> None:
+    """The model's arrays are its own: a later write to the source does not reach it, nor the other way."""
+    source = _arrays(build(V1))
+    copies = {k: v.copy() for k, v in source.items()}
+    model = build(V1, seed=1)
+    load_weights(model, source)
+    for array in source.values():
+        array += 1
+    _assert_equal(model, copies)
+
+
+def test_weights_error_is_a_value_error() -> None:
+    assert issubclass(WeightsError, ValueError)
+    assert issubclass(DialectError, ValueError)
