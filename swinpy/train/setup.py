@@ -11,6 +11,7 @@ import numpy as np
 
 import autograd as ag
 from swinpy.data import Augment, FolderOptions, ImageDataset, Loader, load_dataset
+from swinpy.io.dialects import DialectError
 from swinpy.models import LoadReport, SwinTransformer, WeightsError, create_model, load_weights, model_config
 from swinpy.models.cost import model_cost
 from swinpy.models.presets import eval_config_of
@@ -120,7 +121,7 @@ def _model(options: Namespace, data: ImageDataset) -> tuple[SwinTransformer, Loa
         return model, None
     try:
         return model, load_weights(model, options.initial_checkpoint, head=options.initial_head)
-    except WeightsError as error:
+    except (WeightsError, DialectError) as error:
         raise UsageError(f"--initial-checkpoint: {error} (The option for head is --initial-head.)") from None
 
 

@@ -21,6 +21,7 @@ Array = np.ndarray[Any, Any]
 
 # Put before every key by wrappers of a model (data parallel, compiled).
 _WRAPPERS = ("module.", "_orig_mod.")
+_USABLE = ", ".join(name for name, dialect in DIALECTS.items() if not dialect.refused)
 _RECOMPUTED = "a buffer: computed from the geometry"
 
 
@@ -72,7 +73,7 @@ def find_dialect(name: str) -> Dialect:
     """
     dialect = DIALECTS.get(ALIASES.get(name, name))
     if dialect is None:
-        known = ", ".join([*DIALECTS, *ALIASES])
+        known = ", ".join([_USABLE, *ALIASES])
         raise DialectError(f"dialect: expected one of {known} (or auto, for reading); got {name!r}.")
     return dialect
 
@@ -125,7 +126,7 @@ def detect(names: Iterable[str]) -> str:
             f"({_some(keys)}). Take one model's keys, or name the dialect with dialect=."
         )
     raise DialectError(
-        f"load_weights: expected the keys of a Swin checkpoint in one of the dialects {', '.join(DIALECTS)}; got "
+        f"load_weights: expected the keys of a Swin checkpoint in one of the dialects {_USABLE}; got "
         f"{len(keys)} keys that fit none: {_some(keys)}. Use the tensors of the model alone (for .pth files the dict "
         "under 'model' or 'state_dict'), or name the dialect with dialect= to see which keys are in the way."
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swinpy.io import write_weights
-from swinpy.io.dialects import find_dialect, from_official, has_place, to_official
+from swinpy.io.dialects import DialectError, find_dialect, from_official, has_place, to_official
 from swinpy.models.registry import model_config
 from swinpy.models.weights.arrays import read_source
-from swinpy.models.weights.describe import layout_of
+from swinpy.models.weights.describe import facts_of, layout_of
 from swinpy.models.weights.identify import matching_models
 from swinpy.models.weights.report import SaveReport, some
 
@@ -69,6 +69,12 @@ def convert_weights(
     """
     came = read_source(source, entry)
     read = to_official(came.arrays, dialect)
+    if facts_of(read.arrays) is None:
+        raise DialectError(
+            f"convert_weights: expected a whole Swin in the dialect {read.dialect}; got {came.where}, of whose "
+            f"{len(came.arrays)} keys {len(read.unknown)} are not of that dialect: {some(read.unknown) or 'none'}. "
+            "Leave the dialect of the source to be told from its keys."
+        )
     target = find_dialect(to)
     notes = []
     config, unknown = _config(read, model) if target.buffers else (None, [])
