@@ -105,7 +105,11 @@ def resize(
 def centre_crop(image: Any, size: tuple[int, int]) -> Any:
     """The middle (H, W) of an image, which is surrounded by black where it is smaller."""
     width, height = image.size
-    top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
+    # torchvision pads before it crops, and the two round differently
+    top, left = (
+        round((there - want) / 2) if there >= want else -((want - there) // 2)
+        for there, want in ((height, size[0]), (width, size[1]))
+    )
     return image.crop((left, top, left + size[1], top + size[0]))
 
 

@@ -3,17 +3,19 @@ loads there strictly, and the logits agree in float64."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
 from support import tolerances
+from support.image_files import picture
 from support.swin_models import build, images
 from support.swin_parity import import_or_skip
 from support.torchvision_stub import make_importable
 
 import autograd as ag
 from swinpy import SwinConfig, load_weights, save_weights
+from swinpy.data.images import centre_crop, resize, to_bytes
 from swinpy.geometry import log_coordinates
 from swinpy.io import read_weights
 from swinpy.io.dialects import from_official
@@ -34,14 +36,15 @@ def _load() -> tuple[Any, ...]:
     import timm.models as timm
     import transformers
     from safetensors.torch import save_file
+    from torchvision import transforms
     from torchvision.models import swin_transformer
     from transformers.models import swin, swinv2
 
     transformers.SwinBackbone  # noqa: B018 (imported on first access)
-    return torch, timm, transformers, swin, swinv2, swin_transformer, save_file
+    return torch, timm, transformers, swin, swinv2, swin_transformer, transforms, save_file
 
 
-torch, timm, transformers, hf_v1, hf_v2, tv, save_file = import_or_skip(_load)
+torch, timm, transformers, hf_v1, hf_v2, tv, transforms, save_file = import_or_skip(_load)
 
 # Maps of 16x16, 8x8 and 4x4, windows of 4: shifted, shifted, one window. Nothing is padded, where libraries part.
 V1 = SwinConfig(
@@ -168,6 +171,10 @@ def _agree(got: Any, want: Any) -> None:
 
 
 def _tensors(path: Path) -> dict[str, Any]:
+    """As a user of torch reads them."""
+    if path.suffix == ".pth":
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        return state
     return {name: torch.tensor(array) for name, array in read_weights(path).items()}
 
 
@@ -199,12 +206,13 @@ def _check_reads(twin: Any, config: SwinConfig, file: Path, dialect: str) -> Swi
     return model
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize(("library", "name"), CASES)
-def test_their_file_here(library: str, name: str, tmp_path: Path) -> None:
+def test_their_file_here(library: str, name: str, suffix: str, tmp_path: Path) -> None:
     config = CONFIGS[name]
     twin = _redrawn(MAKE[library](config), config)
     dialect = "hf5" if (library, config.architecture) == ("hf", "v1") else library
-    _check_reads(twin, config, _save(twin.state_dict(), tmp_path / "w.safetensors"), dialect)
+    _check_reads(twin, config, _save(twin.state_dict(), tmp_path / f"w{suffix}"), dialect)
 
 
 @pytest.mark.parametrize(("library", "name"), CASES)
@@ -219,16 +227,17 @@ def test_their_state_dict_here(library: str, name: str) -> None:
     _agree(model(x).numpy(), _logits(twin, x))
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize(("library", "name"), CASES)
-def test_our_file_there(library: str, name: str, tmp_path: Path) -> None:
+def test_our_file_there(library: str, name: str, suffix: str, tmp_path: Path) -> None:
     config = CONFIGS[name]
     model = _ours(library, config, seed=0)
     dialect = "hf5" if (library, config.architecture) == ("hf", "v1") else library
-    report = save_weights(model, tmp_path / "w.safetensors", dialect)
+    report = save_weights(model, tmp_path / f"w{suffix}", dialect)
     assert not report.dropped
     assert not report.notes
     twin = MAKE[library](config).double().eval()
-    twin.load_state_dict(_tensors(tmp_path / "w.safetensors"), strict=True)
+    twin.load_state_dict(_tensors(tmp_path / f"w{suffix}"), strict=True)
     if library != "torchvision":  # its files hold the coordinates
         _exact(twin, config)
     x = images(config.image)
@@ -323,3 +332,20 @@ def test_merging_by_unfold_is_ours_after_the_reorder() -> None:
         cells = torch.nn.Unfold(2, stride=2)(torch.tensor(x).permute(0, 3, 1, 2)).transpose(1, 2)
         got = torch.nn.functional.linear(norm(cells), reduction).numpy()
     _agree(got.reshape(want.shape), want)
+
+
+# ---- images
+
+
+@pytest.mark.parametrize("size", [(57, 83), (90, 61), (224, 300), (31, 31), (20, 64)])
+@pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
+def test_evaluation_pixels_are_torchvisions(size: tuple[int, int], mode: Literal["bicubic", "bilinear"]) -> None:
+    """Resize and centre crop of the same image, bit for bit; also where the crop reaches beyond the image."""
+    image = picture(4, size)
+    filters = transforms.InterpolationMode(mode)
+    for shorter, crop in ((37, (32, 32)), (48, (48, 40)), (25, (32, 30))):
+        want = transforms.CenterCrop(crop)(transforms.Resize(shorter, filters)(image))
+        got = to_bytes(centre_crop(resize(image, shorter, mode), crop))
+        np.testing.assert_array_equal(got, np.asarray(want).transpose(2, 0, 1))
+    direct = transforms.Resize((33, 47), filters)(image)
+    np.testing.assert_array_equal(to_bytes(resize(image, (33, 47), mode)), np.asarray(direct).transpose(2, 0, 1))

@@ -113,7 +113,8 @@ def _read_end64(source: Source, locator: bytes, stop: int) -> tuple[int, int, in
 
 
 def _read_listed(data: bytes, count: int, start: int) -> list[_Listed]:
-    listed, at = [], 0
+    listed: list[_Listed] = []
+    at = 0
     for _ in range(count):
         if at + _CENTRAL.size > len(data):
             raise Fault(f"{count} entries in the zip directory", f"an end after {len(listed)}")
@@ -197,10 +198,12 @@ def _check_local(source: Source, one: _Listed) -> int:
 
 def _check_order(listed: list[_Listed], entries: dict[str, Entry], stop: int) -> None:
     """No two entries share a byte, none reaches into the directory, and nothing comes before the first."""
-    spans = sorted((one.header, entry.position + entry.size) for one, entry in zip(listed, entries.values(), strict=True))
+    spans = sorted(
+        (one.header, entry.position + entry.size) for one, entry in zip(listed, entries.values(), strict=True)
+    )
     if spans and spans[0][0]:
         raise Fault("the first entry at the start of the zip file", f"byte {spans[0][0]}")
-    starts = [start for start, _ in spans[1:]] + [stop]
-    for (start, end), following in zip(spans, starts, strict=True):
+    for index, (start, end) in enumerate(spans):
+        following = spans[index + 1][0] if index + 1 < len(spans) else stop
         if end > following:
             raise Fault(f"the entry at byte {start} to end by byte {following}", f"byte {end} (entries overlap)")
