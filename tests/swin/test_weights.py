@@ -1,4 +1,4 @@
-"""load_weights and save_weights: what is used, ignored, resized, cast, missing; heads; refusals; all or nothing."""
+"""load_weights and save_weights: what is used, ignored, resized, cast, missing; heads."""
 
 from __future__ import annotations
 
@@ -7,61 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support.swin_models import build, images, shapes_only
+from support.weights import HEADLESS, TABLE, USABLE, V1, V2, arrays_of, assert_equal, refused
 
 import autograd as ag
 import swinpy
-from swinpy import SwinConfig, WeightsError, load_weights, save_weights
-from swinpy.io import read_checkpoint, read_weights, write_tensors
-from swinpy.io.dialects import DIALECTS, DialectError, from_official
+from swinpy import load_weights, save_weights
+from swinpy.io import read_checkpoint, read_weights
+from swinpy.io.dialects import DialectError, from_official
 from swinpy.models.resample import resize_absolute_position, resize_bias_table
 from swinpy.models.weights.describe import layout_of
-from swinpy.nn import Parameter
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from swinpy import SwinTransformer
-
-V1 = SwinConfig(
-    img_size=32,
-    patch_size=2,
-    num_classes=6,
-    embed_dim=8,
-    depths=(2, 2),
-    num_heads=(2, 4),
-    window_size=4,
-    mlp_ratio=2.0,
-    drop_path_rate=0.0,
-)
-V2 = V1.with_changes(architecture="v2")
-USABLE = [name for name, dialect in DIALECTS.items() if not dialect.refused]
-HEADLESS = ("simmim", "detection", "mmdet")
-TABLE = "layers.0.blocks.0.attn.relative_position_bias_table"
-
-
-def _arrays(model: SwinTransformer) -> dict[str, np.ndarray]:
-    return {name: p.data.copy() for name, p in model.named_parameters()}
-
-
-def _assert_equal(model: SwinTransformer, want: dict[str, np.ndarray]) -> None:
-    got = model.state_dict()
-    assert set(got) == set(want)
-    for name, array in want.items():
-        assert np.array_equal(got[name], array), name
-
-
-def _refused(model: SwinTransformer, source: Any, *words: str, **options: Any) -> str:
-    """The message; the model is as it was, versions included."""
-    before = _arrays(model)
-    versions = [p.version.count for p in model.parameters() if p.version is not None]
-    with pytest.raises(ValueError) as caught:
-        load_weights(model, source, **options)
-    _assert_equal(model, before)
-    assert versions == [p.version.count for p in model.parameters() if p.version is not None]
-    text = str(caught.value)
-    for word in words:
-        assert word in text, text
-    return text
 
 
 # ---- there and back through files
@@ -118,7 +75,7 @@ def test_a_swin_mlp_is_saved_and_loaded(tmp_path: Path) -> None:
     save_weights(model, tmp_path / "w.pth")
     other = build(model.config, seed=3)
     assert not load_weights(other, tmp_path / "w.pth").missing
-    _assert_equal(other, _arrays(model))
+    assert_equal(other, arrays_of(model))
 
 
 # ---- the report
@@ -176,22 +133,22 @@ def test_dicts_that_hold_the_weights_under_a_name(holder: str) -> None:
     model = build(V1)
     other = build(V1, seed=4)
     load_weights(other, {holder: model.state_dict(), "epoch": 300, "optimizer": {"state": {}}})
-    _assert_equal(other, _arrays(model))
+    assert_equal(other, arrays_of(model))
 
 
 def test_tensors_parameters_and_lists_of_them() -> None:
     model, other = build(V1), build(V1, seed=4)
     load_weights(other, dict(model.named_parameters()))
-    _assert_equal(other, _arrays(model))
+    assert_equal(other, arrays_of(model))
     load_weights(other, {k: ag.Tensor(v) for k, v in build(V1, seed=6).state_dict().items()})
-    _assert_equal(other, _arrays(build(V1, seed=6)))
+    assert_equal(other, arrays_of(build(V1, seed=6)))
 
 
 def test_a_model_loads_its_own_weights() -> None:
     model = build(V1)
-    before = _arrays(model)
+    before = arrays_of(model)
     load_weights(model, model.state_dict())
-    _assert_equal(model, before)
+    assert_equal(model, before)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +163,7 @@ def test_a_model_loads_its_own_weights() -> None:
     ],
 )
 def test_what_is_no_source(source: Any, word: str) -> None:
-    _refused(build(V1), source, word)
+    refused(build(V1), source, word)
 
 
 def test_part_of_a_torch_file(tmp_path: Path) -> None:
@@ -216,9 +173,9 @@ def test_part_of_a_torch_file(tmp_path: Path) -> None:
     write_torch_file(tmp_path / "w.pth", {"model": first.state_dict(), "model_ema": second.state_dict(), "epoch": 3})
     model = build(V1, seed=9)
     load_weights(model, tmp_path / "w.pth")
-    _assert_equal(model, _arrays(first))
+    assert_equal(model, arrays_of(first))
     load_weights(model, tmp_path / "w.pth", entry="model_ema")
-    _assert_equal(model, _arrays(second))
+    assert_equal(model, arrays_of(second))
 
 
 # ---- resizing
@@ -257,7 +214,7 @@ def test_positions_of_an_oblong_map() -> None:
     source = from_official(model.state_dict(), "detection", layout_of(model.config)).arrays
     report = load_weights(build(V1.with_changes(position="both"), seed=1), source, head="drop")
     assert report.resized == {"absolute_pos_embed": "map 8x32 to 16x16, bicubic"}
-    _refused(
+    refused(
         build(V1.with_changes(position="both", img_size=24)),
         build(V1.with_changes(position="both", img_size=(16, 48))).state_dict(),
         "absolute_pos_embed: expected the positions of a square map; got 192 positions",
@@ -276,10 +233,26 @@ def test_v2_needs_nothing_at_another_window() -> None:
     assert np.array_equal(other(x).numpy(), want(x).numpy())
 
 
-def test_resizing_can_be_refused() -> None:
+@pytest.mark.parametrize("dialect", ["official", "torchvision"])
+def test_v2_in_other_coordinates_is_said_aloud(dialect: str) -> None:
+    """At another window the same weights are another function, unless the model knows where they come from."""
+    model = build(V2)
+    source = from_official(model.state_dict(), dialect, layout_of(model.config)).arrays
+    larger = V2.with_changes(img_size=64, window_size=8)
+    said = load_weights(build(larger, seed=1), source).ignored
+    tables = {k for k in source if k.endswith("coords_table")}
+    assert {
+        k for k, why in said.items() if "learned at window 4, read at 8: set pretrained_window_sizes" in why
+    } == tables
+    for config in (V2, larger.with_changes(pretrained_window_sizes=(4, 4))):
+        ignored = load_weights(build(config, seed=1), source).ignored
+        assert set(ignored.values()) == {"a buffer: computed from the geometry"}
+
+
+def test_resizing_can_berefused() -> None:
     model = build(V1.with_changes(position="both"))
     state = build(V1.with_changes(position="both", window_size=3, img_size=24)).state_dict()
-    _refused(
+    refused(
         model,
         state,
         f"{TABLE}: expected (49, 2) (window 4x4); got (25, 2) (window 3x3). Pass resize='bicubic' or 'geometric'",
@@ -288,7 +261,7 @@ def test_resizing_can_be_refused() -> None:
         "Nothing was loaded",
         resize=None,
     )
-    _refused(model, state, "expected resize to be 'bicubic', 'geometric' or None; got 'nearest'", resize="nearest")
+    refused(model, state, "expected resize to be 'bicubic', 'geometric' or None; got 'nearest'", resize="nearest")
 
 
 # ---- heads
@@ -297,7 +270,7 @@ def test_resizing_can_be_refused() -> None:
 @pytest.mark.parametrize("head", ["drop", "zero"])
 def test_heads_that_are_not_the_files(head: str) -> None:
     model = build(V1.with_changes(num_classes=3))
-    before, source = _arrays(model), build(V1, seed=1)
+    before, source = arrays_of(model), build(V1, seed=1)
     report = load_weights(model, source.state_dict(), head=head)
     own = np.zeros_like(before["head.weight"]) if head == "zero" else before["head.weight"]
     assert np.array_equal(model.state_dict()["head.weight"], own)
@@ -307,7 +280,7 @@ def test_heads_that_are_not_the_files(head: str) -> None:
 
 
 def test_a_head_of_other_classes_is_refused_with_the_ways_out() -> None:
-    text = _refused(
+    text = refused(
         build(V1.with_changes(num_classes=3)),
         from_official(build(V1).state_dict(), "timm").arrays,
         "head.fc.weight: expected (3, 16); got (6, 16). Pass head='drop'",
@@ -325,9 +298,7 @@ def test_a_model_without_a_head_leaves_it() -> None:
 
 def test_a_file_without_a_head() -> None:
     state = build(V1.with_changes(num_classes=0)).state_dict()
-    _refused(
-        build(V1), state, "head.weight, head.bias: expected in the file; got nothing", "head='drop'", "head='zero'"
-    )
+    refused(build(V1), state, "head.weight, head.bias: expected in the file; got nothing", "head='drop'", "head='zero'")
     report = load_weights(build(V1), state, head="zero")
     assert set(report.missing) == {"head.weight", "head.bias"}
 
@@ -359,14 +330,14 @@ def test_class_maps_are_checked(content: Any, words: tuple[str, ...], tmp_path: 
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     state = build(V1.with_changes(num_classes=9)).state_dict()
-    _refused(build(V1.with_changes(num_classes=4)), state, *words, head=path)
+    refused(build(V1.with_changes(num_classes=4)), state, *words, head=path)
 
 
 def test_a_class_map_needs_both_heads(tmp_path: Path) -> None:
     (tmp_path / "map.txt").write_text("0\n")
     headless = V1.with_changes(num_classes=0)
-    _refused(build(headless), build(V1).state_dict(), "expected a model with a head", head=tmp_path / "map.txt")
-    _refused(
+    refused(build(headless), build(V1).state_dict(), "expected a model with a head", head=tmp_path / "map.txt")
+    refused(
         build(V1.with_changes(num_classes=1)),
         build(headless).state_dict(),
         "a head in the file",
@@ -411,169 +382,3 @@ def test_key_biases_of_torchvision_presets(tmp_path: Path) -> None:
     with pytest.raises(DialectError, match=r"no key bias in layers\.0\.blocks\.0\.attn\.qkv\.bias"):
         save_weights(full, tmp_path / "full.safetensors", "timm")
     assert not (tmp_path / "full.safetensors").exists()
-
-
-# ---- refusals
-
-
-def test_another_network_is_described() -> None:
-    text = _refused(
-        build(V1),
-        build(V1.with_changes(embed_dim=16, depths=(2, 4), num_classes=9)).state_dict(),
-        "Swin V1, patch 2, 16 channels, depths 2,4, heads 2,4, windows 4,4, 9 classes",
-        "Swin V1, patch 2, 8 channels, depths 2,2, heads 2,4, windows 4,4, 6 classes",
-        "create the network of the file",
-    )
-    assert len(text.splitlines()) < 12
-
-
-def test_v1_into_v2_and_back() -> None:
-    _refused(build(V2), build(V1).state_dict(), "the network of the file (Swin V1", "(Swin V2")
-    _refused(build(V1), build(V2).state_dict(), "the network of the file (Swin V2", "(Swin V1", "a V2 model has it")
-
-
-@pytest.mark.parametrize(
-    ("changes", "key", "hint"),
-    [
-        ({"position": "absolute"}, TABLE, "position='relative' or 'both'"),
-        ({"position": "relative"}, "absolute_pos_embed", "position='absolute' or 'both'"),
-        ({"position": "both", "qkv_bias": False}, "layers.0.blocks.0.attn.qkv.bias", "qkv_bias=True"),
-    ],
-)
-def test_tensors_that_the_model_was_built_without(changes: dict[str, Any], key: str, hint: str) -> None:
-    state = build(V1.with_changes(position="both")).state_dict()
-    model = build(V1.with_changes(**changes))
-    _refused(model, state, f"{key}: no parameter of the model ({hint}", "strict=False")
-    report = load_weights(model, state, strict=False)
-    assert key in report.unexpected
-
-
-def test_missing_and_unexpected_keys() -> None:
-    state: dict[str, Any] = dict(build(V1).state_dict())
-    del state["layers.1.blocks.0.norm1.bias"]
-    state["extra.weight"] = np.ones(3)
-    model = build(V1, seed=1)
-    _refused(
-        model,
-        state,
-        "extra.weight: no key of the dialect official",
-        "layers.1.blocks.0.norm1.bias: expected in the file; got nothing",
-        "strict=False keeps the model's own",
-        "strict=False leaves unexpected keys out",
-    )
-    before = model.state_dict()["layers.1.blocks.0.norm1.bias"].copy()
-    report = load_weights(model, state, strict=False)
-    assert report.missing == {"layers.1.blocks.0.norm1.bias": "not in the file: the model's own"}
-    assert report.unexpected == {"extra.weight": "no key of the dialect official"}
-    assert np.array_equal(model.state_dict()["layers.1.blocks.0.norm1.bias"], before)
-    assert np.array_equal(model.state_dict()["norm.bias"], state["norm.bias"])
-
-
-@pytest.mark.parametrize("strict", [True, False])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite_are_refused(value: float, strict: bool) -> None:
-    state = _arrays(build(V1))
-    state["layers.0.blocks.1.mlp.fc1.weight"][3, 2] = value
-    _refused(
-        build(V1, "float32"),
-        state,
-        "layers.0.blocks.1.mlp.fc1.weight: expected finite numbers; got 1 NaN or infinite of 128",
-        strict=strict,
-    )
-
-
-def test_values_that_a_dtype_cannot_hold_are_refused() -> None:
-    state = _arrays(build(V1))
-    state["norm.bias"][0] = 1e6
-    _refused(build(V1, "float16"), state, "norm.bias", "after casting float64 to float16", "dtype='float32'")
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex64])
-def test_what_is_no_float_is_refused(dtype: Any) -> None:
-    state = _arrays(build(V1))
-    state["norm.bias"] = np.ones(16, dtype)
-    _refused(build(V1), state, f"norm.bias: expected floats; got {np.dtype(dtype)}")
-
-
-@pytest.mark.parametrize("shape", [(), (16, 1), (8,), (0,)])
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    state = _arrays(build(V1))
-    state["norm.bias"] = np.ones(shape)
-    _refused(build(V1), state, f"norm.bias: expected (16,); got {shape}", strict=False)
-
-
-@pytest.mark.parametrize("shape", [(48, 2), (49, 4), (16, 2), (49,), (0, 2)])
-def test_tables_of_no_square_window_are_refused(shape: tuple[int, ...]) -> None:
-    state = _arrays(build(V1))
-    state[TABLE] = np.ones(shape)
-    _refused(
-        build(V1), state, f"{TABLE}: expected (49, 2), or a table of another square window for 2 heads; got {shape}"
-    )
-
-
-def test_saving_refuses_what_is_not_finite_and_leaves_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    write_tensors(path, {"x": np.ones(1)})
-    model = build(V1)
-    model.norm.bias.assign_(np.full(16, np.nan))
-    with pytest.raises(ValueError, match=r"finite weights; got NaN or infinity in norm\.bias"):
-        save_weights(model, path)
-    assert set(read_weights(path)) == {"x"}
-
-
-@pytest.mark.parametrize(
-    ("name", "dialect", "word"), [("w.npz", "timm", r"ends in \.safetensors"), ("w.pth", "x", "got 'x'")]
-)
-def test_saving_names_suffixes_and_dialects(name: str, dialect: str, word: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=word):
-        save_weights(build(V1), tmp_path / name, dialect)
-    assert not list(tmp_path.iterdir())
-
-
-# ---- all or nothing
-
-
-@pytest.mark.parametrize("at", [0, 1, 17, -1])
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, ValueError])
-def test_a_fault_in_the_middle_of_writing_undoes_it(
-    at: int, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, state = build(V1), build(V1, seed=1).state_dict()
-    before = _arrays(model)
-    assign, calls, count = Parameter.assign_, [], len(before)
-
-    def faulty(self: Any, value: Any) -> Any:
-        calls.append(None)
-        if len(calls) == at % count + 1:
-            self.data.reshape(-1)[: self.size // 2] = 7.0  # half of it was written
-            raise error
-        return assign(self, value)
-
-    monkeypatch.setattr(Parameter, "assign_", faulty)
-    with pytest.raises(error):
-        load_weights(model, state)
-    monkeypatch.undo()
-    assert len(calls) > at % count
-    _assert_equal(model, before)
-
-
-def test_parameters_that_cannot_be_written_to() -> None:
-    model = build(V1)
-    model.norm.bias.data.flags.writeable = False
-    _refused(model, build(V1, seed=1).state_dict(), "got read-only norm.bias")
-
-
-def test_sources_are_not_kept_or_changed() -> None:
-    """The model's arrays are its own: a later write to the source does not reach it, nor the other way."""
-    source = _arrays(build(V1))
-    copies = {k: v.copy() for k, v in source.items()}
-    model = build(V1, seed=1)
-    load_weights(model, source)
-    for array in source.values():
-        array += 1
-    _assert_equal(model, copies)
-
-
-def test_weights_error_is_a_value_error() -> None:
-    assert issubclass(WeightsError, ValueError)
-    assert issubclass(DialectError, ValueError)

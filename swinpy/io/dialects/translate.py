@@ -37,6 +37,7 @@ class Translation:
         unknown: keys of the file that the dialect has no row for.
         position_map: (H, W) of the absolute position, where the file has it as a map.
         buffers: those of the file by official name; they are among the ignored keys.
+        buffer_source: official name of a buffer -> the key of the file.
     """
 
     dialect: str
@@ -46,6 +47,7 @@ class Translation:
     unknown: tuple[str, ...]
     position_map: tuple[int, int] | None = None
     buffers: dict[str, Array] = field(default_factory=dict)
+    buffer_source: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto") -> Translatio
     source: dict[str, str] = {}
     ignored: dict[str, str] = {}
     buffers: dict[str, Array] = {}
+    buffer_source: dict[str, str] = {}
     unknown: list[str] = []
     for key, array in state.items():
         name = _official_name(chosen, key)
@@ -168,7 +171,7 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto") -> Translatio
             else:
                 unknown.append(key)
         elif name.endswith(BUFFERS):
-            ignored[key], buffers[name] = _RECOMPUTED, array
+            ignored[key], buffers[name], buffer_source[name] = _RECOMPUTED, array, key
         elif name in arrays:
             raise DialectError(f"load_weights: expected one key for {name}; got {source[name]} and {key}. Remove one.")
         else:
@@ -178,7 +181,7 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto") -> Translatio
     for transform in reversed(chosen.transforms):
         arrays = transform.read(arrays)
     first = {name: source.get(name, _part_of(name, source)) for name in arrays}
-    return Translation(chosen.name, arrays, first, ignored, tuple(unknown), size, buffers)
+    return Translation(chosen.name, arrays, first, ignored, tuple(unknown), size, buffers, buffer_source)
 
 
 def _part_of(name: str, source: Mapping[str, str]) -> str:

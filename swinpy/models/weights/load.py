@@ -59,7 +59,7 @@ def load_weights(
     >>> model = swinpy.create_model("swin_cifar_nano")
     >>> report = swinpy.load_weights(model, model.state_dict())
     >>> len(report.used), report.dialect
-    (84, 'official')
+    (92, 'official')
     """
     if resize not in ("bicubic", "geometric", None):
         raise WeightsError(f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,18 @@ Array = np.ndarray[Any, Any]
 
 _STAGE_NORM = re.compile(r"norm(\d+)\.(weight|bias)")
 _TABLE = re.compile(r"layers\.(\d+)\.blocks\.\d+\.attn\.relative_position_bias_table")
+_COORDINATES = re.compile(r"layers\.(\d+)\.blocks\.\d+\.attn\.relative_coords_table")
+
+
+def learned_window(table: Array) -> int:
+    """The window that scales a table of V2's coordinates, (1, 2w - 1, 2w - 1, 2); 0 if it does not say.
+
+    Its corner is log2(1 + 8 (w - 1) / (learned - 1)) / 3.
+    """
+    if table.ndim != 4 or table.shape[1] < 3 or not table.max() > 0:
+        return 0
+    corner = float(table.max())
+    return 1 + round(8 * (table.shape[1] // 2) / math.expm1(3 * corner * math.log(2)))
 
 
 @dataclass
@@ -70,6 +83,7 @@ class _Planner:
 
     def run(self) -> Plan:
         self._key_bias()
+        self._coordinates()
         self._head()
         self._foreign()
         for name in self.own:
@@ -88,6 +102,21 @@ class _Planner:
             if whole in self.own and name not in self.own and value in self.state:
                 query = self.state.pop(name)
                 self.state[whole] = np.concatenate([query, np.zeros_like(query), self.state.pop(value)])
+
+    def _coordinates(self) -> None:
+        """Say so where V2's biases would be read in coordinates other than those that they were learned in."""
+        config = self.model.config
+        if config.architecture != "v2" or config.coordinates != "code":
+            return
+        for name, table in self.read.buffers.items():
+            found = _COORDINATES.fullmatch(name)
+            if found is None or int(found[1]) >= len(config.depths):
+                continue
+            learned, own = learned_window(table), config.pretrained_window(int(found[1]))
+            if learned and own != (learned, learned):
+                self.plan.ignored[self.read.buffer_source[name]] = (
+                    f"ATTENTION: positions learned at window {learned}, read at {own[0]}: set pretrained_window_sizes"
+                )
 
     def _head(self) -> None:
         """The head that is asked for; afterwards ``state`` holds what is to be read of it."""
