@@ -249,7 +249,7 @@ def test_v2_in_other_coordinates_is_said_aloud(dialect: str) -> None:
         assert set(ignored.values()) == {"a buffer: computed from the geometry"}
 
 
-def test_resizing_can_berefused() -> None:
+def test_resizing_can_be_refused() -> None:
     model = build(V1.with_changes(position="both"))
     state = build(V1.with_changes(position="both", window_size=3, img_size=24)).state_dict()
     refused(

@@ -75,40 +75,41 @@ def test_missing_and_unexpected_keys() -> None:
 
 
 @pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite_arerefused(value: float, strict: bool) -> None:
+def test_weights_that_are_not_finite_are_refused(value: float, dtype: str, strict: bool) -> None:
     state = arrays_of(build(V1))
     state["layers.0.blocks.1.mlp.fc1.weight"][3, 2] = value
     refused(
-        build(V1, "float32"),
+        build(V1, dtype),
         state,
-        "layers.0.blocks.1.mlp.fc1.weight: expected finite numbers; got 1 NaN or infinite of 128",
+        "layers.0.blocks.1.mlp.fc1.weight: expected finite numbers; got 1 NaN or infinite of 128 in the file",
         strict=strict,
     )
 
 
-def test_values_that_a_dtype_cannot_hold_arerefused() -> None:
+def test_values_that_a_dtype_cannot_hold_are_refused() -> None:
     state = arrays_of(build(V1))
     state["norm.bias"][0] = 1e6
     refused(build(V1, "float16"), state, "norm.bias", "after casting float64 to float16", "dtype='float32'")
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex64])
-def test_what_is_no_float_isrefused(dtype: Any) -> None:
+def test_what_is_no_float_is_refused(dtype: Any) -> None:
     state = arrays_of(build(V1))
     state["norm.bias"] = np.ones(16, dtype)
     refused(build(V1), state, f"norm.bias: expected floats; got {np.dtype(dtype)}")
 
 
 @pytest.mark.parametrize("shape", [(), (16, 1), (8,), (0,)])
-def test_other_shapes_arerefused(shape: tuple[int, ...]) -> None:
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     state = arrays_of(build(V1))
     state["norm.bias"] = np.ones(shape)
     refused(build(V1), state, f"norm.bias: expected (16,); got {shape}", strict=False)
 
 
 @pytest.mark.parametrize("shape", [(48, 2), (49, 4), (16, 2), (49,), (0, 2)])
-def test_tables_of_no_square_window_arerefused(shape: tuple[int, ...]) -> None:
+def test_tables_of_no_square_window_are_refused(shape: tuple[int, ...]) -> None:
     state = arrays_of(build(V1))
     state[TABLE] = np.ones(shape)
     refused(

@@ -38,7 +38,8 @@ def learned_window(table: Array) -> int:
     if table.ndim != 4 or table.shape[1] < 3 or not table.max() > 0:
         return 0
     corner = float(table.max())
-    return 1 + round(8 * (table.shape[1] // 2) / math.expm1(3 * corner * math.log(2)))
+    side: int = table.shape[1] // 2
+    return 1 + round(8 * side / math.expm1(3 * corner * math.log(2)))
 
 
 @dataclass
