@@ -11,22 +11,34 @@ from swinpy._engine import check_engine
 check_engine()
 
 from swinpy.models import (  # noqa: E402 (after the check)
+    LoadReport,
+    SaveReport,
     SwinConfig,
     SwinTransformer,
+    WeightsError,
+    convert_weights,
     create_model,
     eval_config,
     list_models,
+    load_weights,
     resize_model,
+    save_weights,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LoadReport",
+    "SaveReport",
     "SwinConfig",
     "SwinTransformer",
+    "WeightsError",
     "__version__",
+    "convert_weights",
     "create_model",
     "eval_config",
     "list_models",
+    "load_weights",
     "resize_model",
+    "save_weights",
 ]

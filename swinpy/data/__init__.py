@@ -7,6 +7,9 @@ from swinpy.data.catalog import DATASETS, load_dataset
 from swinpy.data.cifar import CIFAR10, CIFAR100, CifarFormat, load_cifar, write_cifar_binary
 from swinpy.data.dataset import DatasetCorrupt, DatasetMissing, ImageDataset, channel_stats
 from swinpy.data.digits import load_digits
+from swinpy.data.folder import FolderOptions, load_folder
+from swinpy.data.folder_images import FolderImages
+from swinpy.data.images import BadImage
 from swinpy.data.loader import Batch, Loader, Transform
 from swinpy.data.scene_files import load_scenes
 from swinpy.data.scenes import SCENE_CLASSES, Scenes, generate
@@ -17,11 +20,14 @@ __all__ = [
     "DATASETS",
     "SCENE_CLASSES",
     "Augment",
+    "BadImage",
     "Batch",
     "CifarFormat",
     "DatasetCorrupt",
     "DatasetMissing",
     "Evaluate",
+    "FolderImages",
+    "FolderOptions",
     "ImageDataset",
     "Loader",
     "Scenes",
@@ -31,6 +37,7 @@ __all__ = [
     "load_cifar",
     "load_dataset",
     "load_digits",
+    "load_folder",
     "load_scenes",
     "normalise",
     "write_cifar_binary",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from swinpy.data.cifar import CIFAR10, CIFAR100, load_cifar
 from swinpy.data.digits import load_digits
+from swinpy.data.folder import FolderOptions, load_folder
 from swinpy.data.scene_files import load_scenes
 
 if TYPE_CHECKING:
@@ -15,19 +16,25 @@ if TYPE_CHECKING:
 
 __all__ = ["DATASETS", "load_dataset"]
 
-DATASETS = ("cifar10", "cifar100", "scenes", "digits")
+DATASETS = ("cifar10", "cifar100", "scenes", "digits", "folder")
 
 
 def load_dataset(
-    name: str, data_dir: str | os.PathLike[str], *, download: bool = False, seed: int = 0
+    name: str,
+    data_dir: str | os.PathLike[str],
+    *,
+    download: bool = False,
+    seed: int = 0,
+    folder: FolderOptions | None = None,
 ) -> tuple[ImageDataset, ImageDataset]:
     """Load a dataset.
 
     Args:
-        name: "cifar10", "cifar100", "scenes" or "digits".
+        name: "cifar10", "cifar100", "scenes", "digits" or "folder" (images of one's own).
         data_dir: where the files are kept; "digits" needs none.
         download: whether CIFAR may be fetched. Nothing is fetched otherwise, and nothing is put in its place.
         seed: of the pictures of "scenes"; the other datasets do not depend on it.
+        folder: how the images of "folder" become input.
 
     Returns:
         (train, test).
@@ -45,4 +52,6 @@ def load_dataset(
         return load_scenes(data_dir, seed=seed)
     if name == "digits":
         return load_digits()
+    if name == "folder":
+        return load_folder(data_dir, folder)
     raise ValueError(f"load_dataset: expected a name of {', '.join(DATASETS)}; got {name!r}. Choose one of these.")

@@ -1,4 +1,4 @@
-"""What a dataset is here: two arrays, the names of the classes and where they came from."""
+"""What a dataset is here: images, labels, the names of the classes and where they came from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from swinpy.data.folder_images import FolderImages
 
 __all__ = ["DatasetCorrupt", "DatasetMissing", "ImageDataset", "channel_stats"]
 
@@ -23,30 +25,32 @@ class DatasetCorrupt(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """A labelled set of small images, held in memory.
+    """A labelled set of images of one size.
 
     Attributes:
         name: what the user asked for, e.g. "cifar10".
-        images: uint8 ``(N, 3, H, W)``.
+        images: uint8 ``(N, 3, H, W)``, in memory or read from files as they are asked for.
         labels: int64 ``(N,)``, each in ``[0, num_classes)``.
         class_names: one name a class.
         synthetic: True where no camera took the pictures; whoever reports a result on the set must say so.
         source: the file or folder that was read, for the log.
         mean: per channel, of pixels scaled to [0, 1].
         std: per channel, of pixels scaled to [0, 1].
+        identity: of the list of files, where users make it up; a run resumes on the same one only.
 
     Raises:
         ValueError: an array of another shape or dtype, a label without a class, an unusable mean or std.
     """
 
     name: str
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | FolderImages
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     synthetic: bool
     source: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    identity: str = ""
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -79,6 +83,15 @@ class ImageDataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def batch(self, indices: NDArray[np.int64], epoch: int) -> NDArray[np.uint8]:
+        """Images ``(B, 3, H, W)`` by their numbers, as an epoch has them (random crops of files differ by epoch).
+
+        Raises:
+            BadImage: for files that cannot be read, all named.
+        """
+        images = self.images
+        return images[indices] if isinstance(images, np.ndarray) else images.at_epoch(indices, epoch)
 
     def subset(self, n: int) -> ImageDataset:
         """The first ``n`` images: always the same ones, whatever the seed."""

@@ -146,7 +146,7 @@ class Loader:
     def _make(self, order: NDArray[np.int64], epoch: int, step: int) -> Batch:
         indices = order[step * self.batch_size : (step + 1) * self.batch_size]
         labels = self.dataset.labels[indices]
-        images, targets = self.transform(self.dataset.images[indices], labels, indices, epoch, step)
+        images, targets = self.transform(self.dataset.batch(indices, epoch), labels, indices, epoch, step)
         return Batch(images, targets, labels, indices, step)
 
     def _threaded(self, order: NDArray[np.int64], epoch: int, steps: Iterator[int]) -> Generator[Batch, None, None]:

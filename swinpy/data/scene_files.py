@@ -67,6 +67,7 @@ def load_scenes(
         _make(folder, variant, seed, train, test)
     _verify(folder)
     train_set, test_set = load_cifar(data_dir, _format(name, train, test), synthetic=True)
+    assert isinstance(train_set.images, np.ndarray)
     mean, std = channel_stats(train_set.images)
     return replace(train_set, mean=mean, std=std), replace(test_set, mean=mean, std=std)
 

@@ -220,6 +220,11 @@ class Session:
                 f"--resume: expected the options of {snapshot.path}; got a difference in {'; '.join(different)}. "
                 "Use the same options, or start another --experiment."
             )
+        if snapshot.state.get("identity", "") != self.run.train.identity:
+            raise UsageError(
+                f"--resume: expected the images that {snapshot.path} was trained on; got another list of files in "
+                f"{self.run.train.source}. Put the files back as they were, or start another --experiment."
+            )
         for line in compare(snapshot.state["fingerprint"], numeric_fingerprint()):
             say(f"warning: resumed under other numerics ({line}): the continuation will not be bit-exact")
         self.run.trainer.restore(snapshot.groups, snapshot.state["trainer"])
@@ -298,6 +303,7 @@ class Session:
             "model_config": _plain(self.run.model.config.to_dict()),
             "fingerprint": numeric_fingerprint(),
             "synthetic": self.run.train.synthetic,
+            "identity": self.run.train.identity,
             "seconds": self.seconds,
         }
         self.last_saved = self.store.save(trainer.position.step, trainer.groups(), state, pin=pin)

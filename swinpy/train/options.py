@@ -68,8 +68,14 @@ def _at_least(least: float, kind: type = int, below: float = float("inf")) -> An
 def _data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     add = group.add_argument
-    add("--data-dir", "--data-path", default="data", metavar="DIR", help="where datasets are (default: %(default)s)")
-    add("--dataset", default="cifar10", choices=("cifar10", "cifar100", "scenes", "digits"))
+    add(
+        "--data-dir",
+        "--data-path",
+        default="data",
+        metavar="DIR",
+        help="where datasets are; for folder, what holds train and val (default: %(default)s)",
+    )
+    add("--dataset", default="cifar10", choices=("cifar10", "cifar100", "scenes", "digits", "folder"))
     add("--dataset-download", action="store_true", help="fetch a CIFAR archive that is missing")
     add("--img-size", type=_at_least(1), metavar="N", help="size the model is built for (default: the data's)")
     add("--num-classes", type=_at_least(1), metavar="N", help="outputs of the head (default: the data's)")
@@ -104,7 +110,13 @@ def _model(parser: argparse.ArgumentParser) -> None:
     add("--num-heads", type=_numbers, metavar="N,N,...")
     add("--drop", type=_at_least(0, float, 1), metavar="P", help="dropout")
     add("--drop-path", type=_at_least(0, float, 1), metavar="P", help="stochastic depth of the last block")
-    add("--initial-checkpoint", metavar="FILE", help="weights to start from (.safetensors)")
+    add("--initial-checkpoint", metavar="FILE", help="weights to start from, of any published layout")
+    add(
+        "--initial-head",
+        default="keep",
+        metavar="HOW",
+        help="its head: keep, drop, zero, or a text file of class numbers (map22kto1k.txt) (default: %(default)s)",
+    )
     add(
         "--grad-checkpointing",
         "--use-checkpoint",
@@ -155,7 +167,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """Every option; unset ones that depend on the dataset are None."""
     parser = _Parser(
         prog=prog,
-        description="Train a Swin Transformer on CIFAR-10/100, procedural scenes or handwritten digits.",
+        description="Train a Swin Transformer on CIFAR-10/100, procedural scenes, digits or images of your own.",
         allow_abbrev=False,
     )
     for section in (_data, _augmentation, _model, _optimiser, _run):
@@ -163,6 +175,21 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+# The official ImageNet recipe (Liu et al. 2021, section 4.1) without RandAugment and colour jitter; its lr of 5e-4 is
+# for a batch of 512.
+_FOLDER = {
+    "model": "swin_tiny_patch4_window7_224",
+    "epochs": 300,
+    "warmup_epochs": 20.0,
+    "batch_size": 128,
+    "base_lr": 1.25e-4,
+    "hflip": 0.5,
+    "reprob": 0.25,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "mixup_prob": 1.0,
+    "smoothing": 0.1,
+}
 # What None becomes, by dataset. CIFAR's is the SPT_LSA recipe (Lee et al. 2021) without auto-augmentation and
 # repeated augmentation; scenes and digits are small and tell their classes by shape, so they get less of everything.
 _CIFAR = {
@@ -196,6 +223,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cifar100": _CIFAR,
     "scenes": _SMALL,
     "digits": {**_SMALL, "epochs": 60, "warmup_epochs": 6.0, "hflip": 0.0},
+    "folder": _FOLDER,
 }
 _DEST = {"--eval": "eval_only"}
 _UNAUGMENTED = {"hflip": 0.0, "reprob": 0.0, "mixup": 0.0, "cutmix": 0.0, "mixup_prob": 0.0, "smoothing": 0.0}
@@ -243,7 +271,9 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
     for name, value in recipe.items():
         if getattr(first, name) is None:
             setattr(first, name, value)
-    first.crop_padding = 0 if first.no_aug or first.overfit_batches else 4 if first.dataset.startswith("cifar") else 2
+    plain = first.no_aug or bool(first.overfit_batches)
+    first.random_crop = first.dataset == "folder" and not plain
+    first.crop_padding = 0 if plain or first.random_crop else 4 if first.dataset.startswith("cifar") else 2
     if first.lr is not None and first.lr <= 0:
         raise UsageError(f"--lr: expected a positive number; got {first.lr}.")
     tasks = [flag for flag in ("--check", "--eval", "--throughput") if getattr(first, _DEST.get(flag, flag[2:]))]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
-from swinpy.data import Augment, ImageDataset, Loader, load_dataset
-from swinpy.io import read_tensors
-from swinpy.models import SwinTransformer, create_model, model_config
+from swinpy.data import Augment, FolderOptions, ImageDataset, Loader, load_dataset
+from swinpy.io.dialects import DialectError
+from swinpy.models import LoadReport, SwinTransformer, WeightsError, create_model, load_weights, model_config
 from swinpy.models.cost import model_cost
+from swinpy.models.presets import eval_config_of
 from swinpy.train.fingerprint import numeric_fingerprint
 from swinpy.train.optim import AdamW
 from swinpy.train.options import UsageError
@@ -52,6 +53,7 @@ class Run:
         trainer: over ``train``.
         eval_loader: over ``test``, not shuffled.
         total_steps: optimiser steps of all epochs.
+        loaded: what became of --initial-checkpoint; None without.
     """
 
     train: ImageDataset
@@ -60,10 +62,33 @@ class Run:
     trainer: Trainer
     eval_loader: Loader
     total_steps: int
+    loaded: LoadReport | None = None
+
+
+def _folder_options(options: Namespace) -> FolderOptions:
+    """How a folder's images are brought to the model's size: as the official code evaluates, and random crops."""
+    config = model_config(options.model)
+    if options.img_size is not None:
+        config = config.with_changes(img_size=options.img_size)
+    evaluation = eval_config_of(options.model, config)
+    return FolderOptions(
+        size=config.image,
+        resize=evaluation.resize,
+        interpolation=evaluation.interpolation,
+        mean=evaluation.mean,
+        std=evaluation.std,
+        random_crop=options.random_crop,
+        seed=options.seed,
+    )
 
 
 def _datasets(options: Namespace) -> tuple[ImageDataset, ImageDataset]:
-    train, test = load_dataset(options.dataset, options.data_dir, download=options.dataset_download)
+    train, test = load_dataset(
+        options.dataset,
+        options.data_dir,
+        download=options.dataset_download,
+        folder=_folder_options(options) if options.dataset == "folder" else None,
+    )
     if options.train_subset:
         train = train.subset(options.train_subset)
     if options.val_subset:
@@ -74,7 +99,7 @@ def _datasets(options: Namespace) -> tuple[ImageDataset, ImageDataset]:
     return train, test
 
 
-def _model(options: Namespace, data: ImageDataset) -> SwinTransformer:
+def _model(options: Namespace, data: ImageDataset) -> tuple[SwinTransformer, LoadReport | None]:
     classes = options.num_classes or data.num_classes
     if classes < data.num_classes:
         raise UsageError(
@@ -92,9 +117,12 @@ def _model(options: Namespace, data: ImageDataset) -> SwinTransformer:
     model = create_model(options.model, classes, device=options.device, **overrides)
     if options.grad_checkpointing:
         model.set_grad_checkpointing("block")
-    if options.initial_checkpoint:
-        model.load_state_dict(read_tensors(options.initial_checkpoint)[0])
-    return model
+    if not options.initial_checkpoint:
+        return model, None
+    try:
+        return model, load_weights(model, options.initial_checkpoint, head=options.initial_head)
+    except (WeightsError, DialectError) as error:
+        raise UsageError(f"--initial-checkpoint: {error} (The option for head is --initial-head.)") from None
 
 
 def _augment(options: Namespace, data: ImageDataset, classes: int) -> Augment:
@@ -134,7 +162,7 @@ def build_run(options: Namespace) -> Run:
             f"--batch-size: expected at most the {len(train)} training images of {train.name}; got "
             f"{options.batch_size}. Lower --batch-size."
         )
-    model = _model(options, train)
+    model, loaded = _model(options, train)
     batch = options.batch_size
     loader = Loader(
         train,
@@ -158,7 +186,7 @@ def build_run(options: Namespace) -> Run:
     )
     trainer = Trainer(model, optimizer, schedule, loader, options.grad_accum_steps, options.clip_grad or None)
     eval_loader = Loader(test, max(batch, 128), workers=options.workers)
-    return Run(train, test, model, trainer, eval_loader, total)
+    return Run(train, test, model, trainer, eval_loader, total, loaded)
 
 
 def _memory(run: Run, batch: int) -> float:
@@ -176,6 +204,7 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
     batch = run.trainer.loader.batch_size * options.grad_accum_steps
     given = "as given" if options.lr is not None else f"scaled from {options.base_lr:g} at batch {_BASE_BATCH}"
     blas = ", ".join(f"{k} {v}" for k, v in made.items() if k.startswith("blas"))
+    loaded = str(run.loaded).splitlines() if run.loaded else []
     return [
         f"python {platform.python_version()}  numpy {np.__version__}  {blas}",
         f"device {ag.describe_device(run.model.device)}",
@@ -188,6 +217,7 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
         f"{options.epochs} epochs",
         f"memory about {_memory(run, run.trainer.loader.batch_size):.0f} MiB for a step (estimate)",
         f"output {folder}" + (f"  resumed from {source}" if source else ""),
+        *loaded,
     ]
 
 

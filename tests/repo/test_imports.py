@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "geometry": set(),
     "nn": set(),
     "data": set(),
-    "io": set(),
+    "io": {"geometry"},
     "kernels": {"geometry"},
     "ops": {"geometry", "kernels"},
     "heads": {"geometry", "nn", "ops", "models"},

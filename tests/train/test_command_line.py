@@ -242,7 +242,7 @@ def test_a_head_that_does_not_fit_is_named(run, tmp_path):
     assert "Nothing was loaded" in err
     other = tmp_path / "other.safetensors"
     write_tensors(other, {"stem.weight": np.zeros(3, np.float32)})
-    _refused(run("--initial-checkpoint", other, "--experiment", "z"), "unexpected: stem.weight", "missing: ")
+    _refused(run("--initial-checkpoint", other, "--experiment", "z"), "--initial-checkpoint: ", "fit none: stem.weight")
 
 
 def test_resume_commands_are_made_of_the_command_that_ran(run):

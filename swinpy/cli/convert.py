@@ -1,0 +1,31 @@
+"""``python -m swinpy convert IN OUT --to timm``: weights of one layout as another's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swinpy.io.dialects import ALIASES, DIALECTS
+from swinpy.models import convert_weights
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "convert weights between the layouts of libraries"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    usable = [name for name, dialect in DIALECTS.items() if not dialect.refused]
+    add("source", metavar="IN", help="weights of any published layout (.safetensors, .pth, .pt, .bin)")
+    add("target", metavar="OUT", help="file to write; its suffix chooses the container (.safetensors, .pth, .pt, .bin)")
+    add("--to", required=True, choices=[*usable, *ALIASES], metavar="DIALECT", help=f"one of {', '.join(usable)}")
+    add("--from", dest="dialect", default="auto", metavar="DIALECT", help="of IN (default: told from its keys)")
+    add("--model", metavar="NAME", help="for the buffers that some layouts store (default: told from the shapes)")
+    add("--entry", metavar="NAME", help="part of a .pth file that holds the weights, e.g. model_ema")
+
+
+def run(args: Namespace) -> int:
+    print(convert_weights(args.source, args.target, args.to, dialect=args.dialect, model=args.model, entry=args.entry))
+    return 0

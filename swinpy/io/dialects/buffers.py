@@ -1,0 +1,87 @@
+"""The buffers of published checkpoints: functions of the geometry that other libraries store beside the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from swinpy.geometry import Pair, attention_mask, geometry, log_coordinates, relative_position_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Layout", "buffers_of"]
+
+Array = np.ndarray[Any, Any]
+
+_MASKED = -100.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The geometry of a model as built.
+
+    Attributes:
+        depths: blocks of each stage.
+        maps: (H, W) in tokens of each stage.
+        windows: (Wh, Ww) of each stage.
+        pretrained: the window that scales V2's coordinates in each stage.
+        attention: "v1", "v2" (with a table of coordinates) or "none" (Swin-MLP: no buffers).
+        relative: whether there is a relative position bias.
+        shift: whether every second block is shifted.
+        dtype: of the float buffers.
+    """
+
+    depths: tuple[int, ...]
+    maps: tuple[Pair, ...]
+    windows: tuple[Pair, ...]
+    pretrained: tuple[Pair, ...] = ()
+    attention: Literal["v1", "v2", "none"] = "v1"
+    relative: bool = True
+    shift: bool = True
+    dtype: str = "float32"
+
+
+def _stage(layout: Layout, stage: int, flat_index: bool) -> Iterator[tuple[str, Array, bool]]:
+    """(name under the block, array, of shifted blocks only)."""
+    window, size = layout.windows[stage], layout.maps[stage]
+    if layout.attention == "none":
+        return
+    if layout.relative:
+        index = np.array(relative_position_index(window, window))
+        yield "attn.relative_position_index", index.reshape(-1) if flat_index else index, False
+    if layout.relative and layout.attention == "v2":
+        pretrained = layout.pretrained[stage] if layout.pretrained else window
+        table = log_coordinates(window, pretrained).reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
+        yield "attn.relative_coords_table", table.astype(layout.dtype), False
+    # The original code shifts neither axis where the window covers the smaller side of the map.
+    shift = layout.shift and min(size) > min(window)
+    if shift and not any(n % w for n, w in zip(size, window, strict=True)):
+        cut = geometry(size, window, (window[0] // 2, window[1] // 2))
+        mask = attention_mask(cut, _MASKED)
+        if mask is not None:
+            yield "attn_mask", mask.astype(layout.dtype), True
+
+
+def buffers_of(layout: Layout, wanted: tuple[str, ...], flat_index: bool) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """Buffers by official name, and notes about those that cannot be made."""
+    made: dict[str, Array] = {}
+    notes = []
+    for stage, depth in enumerate(layout.depths):
+        for name, array, shifted in _stage(layout, stage, flat_index):
+            if name in wanted:
+                blocks = range(depth)[1::2] if shifted else range(depth)
+                made |= {f"layers.{stage}.blocks.{block}.{name}": array for block in blocks}
+        size, window = layout.maps[stage], layout.windows[stage]
+        if (
+            "attn_mask" in wanted
+            and layout.attention != "none"
+            and any(n % w for n, w in zip(size, window, strict=True))
+        ):
+            notes.append(
+                f"no attn_mask in stage {stage}: its map of {size[0]}x{size[1]} is not whole windows of "
+                f"{window[0]}x{window[1]}, which such models need"
+            )
+    return made, tuple(notes)

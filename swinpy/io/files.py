@@ -1,0 +1,43 @@
+"""Files of weights: the container is told by the suffix when writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swinpy.io.safetensors_file import write_tensors
+from swinpy.io.weights.write import write_torch_file
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    import numpy as np
+
+__all__ = ["TORCH_SUFFIXES", "write_weights"]
+
+TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+
+
+def write_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray[Any, Any]], wrapper: str = "") -> None:
+    """Write arrays to the container that the suffix names.
+
+    Args:
+        path: .safetensors, or .pth, .pt or .bin.
+        arrays: by name.
+        wrapper: for torch files, the key under which the dict of tensors is put; "" for none.
+
+    Raises:
+        ValueError: for another suffix.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".safetensors":
+        # transformers asks for this entry, which says whose tensors they are.
+        write_tensors(path, arrays, {"format": "pt"})
+    elif suffix in TORCH_SUFFIXES:
+        write_torch_file(path, {wrapper: dict(arrays)} if wrapper else arrays)
+    else:
+        raise ValueError(
+            f"write_weights: expected a file name that ends in .safetensors, {', '.join(TORCH_SUFFIXES)}; got "
+            f"{str(path)!r}. The suffix chooses the container."
+        )

@@ -1,0 +1,104 @@
+"""Where weights come from: a file, a dict in memory, a dict of dicts; as NumPy arrays by key, checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import autograd as ag
+from swinpy.io import read_checkpoint, read_weights
+
+__all__ = ["Source", "WeightsError", "is_floating", "read_source"]
+
+Array = np.ndarray[Any, Any]
+
+# What training checkpoints and repositories keep the model's tensors under.
+_HOLDERS = ("model", "state_dict")
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit the model, or that no model can use; nothing was loaded."""
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype holds floats, ml_dtypes' (bfloat16 and smaller ones) included."""
+    return dtype.kind == "f" or dtype.name.startswith(("bfloat16", "float8"))
+
+
+def _unwrapped(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors' own dict inside what a training program saved."""
+    for holder in _HOLDERS:
+        inner = source.get(holder)
+        if isinstance(inner, Mapping):
+            return _unwrapped(inner)
+    return source
+
+
+def _as_array(key: str, value: Any) -> Array:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return np.asarray(value)
+    if isinstance(value, Mapping) or not (hasattr(value, "__array__") or hasattr(value, "shape")):
+        raise WeightsError(
+            f"load_weights: expected an array for {key!r}; got {type(value).__name__}. Pass the dict of tensors alone."
+        )
+    try:
+        return np.asarray(value) if hasattr(value, "__array__") and not isinstance(value, ag.Tensor) else _host(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"load_weights: expected an array for {key!r}; got {type(value).__name__}: {error}"
+        ) from None
+
+
+def _host(value: Any) -> Array:
+    array: Array = value.numpy() if isinstance(value, ag.Tensor) else ag.Tensor(value).numpy()
+    return array
+
+
+def _read_file(path: str | os.PathLike[str], entry: str | None) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays of a file, and the element type of those that were widened."""
+    found = read_checkpoint(path, entry=entry)
+    if found.unreadable:
+        return read_weights(path, entry=entry), {}  # which says what is wrong with them
+    widened = {k: t.dtype.name for k, t in found.stored.items() if t.dtype.name != found.tensors[k].dtype.name}
+    return found.tensors, widened
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights as they came.
+
+    Attributes:
+        arrays: by key.
+        where: what a message calls them.
+        widened: key -> element type of the file, where NumPy has no such type (bfloat16).
+    """
+
+    arrays: dict[str, Array]
+    where: str
+    widened: dict[str, str]
+
+
+def read_source(source: Any, entry: str | None = None) -> Source:
+    """Weights of a file or a dict.
+
+    Raises:
+        WeightsError: for a source that is neither a file nor a dict of arrays, or one without any.
+        WeightsFileError: for a file that cannot be read.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        arrays, widened = _read_file(source, entry)
+        found = Source(arrays, str(Path(source)), widened)
+    elif isinstance(source, Mapping):
+        found = Source({str(k): _as_array(str(k), v) for k, v in _unwrapped(source).items()}, "memory", {})
+    else:
+        raise WeightsError(
+            f"load_weights: expected a path or a dict of arrays; got {type(source).__name__}. Pass model.state_dict()."
+        )
+    if not found.arrays:
+        raise WeightsError(f"load_weights: expected arrays in {found.where}; got none.")
+    return found

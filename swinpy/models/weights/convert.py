@@ -1,0 +1,102 @@
+"""convert_weights: a file of one layout as a file of another."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swinpy.io import write_weights
+from swinpy.io.dialects import DialectError, find_dialect, from_official, has_place, to_official
+from swinpy.models.registry import model_config
+from swinpy.models.weights.arrays import read_source
+from swinpy.models.weights.describe import facts_of, layout_of
+from swinpy.models.weights.identify import matching_models
+from swinpy.models.weights.report import SaveReport, some
+
+if TYPE_CHECKING:
+    import os
+
+    import numpy as np
+
+    from swinpy.io.dialects import Translation
+    from swinpy.models.config import SwinConfig
+
+__all__ = ["convert_weights"]
+
+# Parts that a network can do without: a layout that has no place for them gets the rest.
+_SPARE = re.compile(r"norm\d+\..*|mask_token|decoder\..*")
+
+
+def _config(read: Translation, model: str | None) -> tuple[SwinConfig | None, list[str]]:
+    """The configuration whose buffers are to be written, if it can be told, and notes."""
+    if model is not None:
+        return model_config(model), []
+    names = matching_models(read)
+    if len(names) == 1:
+        return model_config(names[0]), []
+    which = f"several models fit ({', '.join(names)})" if names else "no known model fits"
+    return None, [f"{which}: no buffers are written; name the model (--model)"]
+
+
+def convert_weights(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    to: str,
+    dialect: str = "auto",
+    model: str | None = None,
+    entry: str | None = None,
+) -> SaveReport:
+    """Rewrite a file of weights in another layout; numbers and dtypes are kept.
+
+    Args:
+        source: the file.
+        path: the file to write; its suffix chooses the container.
+        to: the layout, one of :data:`swinpy.io.dialects.DIALECTS`.
+        dialect: of the source; "auto" tells it from the keys.
+        model: name of the model, for the buffers that some layouts store; None tells it from shapes and buffers.
+        entry: which part of a torch file to read.
+
+    Returns:
+        What was written, dropped and changed; print it.
+
+    Raises:
+        DialectError: keys of no dialect, or tensors that the target has no place for.
+        WeightsFileError: a file that cannot be read.
+        ValueError: an unknown suffix or model.
+        OSError: the disk refused; a file that was at ``path`` is as it was.
+
+    """
+    came = read_source(source, entry)
+    read = to_official(came.arrays, dialect)
+    if facts_of(read.arrays) is None:
+        raise DialectError(
+            f"convert_weights: expected a whole Swin in the dialect {read.dialect}; got {came.where}, of whose "
+            f"{len(came.arrays)} keys {len(read.unknown)} are not of that dialect: {some(read.unknown) or 'none'}. "
+            "Leave the dialect of the source to be told from its keys."
+        )
+    target = find_dialect(to)
+    notes = []
+    config, unknown = _config(read, model) if target.buffers else (None, [])
+    notes += unknown
+    kept: dict[str, np.ndarray[Any, Any]] = {}
+    dropped = dict.fromkeys(read.unknown, f"no key of the dialect {read.dialect}")
+    for name, array in read.arrays.items():
+        if _SPARE.fullmatch(name) and not has_place(target, name):
+            dropped[read.source[name]] = f"{target.name} models have no such part"
+        else:
+            kept[name] = array
+    written = from_official(kept, to, layout_of(config) if config else None)
+    write_weights(path, written.arrays, target.wrapper)
+    if came.widened:
+        notes.append(
+            f"{len(came.widened)} tensors are written as float32 instead of {some(set(came.widened.values()))}"
+        )
+    notes += [note for note in written.notes if config is not None]
+    return SaveReport(
+        str(Path(path)),
+        f"{target.name}, was {read.dialect}",
+        tuple(written.arrays),
+        dropped | written.dropped,
+        tuple(notes),
+    )

@@ -1,0 +1,384 @@
+"""load_weights and save_weights: what is used, ignored, resized, cast, missing; heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support.swin_models import build, images, shapes_only
+from support.weights import HEADLESS, TABLE, USABLE, V1, V2, arrays_of, assert_equal, refused
+
+import autograd as ag
+import swinpy
+from swinpy import load_weights, save_weights
+from swinpy.io import read_checkpoint, read_weights
+from swinpy.io.dialects import DialectError, from_official
+from swinpy.models.resample import resize_absolute_position, resize_bias_table
+from swinpy.models.weights.describe import layout_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+# ---- there and back through files
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".bin"])
+@pytest.mark.parametrize("dialect", USABLE)
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_files_of_every_dialect_load(dialect: str, version: str, suffix: str, tmp_path: Path) -> None:
+    if version == "v2" and dialect in ("hf5", "mmdet"):
+        dialect = "hf"
+    model = build(V1 if version == "v1" else V2, "float32")
+    saved = save_weights(model, tmp_path / f"w{suffix}", dialect)
+    other = build(model.config, "float32", seed=7)
+    report = load_weights(other, tmp_path / f"w{suffix}", head="drop" if dialect in HEADLESS else "keep")
+    assert report.dialect == saved.dialect == dialect
+    assert report.source == saved.path == str(tmp_path / f"w{suffix}")
+    assert not report.unexpected
+    assert not report.cast
+    assert not report.resized
+    kept = set(report.missing)
+    assert kept == set(saved.dropped)
+    assert {*report.used, *kept} == set(model.state_dict())
+    for name, array in model.state_dict().items():
+        assert np.array_equal(other.state_dict()[name], array) == (name not in kept), name
+
+
+@pytest.mark.parametrize(
+    ("dialect", "wrapper"), [("official", "model"), ("detection", "state_dict"), ("torchvision", "")]
+)
+def test_torch_files_have_the_wrapper_of_the_dialect(dialect: str, wrapper: str, tmp_path: Path) -> None:
+    save_weights(build(V1, "float32"), tmp_path / "w.pth", dialect)
+    assert read_checkpoint(tmp_path / "w.pth").entry == wrapper
+
+
+@pytest.mark.parametrize(("name", "keys"), [("swin_tiny_patch4_window7_224", 190), ("swinv2_tiny_window8_256", 250)])
+def test_official_files_have_the_published_number_of_keys(name: str, keys: int) -> None:
+    with shapes_only():
+        model = swinpy.create_model(name)
+    arrays = from_official(model.state_dict(), "official", layout_of(model.config)).arrays
+    assert len(arrays) == keys
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_every_dtype_of_a_model_is_saved(dtype: str, tmp_path: Path) -> None:
+    model = build(V2, dtype)
+    save_weights(model, tmp_path / "w.safetensors", "torchvision")
+    floats = {v.dtype for v in read_weights(tmp_path / "w.safetensors").values() if v.dtype.kind == "f"}
+    assert floats == {np.dtype(dtype)}
+
+
+def test_a_swin_mlp_is_saved_and_loaded(tmp_path: Path) -> None:
+    model = build(V1.with_changes(architecture="mlp"))
+    save_weights(model, tmp_path / "w.pth")
+    other = build(model.config, seed=3)
+    assert not load_weights(other, tmp_path / "w.pth").missing
+    assert_equal(other, arrays_of(model))
+
+
+# ---- the report
+
+
+def test_the_report_of_an_official_file() -> None:
+    model = build(V1)
+    source = from_official(model.state_dict(), "official", layout_of(model.config)).arrays
+    report = load_weights(build(V1, "float32"), source)
+    assert len(report.used) == len(model.state_dict())
+    assert set(report.ignored) == set(source) - set(model.state_dict())
+    assert set(report.cast) == set(report.used)
+    assert set(report.cast.values()) == {"float64 to float32"}
+    lines = str(report).splitlines()
+    assert lines[0] == "weights of memory (dialect official)"
+    assert [line.split()[0] for line in lines[1:]] == ["used", "ignored", "resized", "cast", "missing", "unexpected"]
+    assert lines[2].split(maxsplit=2)[1] == str(len(report.ignored))
+    assert "a buffer: computed from the geometry" in lines[2]
+    assert all(len(line) < 250 for line in lines)
+
+
+def test_the_report_of_a_save(tmp_path: Path) -> None:
+    report = save_weights(build(V1.with_changes(img_size=36)), tmp_path / "w.safetensors", "simmim")
+    text = str(report)
+    assert "dropped" in text
+    assert "head.weight, head.bias: simmim models have no such part" in text
+    assert "note: no attn_mask in stage 0: its map of 18x18 is not whole windows of 4x4" in text
+
+
+def test_bfloat16_is_widened_and_reported(tmp_path: Path) -> None:
+    """Written by hand: NumPy has no such type."""
+    import json
+
+    model = build(V1, "float32")
+    header, data = {}, b""
+    for name, array in model.state_dict().items():
+        half = (array.view(np.uint32) >> 16).astype("<u2").tobytes()
+        header[name] = {"dtype": "BF16", "shape": list(array.shape), "data_offsets": [len(data), len(data) + len(half)]}
+        data += half
+    text = json.dumps(header).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    other = build(V1, "float32", seed=5)
+    report = load_weights(other, tmp_path / "w.safetensors")
+    assert set(report.cast.values()) == {"bfloat16 to float32"}
+    assert set(report.cast) == set(model.state_dict())
+    for name, array in model.state_dict().items():
+        assert np.array_equal(other.state_dict()[name], (array.view(np.uint32) >> 16 << 16).view(np.float32)), name
+
+
+# ---- what is accepted as a source
+
+
+@pytest.mark.parametrize("holder", ["model", "state_dict"])
+def test_dicts_that_hold_the_weights_under_a_name(holder: str) -> None:
+    model = build(V1)
+    other = build(V1, seed=4)
+    load_weights(other, {holder: model.state_dict(), "epoch": 300, "optimizer": {"state": {}}})
+    assert_equal(other, arrays_of(model))
+
+
+def test_tensors_parameters_and_lists_of_them() -> None:
+    model, other = build(V1), build(V1, seed=4)
+    load_weights(other, dict(model.named_parameters()))
+    assert_equal(other, arrays_of(model))
+    load_weights(other, {k: ag.Tensor(v) for k, v in build(V1, seed=6).state_dict().items()})
+    assert_equal(other, arrays_of(build(V1, seed=6)))
+
+
+def test_a_model_loads_its_own_weights() -> None:
+    model = build(V1)
+    before = arrays_of(model)
+    load_weights(model, model.state_dict())
+    assert_equal(model, before)
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        (3, "expected a path or a dict of arrays; got int"),
+        ({}, "expected arrays in memory; got none"),
+        ({"norm.weight": "text"}, "expected an array for 'norm.weight'; got str"),
+        ({"norm.weight": {"a": 1}}, "expected an array for 'norm.weight'; got dict"),
+        ("no such file.pth", "no such file.pth"),
+        ({"patch_embed.weight": np.ones(3)}, "fit none: patch_embed.weight"),
+    ],
+)
+def test_what_is_no_source(source: Any, word: str) -> None:
+    refused(build(V1), source, word)
+
+
+def test_part_of_a_torch_file(tmp_path: Path) -> None:
+    from swinpy.io import write_torch_file
+
+    first, second = build(V1), build(V1, seed=8)
+    write_torch_file(tmp_path / "w.pth", {"model": first.state_dict(), "model_ema": second.state_dict(), "epoch": 3})
+    model = build(V1, seed=9)
+    load_weights(model, tmp_path / "w.pth")
+    assert_equal(model, arrays_of(first))
+    load_weights(model, tmp_path / "w.pth", entry="model_ema")
+    assert_equal(model, arrays_of(second))
+
+
+# ---- resizing
+
+
+@pytest.mark.parametrize("method", ["bicubic", "geometric"])
+@pytest.mark.parametrize("window", [2, 3, 8])
+def test_tables_of_another_window_are_resized(method: str, window: int) -> None:
+    model = build(V1)
+    other = build(V1.with_changes(window_size=window), seed=1)
+    report = load_weights(other, model.state_dict(), resize=method)
+    tables = [n for n in model.state_dict() if "bias_table" in n]
+    assert sorted(report.resized) == sorted(tables)
+    assert set(report.resized.values()) == {f"window 4x4 to {window}x{window}, {method}"}
+    for name in tables:
+        want = resize_bias_table(model.state_dict()[name], (4, 4), (window, window), method)
+        assert np.array_equal(other.state_dict()[name], want)
+    rest = {n: a for n, a in model.state_dict().items() if n not in tables}
+    assert all(np.array_equal(other.state_dict()[n], a) for n, a in rest.items())
+
+
+@pytest.mark.parametrize("dialect", ["official", "detection", "hf"])
+def test_positions_of_another_resolution_are_resized(dialect: str) -> None:
+    model = build(V1.with_changes(position="both"))
+    source = from_official(model.state_dict(), dialect, layout_of(model.config)).arrays
+    other = build(V1.with_changes(position="both", img_size=(48, 40)), seed=1)
+    report = load_weights(other, source, head="drop")
+    assert report.resized == {"absolute_pos_embed": "map 16x16 to 24x20, bicubic"}
+    want = resize_absolute_position(model.state_dict()["absolute_pos_embed"], (16, 16), (24, 20))
+    assert np.array_equal(other.state_dict()["absolute_pos_embed"], want)
+
+
+def test_positions_of_an_oblong_map() -> None:
+    """As many positions, another map: only a layout that has them as a map can tell."""
+    model = build(V1.with_changes(position="both", img_size=(16, 64)))
+    source = from_official(model.state_dict(), "detection", layout_of(model.config)).arrays
+    report = load_weights(build(V1.with_changes(position="both"), seed=1), source, head="drop")
+    assert report.resized == {"absolute_pos_embed": "map 8x32 to 16x16, bicubic"}
+    refused(
+        build(V1.with_changes(position="both", img_size=24)),
+        build(V1.with_changes(position="both", img_size=(16, 48))).state_dict(),
+        "absolute_pos_embed: expected the positions of a square map; got 192 positions",
+        "12x12 cannot be reached",
+        "img_size",
+    )
+
+
+def test_v2_needs_nothing_at_another_window() -> None:
+    model = build(V2)
+    other = build(V2.with_changes(img_size=64, window_size=8, pretrained_window_sizes=(4, 4)), seed=1)
+    report = load_weights(other, model.state_dict(), resize=None)
+    assert not report.resized
+    want = swinpy.resize_model(model, img_size=64, window_size=8)
+    x = images(64)
+    assert np.array_equal(other(x).numpy(), want(x).numpy())
+
+
+@pytest.mark.parametrize("dialect", ["official", "torchvision"])
+def test_v2_in_other_coordinates_is_said_aloud(dialect: str) -> None:
+    """At another window the same weights are another function, unless the model knows where they come from."""
+    model = build(V2)
+    source = from_official(model.state_dict(), dialect, layout_of(model.config)).arrays
+    larger = V2.with_changes(img_size=64, window_size=8)
+    said = load_weights(build(larger, seed=1), source).ignored
+    tables = {k for k in source if k.endswith("coords_table")}
+    assert {
+        k for k, why in said.items() if "learned at window 4, read at 8: set pretrained_window_sizes" in why
+    } == tables
+    for config in (V2, larger.with_changes(pretrained_window_sizes=(4, 4))):
+        ignored = load_weights(build(config, seed=1), source).ignored
+        assert set(ignored.values()) == {"a buffer: computed from the geometry"}
+
+
+def test_resizing_can_be_refused() -> None:
+    model = build(V1.with_changes(position="both"))
+    state = build(V1.with_changes(position="both", window_size=3, img_size=24)).state_dict()
+    refused(
+        model,
+        state,
+        f"{TABLE}: expected (49, 2) (window 4x4); got (25, 2) (window 3x3). Pass resize='bicubic' or 'geometric'",
+        "window_size=3",
+        "absolute_pos_embed: expected (1, 256, 8) (map 16x16); got (1, 144, 8) (map 12x12). Pass resize='bicubic'",
+        "Nothing was loaded",
+        resize=None,
+    )
+    refused(model, state, "expected resize to be 'bicubic', 'geometric' or None; got 'nearest'", resize="nearest")
+
+
+# ---- heads
+
+
+@pytest.mark.parametrize("head", ["drop", "zero"])
+def test_heads_that_are_not_the_files(head: str) -> None:
+    model = build(V1.with_changes(num_classes=3))
+    before, source = arrays_of(model), build(V1, seed=1)
+    report = load_weights(model, source.state_dict(), head=head)
+    own = np.zeros_like(before["head.weight"]) if head == "zero" else before["head.weight"]
+    assert np.array_equal(model.state_dict()["head.weight"], own)
+    assert np.array_equal(model.state_dict()["norm.weight"], source.state_dict()["norm.weight"])
+    assert set(report.ignored) == set(report.missing) == {"head.weight", "head.bias"}
+    assert set(report.ignored.values()) == {f"head={head!r}"}
+
+
+def test_a_head_of_other_classes_is_refused_with_the_ways_out() -> None:
+    text = refused(
+        build(V1.with_changes(num_classes=3)),
+        from_official(build(V1).state_dict(), "timm").arrays,
+        "head.fc.weight: expected (3, 16); got (6, 16). Pass head='drop'",
+        "head='zero'",
+        "map file",
+        "num_classes=6",
+    )
+    assert "layers" not in text
+
+
+def test_a_model_without_a_head_leaves_it() -> None:
+    report = load_weights(build(V1.with_changes(num_classes=0)), build(V1).state_dict())
+    assert report.ignored == dict.fromkeys(("head.weight", "head.bias"), "the model has no head")
+
+
+def test_a_file_without_a_head() -> None:
+    state = build(V1.with_changes(num_classes=0)).state_dict()
+    refused(build(V1), state, "head.weight, head.bias: expected in the file; got nothing", "head='drop'", "head='zero'")
+    report = load_weights(build(V1), state, head="zero")
+    assert set(report.missing) == {"head.weight", "head.bias"}
+
+
+def test_a_head_by_a_class_map(tmp_path: Path) -> None:
+    source, model = build(V1.with_changes(num_classes=9)), build(V1.with_changes(num_classes=4), seed=1)
+    rows = [8, 0, 3, 3]
+    (tmp_path / "map.txt").write_text("".join(f"{row}\n" for row in rows))
+    report = load_weights(model, from_official(source.state_dict(), "timm").arrays, head=tmp_path / "map.txt")
+    for name in ("head.weight", "head.bias"):
+        assert np.array_equal(model.state_dict()[name], source.state_dict()[name][rows])
+        assert report.resized[name] == f"9 to 4 classes by {tmp_path / 'map.txt'}"
+    assert {"head.weight", "head.bias"} <= set(report.used)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("1\n2\n3\n", ("expected 4 class numbers", "got 3", "num_classes=3")),
+        ("1\n2\n9\n3\n", ("from 0 to 8", "got '9' in line 3")),
+        ("1\n2\n-1\n3\n", ("from 0 to 8", "got '-1' in line 3")),
+        ("1\n2\nx\n3\n", ("got 'x' in line 3",)),
+        (b"\xff\xfe\n2\n3\n4", ("keep, drop, zero or a text file",)),
+        (None, ("keep, drop, zero or a text file", "No such file")),
+    ],
+)
+def test_class_maps_are_checked(content: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "map.txt"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    state = build(V1.with_changes(num_classes=9)).state_dict()
+    refused(build(V1.with_changes(num_classes=4)), state, *words, head=path)
+
+
+def test_a_class_map_needs_both_heads(tmp_path: Path) -> None:
+    (tmp_path / "map.txt").write_text("0\n")
+    headless = V1.with_changes(num_classes=0)
+    refused(build(headless), build(V1).state_dict(), "expected a model with a head", head=tmp_path / "map.txt")
+    refused(
+        build(V1.with_changes(num_classes=1)),
+        build(headless).state_dict(),
+        "a head in the file",
+        head=tmp_path / "map.txt",
+    )
+
+
+# ---- parts that one side has not
+
+
+def test_norms_of_stages_may_be_new_or_not_needed() -> None:
+    plain, features = build(V1), build(V1.with_changes(feature_norms=(0, 1)), seed=1)
+    report = load_weights(features, plain.state_dict())
+    assert set(report.missing) == {f"norm{s}.{k}" for s in (0, 1) for k in ("weight", "bias")}
+    report = load_weights(plain, features.state_dict())
+    assert {why.partition(";")[0] for why in report.ignored.values()} == {"norm of a stage's output"}
+
+
+def test_a_backbone_file_into_a_backbone(tmp_path: Path) -> None:
+    model = build(V1.with_changes(feature_norms=(0, 1), num_classes=0))
+    save_weights(model, tmp_path / "w.pth", "detection")
+    other = build(model.config, seed=1)
+    report = load_weights(other, tmp_path / "w.pth")
+    assert set(report.missing) == {"norm.weight", "norm.bias"}
+    x = images(32)
+    for got, want in zip(other.features(x), model.features(x), strict=True):
+        assert np.array_equal(got.numpy(), want.numpy())
+
+
+def test_key_biases_of_torchvision_presets(tmp_path: Path) -> None:
+    """q_bias and v_bias to a model with qkv.bias and back; a key bias that counts has no place."""
+    plain, zeroed = build(V2), build(V2.with_changes(key_bias="zeroed"), seed=1)
+    load_weights(zeroed, plain.state_dict())
+    x = images(32)
+    assert np.array_equal(zeroed(x).numpy(), plain(x).numpy())
+    zeroed.layers[0].blocks[0].attn.qkv.bias.assign_(np.arange(24.0))
+    save_weights(zeroed, tmp_path / "w.safetensors", "official")
+    load_weights(plain, tmp_path / "w.safetensors")
+    assert np.array_equal(plain.state_dict()["layers.0.blocks.0.attn.v_bias"], np.arange(16.0, 24.0))
+    assert np.array_equal(zeroed(x).numpy(), plain(x).numpy())
+    full = build(V2.with_changes(key_bias="full"))
+    with pytest.raises(DialectError, match=r"no key bias in layers\.0\.blocks\.0\.attn\.qkv\.bias"):
+        save_weights(full, tmp_path / "full.safetensors", "timm")
+    assert not (tmp_path / "full.safetensors").exists()
