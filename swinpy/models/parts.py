@@ -146,12 +146,11 @@ class SwinBlock(Module):
         self.mlp = Mlp(channels, int(channels * config.mlp_ratio), config.drop_rate)
         self.drop_path = drop_path
 
-    def _to_hidden(self, keeps: tuple[Any, Any], x: ag.Tensor, *branch: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
-        """The block up to the hidden layer of its MLP: (x after attention, hidden)."""
+    def _to_mlp(self, keeps: tuple[Any, Any], x: ag.Tensor, *branch: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
+        """The block up to its MLP: (x after attention, the MLP's input)."""
         pending, own = keeps
         x, y = Stream(x, *branch, *([pending] if branch else [])).normed(self.norm1)
-        x, y = Stream(x, self.attn(y), own).normed(self.norm2)
-        return x, self.mlp.hidden(y)
+        return Stream(x, self.attn(y), own).normed(self.norm2)
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
         """One block.
@@ -165,11 +164,15 @@ class SwinBlock(Module):
         keeps = (stream.keep, attn_keep)
         inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
 
-        def run(*tensors: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
-            return self._to_hidden(keeps, *tensors)
+        def to_hidden(*tensors: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
+            x, y = self._to_mlp(keeps, *tensors)
+            return x, self.mlp.hidden(y)
 
-        x, hidden = ag.checkpoint(run, *inputs) if checkpoint else run(*inputs)
-        return Stream(x, self.mlp.output(hidden), mlp_keep)
+        if checkpoint:
+            x, hidden = ag.checkpoint(to_hidden, *inputs)
+            return Stream(x, self.mlp.output(hidden), mlp_keep)
+        x, y = self._to_mlp(keeps, *inputs)
+        return Stream(x, self.mlp(y), mlp_keep)
 
 
 class PatchMerging(Module):
