@@ -201,8 +201,8 @@ def interleave(workers: Sequence[Worker], step: str, rounds: int, warmup: int = 
     """Let the workers take turns, one step each a round, in reversed order every other round.
 
     Returns:
-        By peer: minimum and median seconds, the same of processor time, every round's seconds, the largest peak growth in MiB (warm-up included:
-        memory is claimed there), and the value of the last step.
+        By peer: minimum and median seconds, the same of processor time, every round's seconds, the largest peak
+        growth in MiB (warm-up included: memory is claimed there), and the value of the last step.
 
     Raises:
         ValueError: for fewer than 3 rounds.
@@ -230,7 +230,7 @@ def interleave(workers: Sequence[Worker], step: str, rounds: int, warmup: int = 
 
 
 def ratio(figures: dict[str, dict[str, Any]], peer: str, ours: str = "ours") -> dict[str, float]:
-    """Ours divided by the peer's: seconds (below 1 we are faster) and processor time, of minima and medians, and memory."""
+    """Ours over the peer's: seconds (below 1 we are faster) and processor time, minima and medians, and memory."""
     mine, other = figures[ours], figures[peer]
     result = {key: mine[key] / other[key] for key in ("min", "median", "cpu_min", "cpu_median")}
     if other["peak_growth_mib"]:

@@ -166,7 +166,7 @@ class WindowAttention(Module):
 class Block(Module):
     """Two branches, each added to the residual stream: a mixer of tokens and an MLP.
 
-    Subclasses order norms and branches in :meth:`residuals`.
+    Subclasses order norms and branches in :meth:`to_mlp` and :meth:`mlp_branch`.
 
     Args:
         mixer: attention, or what stands in its place, as (attribute name, module).
@@ -184,25 +184,38 @@ class Block(Module):
         self.mlp = Mlp(channels, int(channels * config.mlp_ratio), config.drop_rate)
         self.drop_path, self.drop_mlp_path = drop_path, config.drop_path_branches == "both"
 
-    def residuals(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
-        """The stream after the mixer, whose branch is scaled by ``keep``, and what :meth:`branch` takes."""
+    def to_mlp(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
+        """The stream after the mixer, whose branch is scaled by ``keep``, and the input of the MLP."""
         raise NotImplementedError
 
-    def branch(self, y: ag.Tensor) -> ag.Tensor:
-        """The MLP's branch from the second result of :meth:`residuals`: what need not be computed again in backward."""
-        return y
+    def mlp_branch(self, y: ag.Tensor) -> ag.Tensor:
+        """The MLP's branch from its input."""
+        raise NotImplementedError
+
+    def to_kept(self, y: ag.Tensor) -> ag.Tensor:
+        """What a checkpoint keeps of the way from the MLP's input to its branch; the rest is not computed twice."""
+        return self.mlp_branch(y)
+
+    def from_kept(self, kept: ag.Tensor) -> ag.Tensor:
+        """The MLP's branch from what a checkpoint keeps."""
+        return kept
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
-        """One block; with ``checkpoint`` only its inputs and what :meth:`branch` takes are kept for backward."""
+        """One block; with ``checkpoint`` only its inputs and what :meth:`to_kept` gives are kept for backward."""
         keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
         mlp_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
-        inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
+        if checkpoint:
+            inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
 
-        def run(x: ag.Tensor, branch: ag.Tensor | None = None) -> tuple[ag.Tensor, ag.Tensor]:
-            return self.residuals(Stream(x, branch, stream.keep), keep)
+            def run(x: ag.Tensor, branch: ag.Tensor | None = None) -> tuple[ag.Tensor, ag.Tensor]:
+                x, y = self.to_mlp(Stream(x, branch, stream.keep), keep)
+                return x, self.to_kept(y)
 
-        x, y = ag.checkpoint(run, *inputs) if checkpoint else run(*inputs)
-        out = Stream(x, self.branch(y), mlp_keep)
+            x, kept = ag.checkpoint(run, *inputs)
+            out = Stream(x, self.from_kept(kept), mlp_keep)
+        else:
+            x, y = self.to_mlp(stream, keep)
+            out = Stream(x, self.mlp_branch(y), mlp_keep)
         return out if self.norm3 is None else Stream(out.normed(self.norm3)[1])
 
 
@@ -213,14 +226,19 @@ class PreNormBlock(Block):
         """The branch of the normed tokens."""
         raise NotImplementedError
 
-    def residuals(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
+    def to_mlp(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
         x, y = stream.normed(self.norm1)
-        x, y = Stream(x, self.mix(y), keep).normed(self.norm2)
-        return x, self.mlp.hidden(y)
+        return Stream(x, self.mix(y), keep).normed(self.norm2)
 
-    def branch(self, y: ag.Tensor) -> ag.Tensor:
-        """fc2 of the hidden layer: a third of the block's products, for a result that backward has no use for."""
-        return self.mlp.output(y)
+    def mlp_branch(self, y: ag.Tensor) -> ag.Tensor:
+        return self.mlp(y)  # type: ignore[no-any-return]
+
+    def to_kept(self, y: ag.Tensor) -> ag.Tensor:
+        """The hidden layer: fc2, a third of the block's products, gives nothing that backward has a use for."""
+        return self.mlp.hidden(y)
+
+    def from_kept(self, kept: ag.Tensor) -> ag.Tensor:
+        return self.mlp.output(kept)
 
 
 class PatchMerging(Module):

@@ -116,7 +116,10 @@ class SwinBlockV2(Block):
             norm.weight = Parameter(np.full(channels, config.res_post_norm_init, np.float32))
         self.norm3 = LayerNorm(channels, config.layer_norm_eps) if extra_norm else None
 
-    def residuals(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
+    def to_mlp(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
         x = stream.settled()
         x = Stream(x, self.norm1(self.attn(x)), keep).settled()
-        return x, self.norm2(self.mlp(x))
+        return x, x
+
+    def mlp_branch(self, y: ag.Tensor) -> ag.Tensor:
+        return self.norm2(self.mlp(y))  # type: ignore[no-any-return]
