@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 __all__ = [
     "make_folder",
     "make_new_folder",
+    "open_regular",
+    "read_at",
     "read_chunks",
+    "read_into",
     "read_regular",
     "remove_tree",
     "rename",
@@ -72,6 +75,12 @@ class FileSystem:
 
     def read(self, fd: int, count: int) -> bytes:
         return os.read(fd, count)
+
+    def read_at(self, fd: int, count: int, position: int) -> bytes:
+        return os.pread(fd, count, position)
+
+    def read_into(self, fd: int, target: memoryview, position: int) -> int:
+        return os.preadv(fd, [target], position)
 
     def close_read(self, fd: int) -> None:
         os.close(fd)
@@ -196,6 +205,65 @@ def remove_tree(path: Path) -> None:
     _fs.rmdir(path)
 
 
+@contextlib.contextmanager
+def open_regular(path: Path, *, follow: bool = True) -> Iterator[tuple[int, int]]:
+    """Opens a regular file for reading, refusing pipes, devices and folders before reading a byte.
+
+    Args:
+        path: The file.
+        follow: Whether `path` may be a symbolic link.
+
+    Yields:
+        The descriptor, closed at the end, and the number of bytes in the file.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+    """
+    # O_NONBLOCK: opening a pipe that nobody writes to would otherwise wait for ever.
+    fd = _fs.open_read(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        yield fd, info.st_size
+    finally:
+        _fs.close_read(fd)
+
+
+def read_at(fd: int, count: int, position: int) -> bytes:
+    """Reads bytes of an open file from a position, whatever the descriptor's own is.
+
+    Args:
+        fd: The descriptor.
+        count: The most bytes to read.
+        position: Of the first byte in the file.
+
+    Returns:
+        The bytes, at most `count`; none at the end of the file.
+
+    Raises:
+        OSError: The read failed.
+    """
+    return _fs.read_at(fd, min(count, _READ_CHUNK), position)
+
+
+def read_into(fd: int, target: memoryview, position: int) -> int:
+    """Reads bytes of an open file into memory, from a position, whatever the descriptor's own is.
+
+    Args:
+        fd: The descriptor.
+        target: Where the bytes go.
+        position: Of the first byte in the file.
+
+    Returns:
+        The number of bytes read, at most ``len(target)``; 0 at the end of the file.
+
+    Raises:
+        OSError: The read failed.
+    """
+    return _fs.read_into(fd, target[:_READ_CHUNK], position)
+
+
 def read_chunks(path: Path, *, limit: int | None = None, follow: bool = True, chunk: int = 1 << 22) -> Iterator[bytes]:
     """Yields a regular file's bytes, refusing pipes, devices and folders before reading a byte.
 
@@ -211,20 +279,13 @@ def read_chunks(path: Path, *, limit: int | None = None, follow: bool = True, ch
     Raises:
         OSError: It cannot be read, is no regular file, or is larger than `limit`.
     """
-    # O_NONBLOCK: opening a pipe that nobody writes to would otherwise wait for ever.
-    fd = _fs.open_read(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
-    try:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if limit is not None and info.st_size > limit:
-            raise OSError(errno.EFBIG, f"{info.st_size} bytes where at most {limit} are allowed", str(path))
-        left = info.st_size
+    with open_regular(path, follow=follow) as (fd, size):
+        if limit is not None and size > limit:
+            raise OSError(errno.EFBIG, f"{size} bytes where at most {limit} are allowed", str(path))
+        left = size
         while left and (piece := _fs.read(fd, min(left, chunk))):
             left -= len(piece)
             yield piece
-    finally:
-        _fs.close_read(fd)
 
 
 def read_regular(path: Path, *, limit: int | None = None, follow: bool = True) -> bytes:
