@@ -11,7 +11,7 @@ import sys
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: tuple[str, ...] = ("list",)
+COMMANDS: tuple[str, ...] = ("inspect", "list")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from swinpy.io.weights.errors import Fault, shown
 from swinpy.io.weights.records import Call, Global, Storage, StoredTensor
 
-__all__ = ["ENTRIES", "choose_entry", "describe", "is_tensor_like", "split_entry"]
+__all__ = ["ENTRIES", "Survey", "is_tensor_like"]
 
 # The names under which training scripts keep a model's weights, the first found wins. Averaged copies come last: they
 # are taken when there is nothing else, or when asked for.
@@ -33,112 +33,133 @@ def is_tensor_like(value: Any) -> bool:
     """Whether a value is a tensor, or the record of one that cannot be read (quantized, sparse, of an unknown type)."""
     if type(value) is Call and type(value.function) is Global:
         module, name = value.function.module, value.function.name
-        return module in ("torch._utils", "torch._tensor") and name.startswith("_rebuild") or module == "safetensors"
+        return (module in ("torch._utils", "torch._tensor") and name.startswith("_rebuild")) or module == "safetensors"
     return type(value) is StoredTensor
 
 
-def _holds(value: Any) -> bool:
-    return type(value) is dict and any(is_tensor_like(item) for item in value.values())
+class Survey:
+    """A file's tree, looked through once: a dict that is met in many places is counted in one."""
 
+    def __init__(self, tree: Any) -> None:
+        self._tree = tree
+        self._counted: dict[int, int] = {}
 
-def choose_entry(tree: Any, entry: str | None) -> tuple[str, dict[Any, Any]]:
-    """The weights in a file.
+    def _tensors_in(self, value: dict[Any, Any]) -> int:
+        count = self._counted.get(id(value))
+        if count is None:
+            count = self._counted[id(value)] = sum(is_tensor_like(item) for item in value.values())
+        return count
 
-    With ``entry``, what lies there. Else, from the top: the first of `ENTRIES` that holds tensors, itself or by the same
-    rule further down; else this level, if it holds tensors; else the only thing in it that does.
+    def _holds(self, value: Any) -> bool:
+        return type(value) is dict and self._tensors_in(value) > 0
 
-    Args:
-        tree: the file's contents.
-        entry: names joined by dots, "" for the top, or None to search.
+    def choose(self, entry: str | None) -> tuple[tuple[str, ...], dict[Any, Any]]:
+        """The weights in a file.
 
-    Returns:
-        The names on the way joined by dots ("" for the top), and the dict of tensors.
+        With ``entry``, what lies there. Else, from the top: the first of `ENTRIES` that holds tensors, itself or by the
+        same rule further down; else this level, if it holds tensors; else the only thing in it that does.
 
-    Raises:
-        Fault: there is no such entry, no tensor at all, or more than one candidate.
-    """
-    if entry is not None:
-        return entry, _walk(tree, entry)
-    found = _search(tree, (), _DEPTH)
-    if found is None:
-        what = describe(tree)
-        fix = "If it is a whole pickled model, load it where it was made and torch.save its state_dict()."
-        raise Fault("tensors by name, at the top or under one of " + ", ".join(ENTRIES[:4]), what, fix)
-    return found
+        Args:
+            entry: names joined by dots, "" for the top, or None to search.
 
+        Returns:
+            The names on the way, and the dict of tensors.
 
-def _walk(tree: Any, entry: str) -> dict[Any, Any]:
-    """Follow names joined by dots; a name may itself contain dots, and the longest that fits is taken."""
-    rest = entry
-    while rest:
-        names = [name for name in tree if type(name) is str and name] if type(tree) is dict else []
-        fitting = [name for name in names if rest == name or rest.startswith(name + ".")]
-        if not fitting:
-            there = ", ".join(shown(name) for name in names[:_LISTED])
-            fix = f"Pass one of: {there}." if there else "Pass no entry."
-            raise Fault(f"an entry {shown(entry)}", f"none at {shown(rest)}", fix)
-        name = max(fitting, key=len)
-        tree, rest = tree[name], rest[len(name) + 1 :]
-    if not _holds(tree):
-        raise Fault(f"tensors by name in entry {shown(entry)}", describe(tree), "Pass another entry, or none.")
-    assert type(tree) is dict
-    return tree
+        Raises:
+            Fault: there is no such entry, no tensor at all, or more than one candidate.
+        """
+        if entry is not None:
+            return self._walk(entry)
+        found = self._search(self._tree, (), set())
+        if found is None:
+            fix = "If it is a whole pickled model, load it where it was made and torch.save its state_dict()."
+            expected = "tensors by name, at the top or under one of " + ", ".join(ENTRIES[:4])
+            raise Fault(expected, self.describe(self._tree), fix)
+        return found
 
+    def _walk(self, entry: str) -> tuple[tuple[str, ...], dict[Any, Any]]:
+        """Follow names joined by dots; a name may itself contain dots, and the longest that fits is taken."""
+        tree, rest = self._tree, entry
+        path: list[str] = []
+        while rest:
+            names = [name for name in tree if type(name) is str and name] if type(tree) is dict else []
+            fitting = [name for name in names if f"{rest}.".startswith(f"{name}.")]
+            if not fitting:
+                there = ", ".join(shown(name) for name in names[:_LISTED])
+                fix = f"Pass one of: {there}." if there else "Pass no entry."
+                raise Fault(f"an entry {shown(entry)}", f"none at {shown(rest)}", fix)
+            path.append(max(fitting, key=len))
+            tree, rest = tree[path[-1]], rest[len(path[-1]) + 1 :]
+        if not self._holds(tree):
+            raise Fault(f"tensors by name in entry {shown(entry)}", self.describe(tree), "Pass another entry, or none.")
+        return tuple(path), tree
 
-def _search(tree: Any, path: tuple[str, ...], depth: int) -> tuple[str, dict[Any, Any]] | None:
-    if type(tree) is not dict or not depth:
-        return None
-    for name in ENTRIES:
-        found = _search(tree.get(name), (*path, name), depth - 1)
-        if found is not None:
-            return found
-    if _holds(tree):
-        return ".".join(path), tree
-    candidates = [name for name, value in tree.items() if type(name) is str and _holds(value)]
-    if len(candidates) > 1:
-        names = ", ".join(shown(".".join((*path, name))) for name in candidates[:_LISTED])
-        raise Fault("one set of tensors", f"{len(candidates)}", f"Choose one with entry=: {names}.")
-    return (".".join((*path, candidates[0])), tree[candidates[0]]) if candidates else None
+    def _search(
+        self, tree: Any, path: tuple[str, ...], seen: set[int]
+    ) -> tuple[tuple[str, ...], dict[Any, Any]] | None:
+        if type(tree) is not dict or len(path) == _DEPTH or id(tree) in seen:
+            return None
+        seen.add(id(tree))
+        for name in ENTRIES:
+            found = self._search(tree.get(name), (*path, name), seen)
+            if found is not None:
+                return found
+        if self._holds(tree):
+            return path, tree
+        candidates = [name for name, value in tree.items() if type(name) is str and self._holds(value)]
+        if len(candidates) > 1:
+            names = ", ".join(shown(".".join((*path, name))) for name in candidates[:_LISTED])
+            raise Fault("one set of tensors", f"{len(candidates)}", f"Choose one with entry=: {names}.")
+        return ((*path, candidates[0]), tree[candidates[0]]) if candidates else None
 
+    def split(self, weights: dict[Any, Any]) -> tuple[dict[str, StoredTensor], dict[str, str], list[str]]:
+        """Sort what lies in the weights' dict.
 
-def split_entry(weights: dict[Any, Any]) -> tuple[dict[str, StoredTensor], dict[str, str], list[str]]:
-    """Sort what lies in the weights' dict.
+        Returns:
+            The tensors by name; everything else by name with what it is; and which of these are tensors after all, but
+            of a kind that cannot be read.
+        """
+        tensors: dict[str, StoredTensor] = {}
+        others: dict[str, str] = {}
+        unreadable: list[str] = []
+        for name, value in weights.items():
+            if type(name) is str and type(value) is StoredTensor and value.dtype.code:
+                tensors[name] = value
+                continue
+            label = name if type(name) is str else shown(name)
+            others[label] = self.describe(value)
+            if is_tensor_like(value):
+                unreadable.append(label)
+                if type(name) is not str:
+                    others[label] += ", whose name is no text"
+        return tensors, others, unreadable
 
-    Returns:
-        The tensors by name; everything else by name with what it is; and which of these are tensors after all, but of
-        a kind that cannot be read.
-    """
-    tensors: dict[str, StoredTensor] = {}
-    others: dict[str, str] = {}
-    unreadable: list[str] = []
-    for name, value in weights.items():
-        if type(name) is str and type(value) is StoredTensor and value.dtype.code:
-            tensors[name] = value
-            continue
-        label = name if type(name) is str else shown(name)
-        others[label] = describe(value)
-        if is_tensor_like(value):
-            unreadable.append(label)
-            if type(name) is not str:
-                others[label] += ", whose name is no text"
-    return tensors, others, unreadable
+    def around(self, path: tuple[str, ...]) -> dict[str, str]:
+        """What lies beside the way from the top to the weights, by its own way."""
+        found: dict[str, str] = {}
+        tree, prefix = self._tree, ""
+        for step in path:
+            for name, value in tree.items():
+                if name != step:
+                    found[prefix + (name if type(name) is str else shown(name))] = self.describe(value)
+            tree, prefix = tree[step], f"{prefix}{step}."
+        return found
 
-
-def describe(value: Any) -> str:
-    """A value of the tree in a few words."""
-    if type(value) is StoredTensor:
-        lacking = "" if value.dtype.code else ", which NumPy does not have"
-        return f"a tensor of {value.dtype.name}{lacking}"
-    if type(value) is Call:
-        name = str(value.function) if type(value.function) is Global else "something nested"
-        if is_tensor_like(value):
-            return f"a tensor of a kind that is not read ({name})"
-        return f"an object of {name}, not made"
-    if type(value) is Global:
-        return f"the name {value}"
-    if type(value) is Storage:
-        return f"a storage of {value.numel} elements of {value.dtype.name}"
-    if type(value) is dict:
-        count = sum(is_tensor_like(item) for item in value.values())
-        return f"a dict of {len(value)}" + (f", {count} of them tensors" if count else "")
-    return shown(value)
+    def describe(self, value: Any) -> str:
+        """A value of the tree in a few words."""
+        if type(value) is StoredTensor:
+            lacking = "" if value.dtype.code else ", which NumPy does not have"
+            return f"a tensor of {value.dtype.name}{lacking}"
+        if type(value) is Call:
+            name = str(value.function) if type(value.function) is Global else "something nested"
+            if is_tensor_like(value):
+                return f"a tensor of a kind that is not read ({name})"
+            return f"an object of {name}, not made"
+        if type(value) is Global:
+            return f"the name {value}"
+        if type(value) is Storage:
+            return f"a storage of {value.numel} elements of {value.dtype.name}"
+        if type(value) is dict:
+            count = self._tensors_in(value)
+            return f"a dict of {len(value)}" + (f", {count} of them tensors" if count else "")
+        return shown(value)

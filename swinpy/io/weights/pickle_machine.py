@@ -1,9 +1,9 @@
 """A pickle read as data: a stack machine for the opcodes that ``torch.save`` writes, in which nothing can be run.
 
-GLOBAL makes a name, REDUCE and its like a record of a call, unless the caller of :func:`read_pickle` knows what the call
-stands for; BUILD notes a state. There is no way from here to an import, a call or an attribute. What an object costs in
-memory is charged to a budget before it is made, and no opcode takes longer than the bytes it reads or the values it
-gathers, so time and memory are bounded by the file's size.
+GLOBAL makes a name, REDUCE and its like a record of a call, unless the caller of :func:`read_pickle` knows what the
+call stands for; BUILD notes a state. There is no way from here to an import, a call or an attribute. What an object
+costs in memory is charged to a budget before it is made, and no opcode takes longer than the bytes it reads or the
+values it gathers, so time and memory are bounded by the file's size.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def read_pickle(stream: ByteStream, objects: Objects, budget: Budget) -> Any:
         budget: what it may take.
 
     Returns:
-        A value made of None, bool, int, float, str, bytes, tuple, list, dict, `Global`, `Call` and what ``objects`` makes.
-        It may refer to itself.
+        A value made of None, bool, int, float, str, bytes, tuple, list, dict, `Global`, `Call` and what ``objects``
+        makes. It may refer to itself.
 
     Raises:
         Fault: truncated, malformed, or using an opcode that ``torch.save`` does not.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from swinpy.io.weights.arrays import check_expansion, load_arrays
-from swinpy.io.weights.entries import choose_entry, describe, split_entry
+from swinpy.io.weights.entries import Survey
 from swinpy.io.weights.errors import Fault, WeightsFileError, shown
 from swinpy.io.weights.safetensors_form import read_safetensors
 from swinpy.io.weights.source import Budget, open_source
@@ -133,42 +133,27 @@ def shown_path(path: str) -> str:
 def _collect(
     source: Source, content: Content, budget: Budget, entry: str | None, *, load: bool, strict: bool
 ) -> Checkpoint:
-    chosen, weights = choose_entry(content.tree, entry)
-    stored, others, unreadable = split_entry(weights)
+    survey = Survey(content.tree)
+    path, weights = survey.choose(entry)
+    stored, others, unreadable = survey.split(weights)
     if strict and unreadable:
         got = f"{shown(unreadable[0])}, {others[unreadable[0]]}"
         fix = "Convert it to float32 where it was made; read_checkpoint reads what else is there."
         raise Fault(f"tensors that NumPy can hold among the {len(weights)} weights", got, fix)
     check_expansion(stored, source.size)
-    prefix = f"{chosen}." if chosen else ""
-    skipped = {prefix + name: what for name, what in others.items()}
-    tensors = load_arrays(stored, source, content.order, budget) if load else {}
+    prefix = "".join(f"{name}." for name in path)
     return Checkpoint(
-        content.form,
-        source.size,
-        chosen,
-        tensors,
-        stored,
-        _around(content.tree, chosen, weights) | skipped,
-        tuple(prefix + name for name in unreadable),
-        content.unknown,
-        content.metadata,
-        content.tree,
+        form=content.form,
+        size=source.size,
+        entry=".".join(path),
+        tensors=load_arrays(stored, source, content.order, budget) if load else {},
+        stored=stored,
+        skipped=survey.around(path) | {prefix + name: what for name, what in others.items()},
+        unreadable=tuple(prefix + name for name in unreadable),
+        globals=content.unknown,
+        metadata=content.metadata,
+        tree=content.tree,
     )
-
-
-def _around(tree: Any, chosen: str, weights: dict[Any, Any]) -> dict[str, str]:
-    """What lies beside the way from the top to the weights."""
-    found: dict[str, str] = {}
-    prefix, rest = "", chosen
-    while tree is not weights and type(tree) is dict:
-        onward = [name for name in tree if type(name) is str and name and f"{rest}.".startswith(f"{name}.")]
-        step = max(onward, key=len)
-        for name, value in tree.items():
-            if name != step:
-                found[prefix + (name if type(name) is str else shown(name))] = describe(value)
-        tree, prefix, rest = tree[step], f"{prefix}{step}.", rest[len(step) + 1 :]
-    return found
 
 
 # ---- which form it is

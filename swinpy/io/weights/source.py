@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,9 +10,10 @@ from swinpy.io import atomic
 from swinpy.io.weights.errors import Fault
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
-__all__ = ["ALLOWANCE", "Budget", "BytesSource", "ByteStream", "FileSource", "Source", "open_source"]
+__all__ = ["ALLOWANCE", "Budget", "ByteStream", "BytesSource", "FileSource", "Source", "open_source"]
 
 ALLOWANCE = 8 << 20
 _WINDOW = 1 << 16

@@ -1,4 +1,4 @@
-"""The zip form of ``torch.save`` (since torch 1.4; the default since 1.6): one pickle, and an entry for each storage."""
+"""The zip form of ``torch.save`` (since torch 1.4; the default since 1.6): one pickle, and one entry a storage."""
 
 from __future__ import annotations
 

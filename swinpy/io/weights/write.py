@@ -124,7 +124,9 @@ class _Pickler:
             self.pieces.append(b"G" + struct.pack(">d", value))
         else:
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            raise TypeError(f"write_torch_file: expected arrays and plain values; got {kind}. Convert it, or leave it out.")
+            raise TypeError(
+                f"write_torch_file: expected arrays and plain values; got {kind}. Convert it, or leave it out."
+            )
 
     def _add_array(self, array: NDArray[Any]) -> None:
         storage = _STORAGES.get(array.dtype.name)
@@ -150,7 +152,9 @@ def _int(value: int) -> bytes:
         return b"J" + struct.pack("<i", value)
     data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
     if len(data) > 255:
-        raise TypeError("write_torch_file: expected whole numbers of at most 255 bytes; got a longer one. Write it as text.")
+        raise TypeError(
+            "write_torch_file: expected whole numbers of at most 255 bytes; got a longer one. Write it as text."
+        )
     return b"\x8a" + bytes([len(data)]) + data
 
 

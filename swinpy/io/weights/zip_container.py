@@ -197,7 +197,9 @@ def _check_local(source: Source, one: _Listed) -> int:
 
 def _check_order(listed: list[_Listed], entries: dict[str, Entry], stop: int) -> None:
     """No two entries share a byte, none reaches into the directory, and nothing comes before the first."""
-    spans = sorted((one.header, entry.position + entry.size) for one, entry in zip(listed, entries.values(), strict=True))
+    spans = sorted(
+        (one.header, entry.position + entry.size) for one, entry in zip(listed, entries.values(), strict=True)
+    )
     if spans and spans[0][0]:
         raise Fault("the first entry at the start of the zip file", f"byte {spans[0][0]}")
     starts = [start for start, _ in spans[1:]] + [stop]

@@ -1,0 +1,72 @@
+"""``python -m swinpy inspect FILE``: what is in a weight file."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from swinpy.io import read_checkpoint
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+
+    from swinpy.io import Checkpoint
+
+__all__ = ["HELP", "add_arguments", "report", "run"]
+
+HELP = "list what is in a weight file; nothing in it is run"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", help=".pth, .pt, .bin or .safetensors")
+    parser.add_argument("--entry", help="which part of the file, e.g. model_ema; the weights are found without it")
+
+
+def run(args: Namespace) -> int:
+    for line in report(read_checkpoint(args.file, entry=args.entry, load=False)):
+        print(line)
+    return 0
+
+
+def report(found: Checkpoint) -> Iterator[str]:
+    """The lines that the command prints.
+
+    Args:
+        found: a file's contents; the numbers need not be loaded.
+
+    Yields:
+        A head, a table of names, shapes and types, the total, and what was skipped.
+    """
+    yield f"{found.form}, {found.size:,} bytes; weights at {_plain(found.entry) or 'the top'}"
+    yield ""
+    rows = [(_plain(name), _shape(t.shape), t.dtype.name) for name, t in found.stored.items()]
+    yield from _table([("name", "shape", "dtype"), *rows])
+    yield ""
+    elements = sum(math.prod(t.shape) for t in found.stored.values())
+    size = sum(math.prod(t.shape) * t.dtype.itemsize for t in found.stored.values())
+    kinds = ", ".join(sorted({t.dtype.name for t in found.stored.values()}))
+    yield f"{len(found.stored):,} tensors, {elements:,} elements, {size:,} bytes: {kinds}"
+    for title, lines in (
+        ("skipped", [f"{_plain(path)}: {_plain(what)}" for path, what in found.skipped.items()]),
+        ("code that the file names, none of it imported", [_plain(name) for name in found.globals]),
+        ("metadata", [f"{_plain(key)}: {_plain(text)}" for key, text in found.metadata.items()]),
+    ):
+        if lines:
+            yield f"{title}:"
+            yield from (f"  {line}" for line in lines)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"
+
+
+def _plain(text: str) -> str:
+    """The text, unless it could garble a terminal."""
+    return text if text.isprintable() else ascii(text)
+
+
+def _table(rows: list[tuple[str, str, str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, shape, dtype in rows:
+        yield f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {dtype}"
