@@ -119,13 +119,13 @@ def _read(op: str, file: File, entry: str | None, *, load: bool, strict: bool) -
             budget = Budget(source.size)
             return _collect(source, _parse(source, budget), budget, entry, load=load, strict=strict)
     except Fault as fault:
-        raise WeightsFileError(fault.message(op, shown_path(name))) from fault
+        raise WeightsFileError(fault.message(op, _shown_path(name))) from fault
     except OSError as error:
-        fault = Fault("a readable file", error.strerror or str(error), "Check the disk and try again.")
-        raise WeightsFileError(fault.message(op, shown_path(name))) from error
+        unread = Fault("a readable file", error.strerror or str(error), "Check the disk and try again.")
+        raise WeightsFileError(unread.message(op, _shown_path(name))) from error
 
 
-def shown_path(path: str) -> str:
+def _shown_path(path: str) -> str:
     """A path for a message: as it is, unless it could garble a terminal."""
     return path if path.isprintable() else ascii(path)
 

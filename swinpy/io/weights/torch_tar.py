@@ -147,7 +147,7 @@ class _Parts:
         row = self._read(stream)
         if type(row) is not tuple or len(row) != 3 or as_count(row[0]) is None:
             raise Fault(f"{what} with an id", shown(row))
-        if (row[0] in self._storages and what == "a storage") or row[0] in self._tensors:
+        if row[0] in (self._storages if what == "a storage" else self._tensors):
             raise Fault(f"{what} with an id of its own", f"{row[0]} twice")
         return row
 

@@ -113,7 +113,8 @@ def _read_end64(source: Source, locator: bytes, stop: int) -> tuple[int, int, in
 
 
 def _read_listed(data: bytes, count: int, start: int) -> list[_Listed]:
-    listed, at = [], 0
+    listed: list[_Listed] = []
+    at = 0
     for _ in range(count):
         if at + _CENTRAL.size > len(data):
             raise Fault(f"{count} entries in the zip directory", f"an end after {len(listed)}")
