@@ -203,7 +203,7 @@ def _check_order(listed: list[_Listed], entries: dict[str, Entry], stop: int) ->
     )
     if spans and spans[0][0]:
         raise Fault("the first entry at the start of the zip file", f"byte {spans[0][0]}")
-    starts = [start for start, _ in spans[1:]] + [stop]
-    for (start, end), following in zip(spans, starts, strict=True):
+    for index, (start, end) in enumerate(spans):
+        following = spans[index + 1][0] if index + 1 < len(spans) else stop
         if end > following:
             raise Fault(f"the entry at byte {start} to end by byte {following}", f"byte {end} (entries overlap)")

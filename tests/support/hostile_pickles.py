@@ -1,0 +1,289 @@
+"""Hostile pickles and tensors, each in an otherwise sound zip file."""
+
+from __future__ import annotations
+
+import struct
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .hostile import VECTOR, Case, legal, refused
+from .weight_files import Raw, Tensor, call, glob, join, storage_id, torch_zip, zip_bytes, zip_entries
+
+__all__ = ["PICKLES", "TENSORS"]
+
+_STORAGES = {"0": VECTOR.tobytes()}
+_W = join({"w": Tensor()})
+
+
+def _file(tree: Any, storages: dict[str, bytes] | None = None, **options: Any) -> bytes:
+    return torch_zip(tree, _STORAGES if storages is None else storages, **options)
+
+
+def _raw(code: bytes) -> bytes:
+    """A file whose data.pkl is these bytes."""
+    return zip_bytes(zip_entries(code, _STORAGES))
+
+
+def _code(code: bytes) -> bytes:
+    return _raw(b"\x80\x02" + code)
+
+
+def _with(value: Any) -> bytes:
+    """A file with a sound tensor and something else beside it."""
+    return _file({"w": Tensor(), "x": value})
+
+
+def _attack(module: str, name: str, *arguments: Any) -> Case:
+    return legal(f"call-{module}.{name}", partial(_with, call(glob(module, name), *arguments)), w=VECTOR)
+
+
+def _laughs(make: bytes, levels: int) -> bytes:
+    """A value, and again and again a tuple of twice the one before, by the memo."""
+    code = make + b"q\x00"
+    for level in range(levels):
+        code += b"h" + bytes([level]) + b"h" + bytes([level]) + b"\x86q" + bytes([level + 1])
+    return b"(" + code + b"t"
+
+
+_ATTACKS = [
+    _attack("os", "system", "touch hacked"),
+    _attack("posix", "system", "touch hacked"),
+    _attack("builtins", "eval", "__import__('os').system('touch hacked')"),
+    _attack("builtins", "exec", "raise SystemExit"),
+    _attack("builtins", "getattr", "x", "y"),
+    _attack("__builtin__", "compile", "1", "x", "eval"),
+    _attack("subprocess", "Popen", ("touch", "hacked")),
+    _attack("importlib", "import_module", "antigravity"),
+    _attack("pickle", "loads", b"cos\nsystem\n(S'touch hacked'\ntR."),
+    _attack("socket", "create_connection", ("127.0.0.1", 9)),
+    _attack("shutil", "rmtree", "/nowhere"),
+    _attack("torch.hub", "load", "x", "y"),
+    _attack("torch", "load", "x"),
+    _attack("torch.storage", "_load_from_bytes", b"cos\nsystem\n(S'touch hacked'\ntR."),
+    _attack("torch._utils", "_unknown_function", 1),
+    _attack("numpy.core.multiarray", "_reconstruct", glob("numpy", "ndarray"), (0,), b"b"),
+    _attack("collections", "defaultdict", glob("builtins", "list")),
+    _attack("argparse", "Namespace"),
+    _attack("functools", "partial", glob("os", "system"), "touch hacked"),
+    _attack("operator", "attrgetter", "system"),
+]
+_OPCODE = "an opcode that torch.save writes"
+_BAD_CODE = {
+    "PERSID": b"P0\n",
+    "INST": b"(ios\nsystem\n",
+    "OBJ": b"(cos\nsystem\no",
+    "EXT1": b"\x82\x01",
+    "EXT2": b"\x83\x01\x00",
+    "EXT4": b"\x84\x01\x00\x00\x00",
+    "NEXT_BUFFER": b"\x97",
+    "READONLY_BUFFER": b"\x98",
+    "INT": b"I1\n",
+    "LONG": b"L1L\n",
+    "FLOAT": b"F1.0\n",
+    "STRING": b"S'a'\n",
+    "UNICODE": b"Va\n",
+    "DUP": b"N2",
+    "POP": b"N0",
+    "POP_MARK": b"(1",
+    "GET": b"g0\n",
+    "PUT": b"Np0\n",
+    "DICT": b"(d",
+    "LIST": b"(l",
+    "ZERO": b"\x00",
+    "FF": b"\xff",
+    "SECOND_PROTO": b"\x80\x02",
+}
+PICKLES = [
+    *_ATTACKS,
+    *(refused(f"opcode-{name}", partial(_code, code + b"."), _OPCODE) for name, code in _BAD_CODE.items()),
+    refused("pickle-empty", partial(_raw, b""), "truncated"),
+    refused("pickle-protocol-only", partial(_code, b""), "truncated"),
+    refused("pickle-protocol-0", partial(_raw, b"(dp0\n."), "protocol 2 to 5"),
+    refused("pickle-protocol-9", partial(_raw, b"\x80\x09N."), "protocol 2 to 5"),
+    refused("pickle-no-stop", partial(_code, _W), "truncated"),
+    refused("pickle-two", partial(_code, _W + b"." + b"\x80\x02N."), "one pickle in data.pkl"),
+    refused("pickle-stack-left", partial(_code, b"N" + _W + b"."), "an empty stack"),
+    refused("pickle-mark-left", partial(_code, b"(N."), "an empty stack"),
+    refused("pickle-stop-empty", partial(_code, b"."), "a value on the stack"),
+    refused("pickle-pop-through-mark", partial(_code, b"N(\x85."), "values on the stack"),
+    refused("pickle-tuple-no-mark", partial(_code, b"NNt."), "a MARK"),
+    refused("pickle-memo-missing", partial(_code, b"h\x05."), "was stored"),
+    refused("pickle-memo-long-missing", partial(_code, b"j\xff\xff\xff\xff."), "was stored"),
+    refused("pickle-put-empty", partial(_code, b"q\x00N."), "on the stack"),
+    legal("pickle-memo-sparse", partial(_code, _W + b"r\xff\xff\xff\xff."), w=VECTOR),
+    refused("pickle-odd-items", partial(_code, b"}(X\x01\x00\x00\x00au."), "a key without a value"),
+    refused("pickle-append-to-dict", partial(_code, b"}Na."), "a list to append to"),
+    refused("pickle-setitem-on-list", partial(_code, b"]NNs."), "a dict to put items into"),
+    refused("pickle-setitem-on-tensor", partial(_code, join(Tensor()) + b"NNs."), "a dict to put items into"),
+    refused("pickle-append-to-global", partial(_code, b"cos\nsystem\nNa."), "a list to append to"),
+    refused("pickle-build-on-list", partial(_code, b"]}b."), "an object to set a state on"),
+    refused("pickle-build-on-tensor", partial(_code, join(Tensor()) + b"}b."), "an object to set a state on"),
+    refused("pickle-build-on-global", partial(_code, b"cos\nsystem\n}b."), "an object to set a state on"),
+    refused("pickle-reduce-no-tuple", partial(_code, b"cos\nsystem\nNR."), "a tuple of arguments"),
+    legal("pickle-reduce-of-text", partial(_with, Raw(b"X\x02\x00\x00\x00os)R")), w=VECTOR),
+    legal("pickle-reduce-of-reduce", partial(_with, call(call(glob("os", "getenv"), "x"), "y")), w=VECTOR),
+    legal("pickle-newobj", partial(_with, Raw(b"cos\nsystem\n)\x81}b")), w=VECTOR),
+    legal("pickle-newobj-ex", partial(_with, Raw(b"cos\nsystem\n)}\x92")), w=VECTOR),
+    legal("pickle-stack-global", partial(_with, Raw(b"\x8c\x02os\x8c\x06system\x93)R")), w=VECTOR),
+    refused("pickle-stack-global-numbers", partial(_code, b"K\x01K\x02\x93."), "a module and a name as text"),
+    refused("pickle-global-unending", partial(_code, b"c" + b"a" * 5000), "a line of at most"),
+    refused("pickle-global-not-utf8", partial(_code, b"c\xff\xfe\nx\n."), "text in UTF-8"),
+    legal("pickle-sets", partial(_with, Raw(b"\x8f(K\x01K\x01\x90")), w=VECTOR),
+    legal("pickle-frozenset", partial(_with, Raw(b"(K\x01K\x02\x91")), w=VECTOR),
+    legal("pickle-protocol-4", partial(_raw, b"\x80\x04\x95\x01\x00\x00\x00\x00\x00\x00\x00" + _W + b"."), w=VECTOR),
+    refused("pickle-frame-huge", partial(_raw, b"\x80\x04\x95" + b"\xff" * 8 + _W + b"."), "fits in the file"),
+    legal("pickle-memoize", partial(_raw, b"\x80\x04" + _W + b"\x94."), w=VECTOR),
+    refused("text-beyond", partial(_code, b"X\xff\xff\xff\x7fabc."), "fits in the file"),
+    refused("text-beyond-64", partial(_raw, b"\x80\x04\x8d" + b"\xff" * 8 + b"a."), "fits in the file"),
+    refused("bytes-beyond-64", partial(_raw, b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7fa."), "fits in the file"),
+    refused("string-negative", partial(_code, b"T\xff\xff\xff\xffa."), "fits in the file"),
+    refused("long4-negative", partial(_code, b"\x8b\xff\xff\xff\xffa."), "fits in the file"),
+    refused("long4-huge", partial(_code, b"\x8b" + struct.pack("<i", 1 << 20) + bytes(1 << 20) + b"."), "an integer of at"),
+    legal("long-of-250-bytes", partial(_with, Raw(b"\x8a\xfa" + b"\x7f" * 250)), w=VECTOR),
+    refused("text-not-utf8", partial(_code, b"X\x02\x00\x00\x00\xc3\x28."), "text in UTF-8"),
+    refused("text-overlong", partial(_code, b"X\x02\x00\x00\x00\xc0\x80."), "text in UTF-8"),
+    legal("text-surrogate", partial(_with, Raw(b"X\x03\x00\x00\x00\xed\xa0\x80")), w=VECTOR),
+    legal("text-python-2", partial(_with, Raw(b"U\x02\xff\x00")), w=VECTOR),
+    legal("keys-of-every-kind", partial(_file, {"w": Tensor(), 3: 1, (1, "a"): 2, None: 3, 1.5: 4, True: 5, b"k": 6}), w=VECTOR),
+    refused("key-list", partial(_code, b"}]Ns."), "keys that are text"),
+    refused("key-dict", partial(_code, b"}}Ns."), "keys that are text"),
+    refused("key-nested-tuple", partial(_code, b"}" + _laughs(b")", 60) + b"Ns."), "keys that are text"),
+    refused("key-record", partial(_code, b"}cos\nsystem\n)RNs."), "keys that are text"),
+    refused("keys-colliding-tuples", lambda: _file({"w": Tensor(), **{(i, i): 0 for i in range(2000)}}), "keys that are text"),
+    refused("key-huge-integer", partial(_file, {"w": Tensor(), 1 << 80: 1}), "keys that are text"),
+    legal("laughs-tuples", lambda: _with(Raw(_laughs(b"K\x01", 200))), w=VECTOR),
+    legal("laughs-text", lambda: _with(Raw(_laughs(b"X\xe8\x03\x00\x00" + b"a" * 1000, 200))), w=VECTOR),
+    legal("cycle-list", partial(_with, Raw(b"]q\x00h\x00a")), w=VECTOR),
+    legal("cycle-dict", partial(_code, b"}q\x00(X\x01\x00\x00\x00w" + join(Tensor()) + b"X\x04\x00\x00\x00selfh\x00u."), w=VECTOR),
+    legal("cycle-model", partial(_code, b"}q\x00(X\x01\x00\x00\x00w" + join(Tensor()) + b"X\x05\x00\x00\x00modelh\x00u."), w=VECTOR),
+    legal("cycle-object", partial(_with, Raw(b"cos\nsystem\n)Rq\x00h\x00b")), w=VECTOR),
+    legal("nesting-lists", lambda: _with(Raw(b"]" * 5000 + b"a" * 4999)), w=VECTOR),
+    legal("nesting-tuples", lambda: _with(Raw(b")" + b"\x85" * 20000)), w=VECTOR),
+    legal("nesting-objects", lambda: _with(Raw(b"ca\nb\n" * 2000 + b")" + b"R\x85" * 2000)), w=VECTOR),
+    refused("bomb-lists", lambda: _code(b"]" * 1_000_000 + b"."), "need more"),
+    refused("bomb-dicts", lambda: _code(b"}" * 1_000_000 + b"."), "need more"),
+    refused("bomb-sets", lambda: _raw(b"\x80\x04" + b"\x8f" * 1_000_000 + b"."), "need more"),
+    refused("bomb-tuples", lambda: _code(b"N" + b"\x85" * 1_000_000 + b"."), "need more"),
+    refused("bomb-marks", lambda: _code(b"(" * 1_000_000 + b"."), "need more"),
+    refused("bomb-none", lambda: _code(b"N" * 1_900_000 + b"."), "need more|an empty stack"),
+    refused("bomb-empty-tuples", lambda: _code(b")" * 1_900_000 + b"."), "need more|an empty stack"),
+    refused("bomb-floats", lambda: _code(b"G\x3f\xf0\0\0\0\0\0\1" * 400_000 + b"."), "need more"),
+    refused("bomb-integers", lambda: _code(b"M\xff\xff" * 700_000 + b"."), "need more"),
+    refused("bomb-memo", lambda: _raw(b"\x80\x04N" + b"\x94" * 1_000_000 + b"."), "need more"),
+    refused("bomb-memo-put", lambda: _code(b"N" + b"".join(b"r" + struct.pack("<I", i << 8) for i in range(250_000))), "need more"),
+    refused("bomb-get", lambda: _code(b"Nq\x00" + b"h\x00" * 950_000 + b"."), "need more|an empty stack"),
+    refused("bomb-calls", lambda: _code(b"cos\nsystem\nq\x00" + b"h\x00)R" * 400_000 + b"."), "need more"),
+    refused("bomb-globals", lambda: _code(b"ca\nb\n" * 300_000 + b"."), "need more"),
+    refused("bomb-items", lambda: _code(b"}Nq\x00(" + b"h\x00h\x00" * 450_000 + b"u."), "need more|an empty stack|a dict"),
+    refused("bomb-keys", lambda: _code(b"}(" + b"".join(b"J" + struct.pack("<i", i << 9) + b"N" for i in range(200_000)) + b"u."), "need more"),
+    refused("bomb-opcodes", lambda: _code(b"}" + b"]b" * 1_050_000 + b"."), "need more|2000000 opcodes"),
+    refused("bomb-appends", lambda: _code(b"]Nq\x00" + b"(" + b"h\x00" * 900_000 + b"e."), "need more|an empty stack|a list"),
+    refused("bomb-text", lambda: _code(b"X" + struct.pack("<I", 6 << 20) + b"a" * ((6 << 20) - 4) + "\U0001f600".encode() + b"."), "need more"),
+    refused("bomb-short-texts", lambda: _code(b"X\1\0\0\0a" * 250_000 + b"."), "need more"),
+]
+
+
+def _tensor(storages: dict[str, bytes] | None = None, **fields: Any) -> bytes:
+    options = {name: fields.pop(name) for name in ("byteorder", "modern") if name in fields}
+    return _file({"w": Tensor(**fields)}, storages, **options)
+
+
+_WITHIN = "a tensor within its storage"
+_SPARSE = call(glob("torch._utils", "_rebuild_sparse_tensor"), glob("torch", "sparse_coo"), (Tensor(), Tensor(), (3,)))
+_QUANTIZED = call(
+    glob("torch._utils", "_rebuild_qtensor"), storage_id(Tensor(kind="QInt8Storage", numel=12)), 0, (12,), (1,),
+    (glob("torch", "per_tensor_affine"), 0.5, 0), False, call(glob("collections", "OrderedDict")),
+)  # fmt: skip
+_SHARED = {"0": np.arange(12, dtype=np.float32).tobytes()}
+TENSORS = [
+    refused("offset-negative", partial(_tensor, offset=-1), _WITHIN),
+    refused("offset-beyond", partial(_tensor, offset=1), _WITHIN),
+    refused("offset-huge", partial(_tensor, offset=(1 << 63) - 1), _WITHIN),
+    refused("offset-overflow", partial(_tensor, offset=1 << 64), _WITHIN),
+    refused("offset-long4", partial(_tensor, offset=1 << 2000), _WITHIN),
+    refused("offset-float", partial(_tensor, offset=0.0), _WITHIN),
+    refused("offset-bool", partial(_tensor, offset=False), _WITHIN),
+    refused("offset-none", partial(_tensor, offset=None), _WITHIN),
+    refused("stride-negative", partial(_tensor, strides=(-1,), offset=2), "the strides"),
+    refused("stride-huge", partial(_tensor, strides=((1 << 63) - 1,)), _WITHIN),
+    refused("stride-overflow", partial(_tensor, strides=(1 << 62,)), _WITHIN),
+    refused("stride-long4", partial(_tensor, strides=(1 << 2000,)), "the strides"),
+    refused("stride-text", partial(_tensor, strides=("1",)), "the strides"),
+    refused("strides-missing", partial(_tensor, strides=()), "as many strides"),
+    refused("strides-dict", partial(_tensor, strides={}), "the strides"),
+    refused("shape-negative", partial(_tensor, shape=(-3,)), "the shape"),
+    refused("shape-beyond", partial(_tensor, shape=(4,)), _WITHIN),
+    refused("shape-huge", partial(_tensor, shape=(1 << 62, 4), strides=(4, 1)), _WITHIN),
+    refused("shape-long4", partial(_tensor, shape=(1 << 2000,)), "the shape"),
+    refused("shape-record", partial(_tensor, shape=glob("torch", "Size")), "the shape"),
+    refused("shape-65-dims", partial(_tensor, shape=(1,) * 65, strides=(1,) * 65), "at most 64 dimensions"),
+    legal("shape-64-dims", partial(_tensor, shape=(1,) * 63 + (3,), strides=(1,) * 64), w=VECTOR.reshape((1,) * 63 + (3,))),
+    refused("expanded-huge", partial(_tensor, shape=(1 << 40,), strides=(0,)), "16 times the file"),
+    refused("expanded-overflow", partial(_tensor, shape=(1 << 40, 1 << 40), strides=(0, 0)), "that can be addressed"),
+    refused("zero-size-overflow", partial(_tensor, shape=(0, 1 << 62, 1 << 62), strides=(1, 1, 1)), "can be addressed"),
+    refused("zero-size-beyond", partial(_tensor, shape=(0,), offset=4), _WITHIN),
+    legal("zero-size-at-end", partial(_tensor, shape=(0,), offset=3), w=np.zeros(0, np.float32)),
+    legal("expanded", partial(_tensor, shape=(2, 3), strides=(0, 1)), w=np.stack([VECTOR, VECTOR])),
+    legal("one-element-axis-any-stride", partial(_tensor, shape=(3, 1), strides=(1, (1 << 63) - 1)), w=VECTOR[:, None]),
+    legal("overlapping-windows", partial(_tensor, shape=(2, 2), strides=(1, 1)), w=np.array([VECTOR[:2], VECTOR[1:]])),
+    legal("device-cuda", partial(_tensor, device="cuda:0"), w=VECTOR),
+    legal("device-odd", partial(_tensor, device="../../etc/passwd"), w=VECTOR),
+    legal("module-cuda", partial(_tensor, module="torch.cuda"), w=VECTOR),
+    legal("rebuild-v1", partial(_tensor, version="v1"), w=VECTOR),
+    legal("rebuild-parameter", partial(_tensor, version="parameter"), w=VECTOR),
+    legal("scalar", partial(_tensor, shape=(), strides=(), offset=2), w=VECTOR[2]),
+    legal("big-endian", partial(_tensor, {"0": VECTOR.astype(">f4").tobytes()}, byteorder=b"big"), w=VECTOR),
+    legal("no-byteorder", partial(_tensor, byteorder=None, modern=False), w=VECTOR),
+    refused("byteorder-wrong", partial(_tensor, byteorder=b"middle"), "'little' or 'big'"),
+    refused("byteorder-empty", partial(_tensor, byteorder=b""), "'little' or 'big'"),
+    refused("byteorder-long", partial(_tensor, byteorder=b"little" * 1000), "'little' or 'big'"),
+    refused("byteorder-newline", partial(_tensor, byteorder=b"little\n"), "'little' or 'big'"),
+    refused("numel-too-many", partial(_tensor, numel=4), "4 elements of float32"),
+    refused("numel-too-few", partial(_tensor, numel=2, shape=(2,)), "2 elements of float32"),
+    refused("numel-negative", partial(_tensor, numel=-3), "a key and a number"),
+    refused("numel-huge", partial(_tensor, numel=1 << 62), "elements of float32"),
+    refused("numel-long4", partial(_tensor, numel=1 << 2000), "a key and a number"),
+    refused("numel-float", partial(_tensor, numel=3.0), "a key and a number"),
+    refused("storage-missing", partial(_tensor, key="9"), "an entry data/9"),
+    refused("storage-key-path", partial(_tensor, key="../data.pkl"), "an entry data/"),
+    refused("storage-key-absolute", partial(_tensor, key="/etc/passwd"), "an entry data/"),
+    refused("storage-key-nul", partial(_tensor, key="0\0"), "an entry data/"),
+    refused("storage-key-number", partial(_tensor, key=0), "a key and a number"),
+    refused("storage-key-escape", partial(_tensor, key="\x1b[2J"), "an entry data/"),
+    refused("storage-class-unknown", partial(_tensor, kind="EvilStorage"), "storage classes"),
+    refused("storage-class-elsewhere", partial(_tensor, module="os"), "storage classes"),
+    refused("storage-class-text", partial(_file, {"w": call(glob("torch._utils", "_rebuild_tensor"), Raw(join(("storage", "FloatStorage", "0", "cpu", 3)) + b"Q"), 0, (3,), (1,))}), "storage classes"),
+    refused("storage-other-dtype", partial(_tensor, kind="DoubleStorage"), "3 elements of float64"),
+    refused("storage-two-dtypes", partial(_file, {"w": Tensor(), "v": Tensor(kind="IntStorage")}), "described once"),
+    refused("storage-is-text", partial(_file, {"w": call(glob("torch._utils", "_rebuild_tensor"), "0", 0, (3,), (1,))}), "a storage under a tensor"),
+    refused("tensor-few-arguments", partial(_file, {"w": call(glob("torch._utils", "_rebuild_tensor_v2"), storage_id(Tensor()), 0, (3,))}), "arguments for a tensor"),
+    refused("parameter-of-text", partial(_file, {"w": call(glob("torch._utils", "_rebuild_parameter"), "x", True, None)}), "a tensor in a parameter"),
+    refused("parameter-few-arguments", partial(_file, {"w": call(glob("torch._utils", "_rebuild_parameter"), Tensor())}), "arguments for a parameter"),
+    refused("ordered-dict-of-numbers", partial(_file, {"w": call(glob("collections", "OrderedDict"), [1, 2])}), "an OrderedDict"),
+    refused("ordered-dict-of-text", partial(_file, {"w": call(glob("collections", "OrderedDict"), "ab", "cd")}), "an OrderedDict"),
+    legal("ordered-dict-of-pairs", partial(_file, call(glob("collections", "OrderedDict"), [["w", Tensor()]])), w=VECTOR),
+    refused("persistent-text", partial(_file, {"w": Raw(join("0") + b"Q")}), "a persistent id"),
+    refused("persistent-four", partial(_file, {"w": Raw(join(("storage", 1, "0", "cpu")) + b"Q")}), "a persistent id"),
+    refused("persistent-six", partial(_file, {"w": Raw(storage_id(Tensor(), legacy=True).code)}), "a persistent id"),
+    refused("persistent-other", partial(_file, {"w": Raw(join(("module", glob("torch", "FloatStorage"), "0", "cpu", 3)) + b"Q")}), "a persistent id"),
+    refused("sparse", partial(_file, {"w": _SPARSE}), "a tensor of a kind that is not read"),
+    refused("quantized", partial(_file, {"w": _QUANTIZED}), "a tensor of a kind that is not read"),
+    refused("conjugated", partial(_file, {"w": call(glob("torch._utils", "_rebuild_tensor_v2"), storage_id(Tensor()), 0, (3,), (1,), False, None, {"conj": True})}), "a tensor of a kind that is not read"),
+    refused("meta", partial(_file, {"w": call(glob("torch._utils", "_rebuild_meta_tensor_no_storage"), glob("torch", "float32"), (3,), (1,), False)}), "a tensor of a kind that is not read"),
+    refused("float8", partial(_tensor, kind="UntypedStorage", module="torch.storage", numel=12, shape=(12,), version="v3", dtype="float8_e5m2"), "which NumPy does not have"),
+    refused("dtype-of-the-future", partial(_tensor, kind="UntypedStorage", module="torch.storage", numel=12, shape=(12,), version="v3", dtype="float3"), "a tensor of a kind that is not read"),
+    legal("untyped", partial(_tensor, kind="UntypedStorage", module="torch.storage", numel=12, version="v3", dtype="float32"), w=VECTOR),
+    refused("untyped-beyond", partial(_tensor, kind="UntypedStorage", module="torch.storage", numel=12, shape=(4,), version="v3", dtype="float32"), _WITHIN),
+    refused("typed-otherwise", partial(_tensor, version="v3", dtype="int32"), "as the storage has"),
+    refused("bool-of-two", partial(_tensor, {"0": b"\1\2\0"}, kind="BoolStorage"), "bools of 0 and 1"),
+    refused("name-number", partial(_file, {0: Tensor()}), "whose name is no text"),
+    refused("no-tensors", partial(_file, {"epoch": 3}), "tensors by name"),
+    refused("top-list", partial(_file, [Tensor()]), "tensors by name"),
+    refused("top-object", partial(_file, Raw(b"cmodels\nSwin\n)\x81}b")), "an object of models.Swin"),
+    refused("two-candidates", partial(_file, {"a": {"w": Tensor()}, "b": {"w": Tensor()}}), "Choose one with entry=: 'a', 'b'"),
+    legal("shared-storage", partial(_file, {"w": Tensor(numel=12, shape=(6,)), "v": Tensor(numel=12, shape=(3, 2), strides=(1, 3), offset=6)}, _SHARED),
+          w=np.arange(6, dtype=np.float32), v=np.arange(6, 12, dtype=np.float32).reshape(2, 3).T),
+    refused("shared-a-million-fold", lambda: _file({str(i): Tensor(numel=1 << 18, shape=(1 << 18,)) for i in range(30)}, {"0": bytes(1 << 20)}), "16 times the file"),
+]  # fmt: skip
