@@ -100,7 +100,7 @@ LEGACY = [
     refused("legacy-id-key", partial(_identity, "storage", _FLOATS, 0, "cpu", 3, None), "a key and a number"),
     refused("legacy-id-view-text", partial(_identity, "storage", _FLOATS, "0", "cpu", 3, "view"), "a view of a storage"),
     refused("legacy-bool-of-two", partial(_legacy, {"0": (3, b"\1\2\0")}, tensor={"kind": "BoolStorage"}), "bools of 0 and 1"),
-    refused("legacy-bomb", lambda: pickled(0x1950A86A20F9469CFC6C) + b"\x80\x02" + b"]" * 1_000_000, "need more"),
+    refused("legacy-bomb", lambda: pickled(0x1950A86A20F9469CFC6C) + b"\x80\x02" + b"]" * 200_000, "need more"),
 ]  # fmt: skip
 
 
@@ -264,8 +264,14 @@ SAFETENSORS = [
     refused("safetensors-metadata-number", lambda: safetensors_file(_TWO | {"__metadata__": {"a": 1}}, VECTOR.tobytes()), "text by name"),
     refused("safetensors-metadata-list", lambda: safetensors_file(_TWO | {"__metadata__": []}, VECTOR.tobytes()), "text by name"),
     refused("safetensors-metadata-only", lambda: safetensors_file({"__metadata__": {"a": "b"}}), "tensors by name"),
-    refused("safetensors-bomb-lists", lambda: _text('{"w":[' + "[]," * 1_000_000 + "[]]}"), "need more"),
+    refused("safetensors-bomb-lists", lambda: _text('{"w":[' + "[]," * 200_000 + "[]]}"), "need more"),
     refused("safetensors-bomb-keys", lambda: _text(json.dumps({"__metadata__": {str(i): "" for i in range(100_000)}})), "need more"),
+    # As much JSON as is let through, of the kinds that grow the most.
+    *(
+        refused(f"safetensors-grows-{number}", partial(_text, '{"w":[' + piece * (215_000 // len(piece)) + "0]}"), "data_offsets for")
+        for number, piece in enumerate(['{"":0},', "[0],", "[],", "{},", '{"":[0]},', '"\\u4e00",', "1e5,", "300,"])
+    ),
+    refused("safetensors-grows-keys", lambda: _text(json.dumps({str(i): 0 for i in range(15_000)})), "data_offsets for"),
     legal("safetensors-name-escape", lambda: safetensors_file({"w\x1b[2J": _TWO["w"]}, VECTOR.tobytes()), **{"w\x1b[2J": VECTOR}),
     legal("safetensors-name-surrogate", partial(_text, f'{{"\\ud800":{_ROW_TEXT}}}'), **{"\ud800": VECTOR}),
 ]  # fmt: skip

@@ -23,7 +23,7 @@ __all__ = ["HEADER_LIMIT", "read_safetensors"]
 
 HEADER_LIMIT = 100_000_000  # the format's own
 _METADATA = "__metadata__"
-_EXPANSION = 32  # bytes of Python objects a byte of JSON, at worst
+_EXPANSION = 40  # bytes of Python objects a byte of JSON, at worst
 _DTYPES: dict[str, Dtype] = {
     "F64": DTYPES["float64"],
     "F32": DTYPES["float32"],
