@@ -112,12 +112,13 @@ def serve(steps: dict[str, Callable[[], Any]], versions: dict[str, str]) -> None
         step = steps[json.loads(line)["step"]]
         gc.collect()
         was_reset = _reset_peak()
-        start_time = time.perf_counter()
+        start_time, start_cpu = time.perf_counter(), time.process_time()
         value = step()
-        seconds = time.perf_counter() - start_time
+        seconds, cpu_seconds = time.perf_counter() - start_time, time.process_time() - start_cpu
         peak = _peak_kib(was_reset)
         shown = value if isinstance(value, (int, float, str)) else None
-        reply({"seconds": seconds, "peak_growth_mib": max(0, peak - before) / 1024, "value": shown})
+        growth = max(0, peak - before) / 1024
+        reply({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_growth_mib": growth, "value": shown})
 
 
 # ---- the parent's side
@@ -167,7 +168,7 @@ class Worker:
         return json.loads(line)  # type: ignore[no-any-return]
 
     def step(self, name: str) -> dict[str, Any]:
-        """Run one step: {"seconds", "peak_growth_mib", "value"}."""
+        """Run one step: {"seconds", "cpu_seconds", "peak_growth_mib", "value"}."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"step": name}) + "\n")
         self._process.stdin.flush()
@@ -200,7 +201,7 @@ def interleave(workers: Sequence[Worker], step: str, rounds: int, warmup: int = 
     """Let the workers take turns, one step each a round, in reversed order every other round.
 
     Returns:
-        By peer: minimum and median seconds, every round's seconds, the largest peak growth in MiB (warm-up included:
+        By peer: minimum and median seconds, the same of processor time, every round's seconds, the largest peak growth in MiB (warm-up included:
         memory is claimed there), and the value of the last step.
 
     Raises:
@@ -215,9 +216,12 @@ def interleave(workers: Sequence[Worker], step: str, rounds: int, warmup: int = 
     figures = {}
     for name, answers in replies.items():
         seconds = [answer["seconds"] for answer in answers[warmup:]]
+        busy = [answer["cpu_seconds"] for answer in answers[warmup:]]
         figures[name] = {
             "min": min(seconds),
             "median": median(seconds),
+            "cpu_min": min(busy),
+            "cpu_median": median(busy),
             "seconds": seconds,
             "peak_growth_mib": max(answer["peak_growth_mib"] for answer in answers),
             "value": answers[-1]["value"],
@@ -226,9 +230,9 @@ def interleave(workers: Sequence[Worker], step: str, rounds: int, warmup: int = 
 
 
 def ratio(figures: dict[str, dict[str, Any]], peer: str, ours: str = "ours") -> dict[str, float]:
-    """Ours divided by the peer's: seconds (below 1 we are faster), of minima and of medians, and memory."""
+    """Ours divided by the peer's: seconds (below 1 we are faster) and processor time, of minima and medians, and memory."""
     mine, other = figures[ours], figures[peer]
-    result = {key: mine[key] / other[key] for key in ("min", "median")}
+    result = {key: mine[key] / other[key] for key in ("min", "median", "cpu_min", "cpu_median")}
     if other["peak_growth_mib"]:
         result["memory"] = mine["peak_growth_mib"] / other["peak_growth_mib"]
     return result

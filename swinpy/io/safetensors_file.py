@@ -17,6 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from swinpy.io import atomic
+from swinpy.io.weights.errors import WeightsFileError
 
 if TYPE_CHECKING:
     import os
@@ -45,7 +46,7 @@ _WRITABLE = {np.dtype(code).newbyteorder("=") for code in _DTYPES.values()}
 _METADATA = "__metadata__"
 
 
-class TensorFileError(ValueError):
+class TensorFileError(WeightsFileError):
     """A tensor file that cannot be read or would not hold what it should; the message names file and reason."""
 
 

@@ -30,7 +30,7 @@ def _pickles_of_legacy(data: bytes) -> _RANGES:
 
 def _members_of_tar(data: bytes) -> _RANGES:
     # All of it that is not padding: in headers nearly every change shows in the checksum.
-    starts = [at for at in range(512, len(data) - 1024, 1024)]
+    starts = list(range(512, len(data) - 1024, 1024))
     return tuple((at, at + len(data[at : at + 512].rstrip(b"\0")) + 1) for at in starts)
 
 

@@ -26,7 +26,17 @@ from .weight_files import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["VECTOR", "Case", "legal", "refused", "sound_legacy", "sound_safetensors", "sound_tar", "sound_tree", "sound_zip"]
+__all__ = [
+    "VECTOR",
+    "Case",
+    "legal",
+    "refused",
+    "sound_legacy",
+    "sound_safetensors",
+    "sound_tar",
+    "sound_tree",
+    "sound_zip",
+]
 
 VECTOR = np.array([1.5, -2.0, 3.25], np.float32)
 _MATRIX = np.arange(6, dtype=np.int64).reshape(2, 3)
@@ -62,7 +72,11 @@ def legal(name: str, make: Callable[[], bytes] | bytes, **expected: Any) -> Case
 
 def sound_tree() -> dict[str, Any]:
     """A small training checkpoint: weights, an optimizer, and objects of code that is nobody's business."""
-    weights = {"w": Tensor(), "m": Tensor("1", 6, (2, 3), (3, 1), kind="LongStorage"), "part": Tensor(shape=(1,), offset=2)}
+    weights = {
+        "w": Tensor(),
+        "m": Tensor("1", 6, (2, 3), (3, 1), kind="LongStorage"),
+        "part": Tensor(shape=(1,), offset=2),
+    }
     config = Raw(glob("yacs.config", "CfgNode").code + b")\x81}(X\x01\x00\x00\x00aK\x01ub")
     return {
         "model": weights,

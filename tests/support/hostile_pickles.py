@@ -140,24 +140,42 @@ PICKLES = [
     refused("bytes-beyond-64", partial(_raw, b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7fa."), "fits in the file"),
     refused("string-negative", partial(_code, b"T\xff\xff\xff\xffa."), "fits in the file"),
     refused("long4-negative", partial(_code, b"\x8b\xff\xff\xff\xffa."), "fits in the file"),
-    refused("long4-huge", partial(_code, b"\x8b" + struct.pack("<i", 1 << 20) + bytes(1 << 20) + b"."), "an integer of at"),
+    refused(
+        "long4-huge", partial(_code, b"\x8b" + struct.pack("<i", 1 << 20) + bytes(1 << 20) + b"."), "an integer of at"
+    ),
     legal("long-of-250-bytes", partial(_with, Raw(b"\x8a\xfa" + b"\x7f" * 250)), w=VECTOR),
     refused("text-not-utf8", partial(_code, b"X\x02\x00\x00\x00\xc3\x28."), "text in UTF-8"),
     refused("text-overlong", partial(_code, b"X\x02\x00\x00\x00\xc0\x80."), "text in UTF-8"),
     legal("text-surrogate", partial(_with, Raw(b"X\x03\x00\x00\x00\xed\xa0\x80")), w=VECTOR),
     legal("text-python-2", partial(_with, Raw(b"U\x02\xff\x00")), w=VECTOR),
-    legal("keys-of-every-kind", partial(_file, {"w": Tensor(), 3: 1, (1, "a"): 2, None: 3, 1.5: 4, True: 5, b"k": 6}), w=VECTOR),
+    legal(
+        "keys-of-every-kind",
+        partial(_file, {"w": Tensor(), 3: 1, (1, "a"): 2, None: 3, 1.5: 4, True: 5, b"k": 6}),
+        w=VECTOR,
+    ),
     refused("key-list", partial(_code, b"}]Ns."), "keys that are text"),
     refused("key-dict", partial(_code, b"}}Ns."), "keys that are text"),
     refused("key-nested-tuple", partial(_code, b"}" + _laughs(b")", 60) + b"Ns."), "keys that are text"),
     refused("key-record", partial(_code, b"}cos\nsystem\n)RNs."), "keys that are text"),
-    refused("keys-colliding-tuples", lambda: _file({"w": Tensor(), **{(i, i): 0 for i in range(2000)}}), "keys that are text"),
+    refused(
+        "keys-colliding-tuples",
+        lambda: _file({"w": Tensor(), **{(i, i): 0 for i in range(2000)}}),
+        "keys that are text",
+    ),
     refused("key-huge-integer", partial(_file, {"w": Tensor(), 1 << 80: 1}), "keys that are text"),
     legal("laughs-tuples", lambda: _with(Raw(_laughs(b"K\x01", 200))), w=VECTOR),
     legal("laughs-text", lambda: _with(Raw(_laughs(b"X\xe8\x03\x00\x00" + b"a" * 1000, 200))), w=VECTOR),
     legal("cycle-list", partial(_with, Raw(b"]q\x00h\x00a")), w=VECTOR),
-    legal("cycle-dict", partial(_code, b"}q\x00(X\x01\x00\x00\x00w" + join(Tensor()) + b"X\x04\x00\x00\x00selfh\x00u."), w=VECTOR),
-    legal("cycle-model", partial(_code, b"}q\x00(X\x01\x00\x00\x00w" + join(Tensor()) + b"X\x05\x00\x00\x00modelh\x00u."), w=VECTOR),
+    legal(
+        "cycle-dict",
+        partial(_code, b"}q\x00(X\x01\x00\x00\x00w" + join(Tensor()) + b"X\x04\x00\x00\x00selfh\x00u."),
+        w=VECTOR,
+    ),
+    legal(
+        "cycle-model",
+        partial(_code, b"}q\x00(X\x01\x00\x00\x00w" + join(Tensor()) + b"X\x05\x00\x00\x00modelh\x00u."),
+        w=VECTOR,
+    ),
     legal("cycle-object", partial(_with, Raw(b"cos\nsystem\n)Rq\x00h\x00b")), w=VECTOR),
     legal("nesting-lists", lambda: _with(Raw(b"]" * 5000 + b"a" * 4999)), w=VECTOR),
     legal("nesting-tuples", lambda: _with(Raw(b")" + b"\x85" * 20000)), w=VECTOR),
@@ -171,15 +189,27 @@ PICKLES = [
     refused("bomb-floats", lambda: _code(b"G\x3f\xf0\0\0\0\0\0\1" * 150_000 + b"."), "need more"),
     refused("bomb-integers", lambda: _code(b"M\xff\xff" * 150_000 + b"."), "need more"),
     refused("bomb-memo", lambda: _raw(b"\x80\x04N" + b"\x94" * 100_000 + b"."), "need more"),
-    refused("bomb-memo-put", lambda: _code(b"N" + b"".join(b"r" + struct.pack("<I", i << 8) for i in range(80_000))), "need more"),
+    refused(
+        "bomb-memo-put",
+        lambda: _code(b"N" + b"".join(b"r" + struct.pack("<I", i << 8) for i in range(80_000))),
+        "need more",
+    ),
     refused("bomb-get", lambda: _code(b"Nq\x00" + b"h\x00" * 450_000 + b"."), "need more"),
     refused("bomb-calls", lambda: _code(b"cos\nsystem\nq\x00" + b"h\x00)R" * 100_000 + b"."), "need more"),
     refused("bomb-globals", lambda: _code(b"ca\nb\n" * 100_000 + b"."), "need more"),
     refused("bomb-items", lambda: _code(b"}(" + b"NN" * 60_000 + b"u."), "need more"),
-    refused("bomb-keys", lambda: _code(b"}(" + b"".join(b"J" + struct.pack("<i", i << 9) + b"N" for i in range(80_000)) + b"u."), "need more"),
+    refused(
+        "bomb-keys",
+        lambda: _code(b"}(" + b"".join(b"J" + struct.pack("<i", i << 9) + b"N" for i in range(80_000)) + b"u."),
+        "need more",
+    ),
     refused("bomb-opcodes", lambda: _code(b"}" + b"]b" * 1_050_000 + b"."), "need more|2000000 opcodes"),
     refused("bomb-appends", lambda: _code(b"](" + b"N" * 250_000 + b"e."), "need more"),
-    refused("bomb-text", lambda: _code(b"X" + struct.pack("<I", 6 << 20) + b"a" * ((6 << 20) - 4) + "\U0001f600".encode() + b"."), "need more"),
+    refused(
+        "bomb-text",
+        lambda: _code(b"X" + struct.pack("<I", 6 << 20) + b"a" * ((6 << 20) - 4) + "\U0001f600".encode() + b"."),
+        "need more",
+    ),
     refused("bomb-short-texts", lambda: _code(b"X\1\0\0\0a" * 150_000 + b"."), "need more"),
 ]
 
@@ -192,9 +222,15 @@ def _tensor(storages: dict[str, bytes] | None = None, **fields: Any) -> bytes:
 _WITHIN = "a tensor within its storage"
 _SPARSE = call(glob("torch._utils", "_rebuild_sparse_tensor"), glob("torch", "sparse_coo"), (Tensor(), Tensor(), (3,)))
 _QUANTIZED = call(
-    glob("torch._utils", "_rebuild_qtensor"), storage_id(Tensor(kind="QInt8Storage", numel=12)), 0, (12,), (1,),
-    (glob("torch", "per_tensor_affine"), 0.5, 0), False, call(glob("collections", "OrderedDict")),
-)  # fmt: skip
+    glob("torch._utils", "_rebuild_qtensor"),
+    storage_id(Tensor(kind="QInt8Storage", numel=12)),
+    0,
+    (12,),
+    (1,),
+    (glob("torch", "per_tensor_affine"), 0.5, 0),
+    False,
+    call(glob("collections", "OrderedDict")),
+)
 _SHARED = {"0": np.arange(12, dtype=np.float32).tobytes()}
 TENSORS = [
     refused("offset-negative", partial(_tensor, offset=-1), _WITHIN),
@@ -218,7 +254,9 @@ TENSORS = [
     refused("shape-long4", partial(_tensor, shape=(1 << 2000,)), "the shape"),
     refused("shape-record", partial(_tensor, shape=glob("torch", "Size")), "the shape"),
     refused("shape-65-dims", partial(_tensor, shape=(1,) * 65, strides=(1,) * 65), "at most 64 dimensions"),
-    legal("shape-64-dims", partial(_tensor, shape=(1,) * 63 + (3,), strides=(1,) * 64), w=VECTOR.reshape((1,) * 63 + (3,))),
+    legal(
+        "shape-64-dims", partial(_tensor, shape=(1,) * 63 + (3,), strides=(1,) * 64), w=VECTOR.reshape((1,) * 63 + (3,))
+    ),
     refused("expanded-huge", partial(_tensor, shape=(1 << 40,), strides=(0,)), "16 times the file"),
     refused("expanded-overflow", partial(_tensor, shape=(1 << 40, 1 << 40), strides=(0, 0)), "that can be addressed"),
     refused("zero-size-overflow", partial(_tensor, shape=(0, 1 << 62, 1 << 62), strides=(1, 1, 1)), "can be addressed"),
@@ -253,36 +291,154 @@ TENSORS = [
     refused("storage-key-escape", partial(_tensor, key="\x1b[2J"), "an entry data/"),
     refused("storage-class-unknown", partial(_tensor, kind="EvilStorage"), "storage classes"),
     refused("storage-class-elsewhere", partial(_tensor, module="os"), "storage classes"),
-    refused("storage-class-text", partial(_file, {"w": call(glob("torch._utils", "_rebuild_tensor"), Raw(join(("storage", "FloatStorage", "0", "cpu", 3)) + b"Q"), 0, (3,), (1,))}), "storage classes"),
+    refused(
+        "storage-class-text",
+        partial(
+            _file,
+            {
+                "w": call(
+                    glob("torch._utils", "_rebuild_tensor"),
+                    Raw(join(("storage", "FloatStorage", "0", "cpu", 3)) + b"Q"),
+                    0,
+                    (3,),
+                    (1,),
+                )
+            },
+        ),
+        "storage classes",
+    ),
     refused("storage-other-dtype", partial(_tensor, kind="DoubleStorage"), "3 elements of float64"),
     refused("storage-two-dtypes", partial(_file, {"w": Tensor(), "v": Tensor(kind="IntStorage")}), "described once"),
-    refused("storage-is-text", partial(_file, {"w": call(glob("torch._utils", "_rebuild_tensor"), "0", 0, (3,), (1,))}), "a storage under a tensor"),
-    refused("tensor-few-arguments", partial(_file, {"w": call(glob("torch._utils", "_rebuild_tensor_v2"), storage_id(Tensor()), 0, (3,))}), "arguments for a tensor"),
-    refused("parameter-of-text", partial(_file, {"w": call(glob("torch._utils", "_rebuild_parameter"), "x", True, None)}), "a tensor in a parameter"),
-    refused("parameter-few-arguments", partial(_file, {"w": call(glob("torch._utils", "_rebuild_parameter"), Tensor())}), "arguments for a parameter"),
-    refused("ordered-dict-of-numbers", partial(_file, {"w": call(glob("collections", "OrderedDict"), [1, 2])}), "an OrderedDict"),
-    refused("ordered-dict-of-text", partial(_file, {"w": call(glob("collections", "OrderedDict"), "ab", "cd")}), "an OrderedDict"),
-    legal("ordered-dict-of-pairs", partial(_file, call(glob("collections", "OrderedDict"), [["w", Tensor()]])), w=VECTOR),
+    refused(
+        "storage-is-text",
+        partial(_file, {"w": call(glob("torch._utils", "_rebuild_tensor"), "0", 0, (3,), (1,))}),
+        "a storage under a tensor",
+    ),
+    refused(
+        "tensor-few-arguments",
+        partial(_file, {"w": call(glob("torch._utils", "_rebuild_tensor_v2"), storage_id(Tensor()), 0, (3,))}),
+        "arguments for a tensor",
+    ),
+    refused(
+        "parameter-of-text",
+        partial(_file, {"w": call(glob("torch._utils", "_rebuild_parameter"), "x", True, None)}),
+        "a tensor in a parameter",
+    ),
+    refused(
+        "parameter-few-arguments",
+        partial(_file, {"w": call(glob("torch._utils", "_rebuild_parameter"), Tensor())}),
+        "arguments for a parameter",
+    ),
+    refused(
+        "ordered-dict-of-numbers",
+        partial(_file, {"w": call(glob("collections", "OrderedDict"), [1, 2])}),
+        "an OrderedDict",
+    ),
+    refused(
+        "ordered-dict-of-text",
+        partial(_file, {"w": call(glob("collections", "OrderedDict"), "ab", "cd")}),
+        "an OrderedDict",
+    ),
+    legal(
+        "ordered-dict-of-pairs", partial(_file, call(glob("collections", "OrderedDict"), [["w", Tensor()]])), w=VECTOR
+    ),
     refused("persistent-text", partial(_file, {"w": Raw(join("0") + b"Q")}), "a persistent id"),
     refused("persistent-four", partial(_file, {"w": Raw(join(("storage", 1, "0", "cpu")) + b"Q")}), "a persistent id"),
     refused("persistent-six", partial(_file, {"w": Raw(storage_id(Tensor(), legacy=True).code)}), "a persistent id"),
-    refused("persistent-other", partial(_file, {"w": Raw(join(("module", glob("torch", "FloatStorage"), "0", "cpu", 3)) + b"Q")}), "a persistent id"),
+    refused(
+        "persistent-other",
+        partial(_file, {"w": Raw(join(("module", glob("torch", "FloatStorage"), "0", "cpu", 3)) + b"Q")}),
+        "a persistent id",
+    ),
     refused("sparse", partial(_file, {"w": _SPARSE}), "a tensor of a kind that is not read"),
     refused("quantized", partial(_file, {"w": _QUANTIZED}), "a tensor of a kind that is not read"),
-    refused("conjugated", partial(_file, {"w": call(glob("torch._utils", "_rebuild_tensor_v2"), storage_id(Tensor()), 0, (3,), (1,), False, None, {"conj": True})}), "a tensor of a kind that is not read"),
-    refused("meta", partial(_file, {"w": call(glob("torch._utils", "_rebuild_meta_tensor_no_storage"), glob("torch", "float32"), (3,), (1,), False)}), "a tensor of a kind that is not read"),
-    refused("float8", partial(_tensor, kind="UntypedStorage", module="torch.storage", numel=12, shape=(12,), version="v3", dtype="float8_e5m2"), "which NumPy does not have"),
-    refused("dtype-of-the-future", partial(_tensor, kind="UntypedStorage", module="torch.storage", numel=12, shape=(12,), version="v3", dtype="float3"), "a tensor of a kind that is not read"),
-    legal("untyped", partial(_tensor, kind="UntypedStorage", module="torch.storage", numel=12, version="v3", dtype="float32"), w=VECTOR),
-    refused("untyped-beyond", partial(_tensor, kind="UntypedStorage", module="torch.storage", numel=12, shape=(4,), version="v3", dtype="float32"), _WITHIN),
+    refused(
+        "conjugated",
+        partial(
+            _file,
+            {
+                "w": call(
+                    glob("torch._utils", "_rebuild_tensor_v2"),
+                    storage_id(Tensor()),
+                    0,
+                    (3,),
+                    (1,),
+                    False,
+                    None,
+                    {"conj": True},
+                )
+            },
+        ),
+        "a tensor of a kind that is not read",
+    ),
+    refused(
+        "meta",
+        partial(
+            _file,
+            {
+                "w": call(
+                    glob("torch._utils", "_rebuild_meta_tensor_no_storage"), glob("torch", "float32"), (3,), (1,), False
+                )
+            },
+        ),
+        "a tensor of a kind that is not read",
+    ),
+    refused(
+        "float8",
+        partial(
+            _tensor,
+            kind="UntypedStorage",
+            module="torch.storage",
+            numel=12,
+            shape=(12,),
+            version="v3",
+            dtype="float8_e5m2",
+        ),
+        "which NumPy does not have",
+    ),
+    refused(
+        "dtype-of-the-future",
+        partial(
+            _tensor, kind="UntypedStorage", module="torch.storage", numel=12, shape=(12,), version="v3", dtype="float3"
+        ),
+        "a tensor of a kind that is not read",
+    ),
+    legal(
+        "untyped",
+        partial(_tensor, kind="UntypedStorage", module="torch.storage", numel=12, version="v3", dtype="float32"),
+        w=VECTOR,
+    ),
+    refused(
+        "untyped-beyond",
+        partial(
+            _tensor, kind="UntypedStorage", module="torch.storage", numel=12, shape=(4,), version="v3", dtype="float32"
+        ),
+        _WITHIN,
+    ),
     refused("typed-otherwise", partial(_tensor, version="v3", dtype="int32"), "as the storage has"),
     refused("bool-of-two", partial(_tensor, {"0": b"\1\2\0"}, kind="BoolStorage"), "bools of 0 and 1"),
     refused("name-number", partial(_file, {0: Tensor()}), "whose name is no text"),
     refused("no-tensors", partial(_file, {"epoch": 3}), "tensors by name"),
     refused("top-list", partial(_file, [Tensor()]), "tensors by name"),
     refused("top-object", partial(_file, Raw(b"cmodels\nSwin\n)\x81}b")), "an object of models.Swin"),
-    refused("two-candidates", partial(_file, {"a": {"w": Tensor()}, "b": {"w": Tensor()}}), "Choose one with entry=: 'a', 'b'"),
-    legal("shared-storage", partial(_file, {"w": Tensor(numel=12, shape=(6,)), "v": Tensor(numel=12, shape=(3, 2), strides=(1, 3), offset=6)}, _SHARED),
-          w=np.arange(6, dtype=np.float32), v=np.arange(6, 12, dtype=np.float32).reshape(2, 3).T),
-    refused("shared-a-million-fold", lambda: _file({str(i): Tensor(numel=1 << 18, shape=(1 << 18,)) for i in range(30)}, {"0": bytes(1 << 20)}), "16 times the file"),
-]  # fmt: skip
+    refused(
+        "two-candidates",
+        partial(_file, {"a": {"w": Tensor()}, "b": {"w": Tensor()}}),
+        "Choose one with entry=: 'a', 'b'",
+    ),
+    legal(
+        "shared-storage",
+        partial(
+            _file,
+            {"w": Tensor(numel=12, shape=(6,)), "v": Tensor(numel=12, shape=(3, 2), strides=(1, 3), offset=6)},
+            _SHARED,
+        ),
+        w=np.arange(6, dtype=np.float32),
+        v=np.arange(6, 12, dtype=np.float32).reshape(2, 3).T,
+    ),
+    refused(
+        "shared-a-million-fold",
+        lambda: _file({str(i): Tensor(numel=1 << 18, shape=(1 << 18,)) for i in range(30)}, {"0": bytes(1 << 20)}),
+        "16 times the file",
+    ),
+]

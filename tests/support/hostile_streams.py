@@ -42,8 +42,23 @@ def _legacy(storages: dict[str, tuple[int, bytes]] | None = None, **options: Any
 
 def _cut_legacy() -> Iterator[Case]:
     data = sound_legacy()
-    ends = [at + 1 for at in range(len(data) - 70) if data[at : at + 1] == b"." and data[at + 1 : at + 2] in (b"\x80", b"\3")]
-    points = {1, 2, 3, 8, 15, 20, *ends, *(end + 1 for end in ends), *range(len(data) - 76, len(data), 4), len(data) - 1}
+    ends = [
+        at + 1
+        for at in range(len(data) - 70)
+        if data[at : at + 1] == b"." and data[at + 1 : at + 2] in (b"\x80", b"\3")
+    ]
+    points = {
+        1,
+        2,
+        3,
+        8,
+        15,
+        20,
+        *ends,
+        *(end + 1 for end in ends),
+        *range(len(data) - 76, len(data), 4),
+        len(data) - 1,
+    }
     for cut in sorted(points):
         yield refused(f"legacy-cut-{cut}", data[:cut], "truncated|another value")
 
@@ -61,13 +76,37 @@ LEGACY = [
     *_cut_legacy(),
     legal("legacy-sound", _legacy, w=VECTOR),
     legal("legacy-cuda", partial(_legacy, tensor={"device": "cuda:3"}), w=VECTOR),
-    legal("legacy-big-endian-machine", partial(_legacy, facts={"protocol_version": 1001, "little_endian": False}), w=VECTOR),
-    legal("legacy-view", partial(_legacy, _TWELVE, tensor={"numel": 12, "view": ("v", 4, 3)}), w=np.arange(4, 7, dtype=np.float32)),
-    legal("legacy-module-class", lambda: legacy_file({"w": Tensor(), "net": Raw(join(("module", glob("a", "B"), "a.py", "import os")) + b"Q)\x81")}, _ONE), w=VECTOR),
-    refused("legacy-view-beyond", partial(_legacy, _TWELVE, tensor={"numel": 12, "view": ("v", 10, 3)}), "a view within"),
-    refused("legacy-view-negative", partial(_legacy, _TWELVE, tensor={"numel": 12, "view": ("v", -1, 3)}), "a view within"),
-    refused("legacy-view-short", partial(_legacy, _TWELVE, tensor={"numel": 12, "view": ("v", 4)}), "a view of a storage"),
-    refused("legacy-view-tensor-beyond", partial(_legacy, _TWELVE, tensor={"numel": 12, "shape": (4,), "view": ("v", 4, 3)}), "within its storage"),
+    legal(
+        "legacy-big-endian-machine",
+        partial(_legacy, facts={"protocol_version": 1001, "little_endian": False}),
+        w=VECTOR,
+    ),
+    legal(
+        "legacy-view",
+        partial(_legacy, _TWELVE, tensor={"numel": 12, "view": ("v", 4, 3)}),
+        w=np.arange(4, 7, dtype=np.float32),
+    ),
+    legal(
+        "legacy-module-class",
+        lambda: legacy_file(
+            {"w": Tensor(), "net": Raw(join(("module", glob("a", "B"), "a.py", "import os")) + b"Q)\x81")}, _ONE
+        ),
+        w=VECTOR,
+    ),
+    refused(
+        "legacy-view-beyond", partial(_legacy, _TWELVE, tensor={"numel": 12, "view": ("v", 10, 3)}), "a view within"
+    ),
+    refused(
+        "legacy-view-negative", partial(_legacy, _TWELVE, tensor={"numel": 12, "view": ("v", -1, 3)}), "a view within"
+    ),
+    refused(
+        "legacy-view-short", partial(_legacy, _TWELVE, tensor={"numel": 12, "view": ("v", 4)}), "a view of a storage"
+    ),
+    refused(
+        "legacy-view-tensor-beyond",
+        partial(_legacy, _TWELVE, tensor={"numel": 12, "shape": (4,), "view": ("v", 4, 3)}),
+        "within its storage",
+    ),
     refused("legacy-magic", partial(_legacy, magic=12345), "magic number"),
     refused("legacy-magic-tuple", partial(_legacy, magic=(1,)), "magic number"),
     refused("legacy-plain-pickle", partial(pickled, {"w": [1.0, 2.0]}), "magic number"),
@@ -87,21 +126,41 @@ LEGACY = [
     refused("legacy-count-less", partial(_legacy, {"0": (2, VECTOR.tobytes())}), "3 elements in storage"),
     refused("legacy-count-more", partial(_legacy, {"0": (4, VECTOR.tobytes())}), "3 elements in storage"),
     refused("legacy-count-negative", partial(_legacy, {"0": (-1, VECTOR.tobytes())}), "3 elements in storage"),
-    refused("legacy-numel-huge", partial(_legacy, {"0": (1 << 60, VECTOR.tobytes())}, tensor={"numel": 1 << 60}), "truncated"),
-    refused("legacy-numel-overflow", partial(_legacy, {"0": (3, VECTOR.tobytes())}, tensor={"numel": 1 << 63}), "a key and a number"),
+    refused(
+        "legacy-numel-huge",
+        partial(_legacy, {"0": (1 << 60, VECTOR.tobytes())}, tensor={"numel": 1 << 60}),
+        "truncated",
+    ),
+    refused(
+        "legacy-numel-overflow",
+        partial(_legacy, {"0": (3, VECTOR.tobytes())}, tensor={"numel": 1 << 63}),
+        "a key and a number",
+    ),
     refused("legacy-appended", lambda: _legacy() + b"\0", "an end after the last storage"),
     refused("legacy-two-files", lambda: _legacy() * 2, "an end after the last storage"),
     refused("legacy-offset", partial(_legacy, tensor={"offset": 1}), "within its storage"),
     refused("legacy-stride", partial(_legacy, tensor={"strides": (-1,)}), "the strides"),
-    refused("legacy-two-sizes", lambda: legacy_file({"w": Tensor(), "v": Tensor(numel=2, shape=(2,))}, _ONE), "described once"),
+    refused(
+        "legacy-two-sizes",
+        lambda: legacy_file({"w": Tensor(), "v": Tensor(numel=2, shape=(2,))}, _ONE),
+        "described once",
+    ),
     refused("legacy-id-five", partial(_identity, "storage", _FLOATS, "0", "cpu", 3), "a persistent id"),
     refused("legacy-id-other", partial(_identity, "tensor", _FLOATS, "0", "cpu", 3, None), "a persistent id"),
-    refused("legacy-id-class", partial(_identity, "storage", glob("os", "system"), "0", "cpu", 3, None), "storage classes"),
+    refused(
+        "legacy-id-class", partial(_identity, "storage", glob("os", "system"), "0", "cpu", 3, None), "storage classes"
+    ),
     refused("legacy-id-key", partial(_identity, "storage", _FLOATS, 0, "cpu", 3, None), "a key and a number"),
-    refused("legacy-id-view-text", partial(_identity, "storage", _FLOATS, "0", "cpu", 3, "view"), "a view of a storage"),
-    refused("legacy-bool-of-two", partial(_legacy, {"0": (3, b"\1\2\0")}, tensor={"kind": "BoolStorage"}), "bools of 0 and 1"),
+    refused(
+        "legacy-id-view-text", partial(_identity, "storage", _FLOATS, "0", "cpu", 3, "view"), "a view of a storage"
+    ),
+    refused(
+        "legacy-bool-of-two",
+        partial(_legacy, {"0": (3, b"\1\2\0")}, tensor={"kind": "BoolStorage"}),
+        "bools of 0 and 1",
+    ),
     refused("legacy-bomb", lambda: pickled(0x1950A86A20F9469CFC6C) + b"\x80\x02" + b"]" * 200_000, "need more"),
-]  # fmt: skip
+]
 
 
 # ---- tar
@@ -137,7 +196,11 @@ TARS = [
     *_cut_tar(),
     legal("tar-sound", _tar, w=VECTOR),
     legal("tar-one-empty-block", partial(_tar, bytes(512)), w=VECTOR),
-    legal("tar-transposed", lambda: tar_file(tar_members(tar_parts(np.arange(6.0), shape=(2, 3), strides=(1, 2)))), w=np.arange(6.0).reshape(3, 2).T),
+    legal(
+        "tar-transposed",
+        lambda: tar_file(tar_members(tar_parts(np.arange(6.0), shape=(2, 3), strides=(1, 2)))),
+        w=np.arange(6.0).reshape(3, 2).T,
+    ),
     legal("tar-pax-time", partial(_pax, b"30 mtime=1483228800.123456789\n"), w=VECTOR),
     refused("tar-pax-path", partial(_pax, b"17 path=storages\n"), "extended tar header"),
     refused("tar-pax-size", partial(_pax, b"16 size=9999999\n"), "extended tar header"),
@@ -149,7 +212,11 @@ TARS = [
     refused("tar-pax-global", partial(_member, kind=b"g", data=b"11 mtime=1\n"), "regular members"),
     refused("tar-hard-link", partial(_member, kind=b"1", link=b"/etc/passwd"), "regular members"),
     refused("tar-symbolic-link", partial(_member, kind=b"2", link=b"../../etc/passwd"), "regular members"),
-    refused("tar-storages-link", lambda: tar_file([Member(b"storages", b"", b"2", b"/etc/passwd"), *tar_members(tar_parts(VECTOR))]), "regular members"),
+    refused(
+        "tar-storages-link",
+        lambda: tar_file([Member(b"storages", b"", b"2", b"/etc/passwd"), *tar_members(tar_parts(VECTOR))]),
+        "regular members",
+    ),
     refused("tar-device", partial(_member, kind=b"3"), "regular members"),
     refused("tar-folder", partial(_member, kind=b"5"), "regular members"),
     refused("tar-pipe", partial(_member, kind=b"6"), "regular members"),
@@ -159,7 +226,11 @@ TARS = [
     refused("tar-missing", lambda: tar_file(tar_members(tar_parts(VECTOR))[:-1]), "none called 'storages'"),
     refused("tar-prefix", partial(_member, prefix=b"/etc"), "a plain name and size"),
     refused("tar-checksum", partial(_member, checksum=1), "a true checksum"),
-    refused("tar-magic", lambda: tar_file([*tar_members(tar_parts(VECTOR)), Member(b"x", b"", magic=b"uxxar")]), "a true checksum"),
+    refused(
+        "tar-magic",
+        lambda: tar_file([*tar_members(tar_parts(VECTOR)), Member(b"x", b"", magic=b"uxxar")]),
+        "a true checksum",
+    ),
     refused("tar-size-letters", partial(_member, size=b"zzzzzzzzzzz\0"), "a plain name and size"),
     refused("tar-size-negative", partial(_member, size=b"-0000000001\0"), "a plain name and size"),
     refused("tar-size-binary", partial(_member, size=b"\x80" + b"\0" * 10 + b"\1"), "a plain name and size"),
@@ -177,21 +248,43 @@ TARS = [
     refused("tar-view-of-itself", partial(_tensor, views=[(7, 7, 0, 1)]), "a view within"),
     refused("tar-view-short", partial(_tensor, views=[(8, 7, 0)]), "a view of storages|a view of a storage"),
     refused("tar-ndim-negative", lambda: _tar(tensors=_HEAD + _ROW + struct.pack("<i4x", -1)), "at most 64 dimensions"),
-    refused("tar-ndim-huge", lambda: _tar(tensors=_HEAD + _ROW + struct.pack("<i4x", 1 << 30)), "at most 64 dimensions"),
+    refused(
+        "tar-ndim-huge", lambda: _tar(tensors=_HEAD + _ROW + struct.pack("<i4x", 1 << 30)), "at most 64 dimensions"
+    ),
     refused("tar-tensors-cut", lambda: _tar(tensors=_HEAD + _ROW + struct.pack("<i4x", 2)), "truncated"),
-    refused("tar-tensor-twice", lambda: _tar(tensors=pickled(2) + (_ROW + struct.pack("<i4x3q", 1, 3, 1, 0)) * 2), "an id of its own"),
-    refused("tar-tensor-no-storage", lambda: _tar(tensors=_HEAD + pickled((5, None, None)) + struct.pack("<i4x3q", 1, 3, 1, 0)), "a storage that exists"),
+    refused(
+        "tar-tensor-twice",
+        lambda: _tar(tensors=pickled(2) + (_ROW + struct.pack("<i4x3q", 1, 3, 1, 0)) * 2),
+        "an id of its own",
+    ),
+    refused(
+        "tar-tensor-no-storage",
+        lambda: _tar(tensors=_HEAD + pickled((5, None, None)) + struct.pack("<i4x3q", 1, 3, 1, 0)),
+        "a storage that exists",
+    ),
     refused("tar-count-text", lambda: _tar(tensors=pickled("many")), "a number of tensors"),
     refused("tar-count-negative", lambda: _tar(storages=pickled(-1)), "a number of storages"),
     refused("tar-count-huge", lambda: _tar(storages=pickled((1 << 63) - 1)), "truncated"),
-    refused("tar-storage-count-huge", lambda: _tar(storages=_HEAD + pickled((7, "cpu", _FLOATS)) + struct.pack("<q", 1 << 60)), "truncated"),
-    refused("tar-storage-count-negative", lambda: _tar(storages=_HEAD + pickled((7, "cpu", _FLOATS)) + struct.pack("<q", -1)), "a number of elements"),
-    refused("tar-storage-class", lambda: _tar(storages=_HEAD + pickled((7, "cpu", glob("os", "system"))) + struct.pack("<q", 0)), "storage classes"),
+    refused(
+        "tar-storage-count-huge",
+        lambda: _tar(storages=_HEAD + pickled((7, "cpu", _FLOATS)) + struct.pack("<q", 1 << 60)),
+        "truncated",
+    ),
+    refused(
+        "tar-storage-count-negative",
+        lambda: _tar(storages=_HEAD + pickled((7, "cpu", _FLOATS)) + struct.pack("<q", -1)),
+        "a number of elements",
+    ),
+    refused(
+        "tar-storage-class",
+        lambda: _tar(storages=_HEAD + pickled((7, "cpu", glob("os", "system"))) + struct.pack("<q", 0)),
+        "storage classes",
+    ),
     refused("tar-id-text", lambda: _tar(pickle=pickled({"w": Raw(join("x") + b"Q")})), "a persistent id"),
     refused("tar-id-unknown", lambda: _tar(pickle=pickled({"w": Raw(join("99") + b"Q")})), "a persistent id"),
     refused("tar-id-digits", lambda: _tar(pickle=pickled({"w": Raw(join("9" * 10000) + b"Q")})), "a persistent id"),
     refused("tar-pickle-left", lambda: _tar(pickle=tar_parts(VECTOR)["pickle"] + b"x"), "an end after the last value"),
-]  # fmt: skip
+]
 
 
 # ---- safetensors
@@ -210,7 +303,9 @@ def _text(text: str | bytes) -> bytes:
 def _cut_safetensors() -> Iterator[Case]:
     data = sound_safetensors()
     start = 8 + int.from_bytes(data[:8], "little")
-    for cut in sorted({9, 10, start // 2, start - 1, start, start + 1, start + 12, start + 16, len(data) - 8, len(data) - 1}):
+    for cut in sorted(
+        {9, 10, start // 2, start - 1, start, start + 1, start + 12, start + 16, len(data) - 8, len(data) - 1}
+    ):
         yield refused(f"safetensors-cut-{cut}", data[:cut], "truncated")
 
 
@@ -230,17 +325,37 @@ SAFETENSORS = [
     refused("safetensors-not-json", partial(_text, '{"w":'), "of JSON"),
     refused("safetensors-not-utf8", partial(_text, b'{"\xff":1}'), "of JSON"),
     refused("safetensors-nan", partial(_text, f'{{"w":{_ROW_TEXT}, "x": NaN}}'), "numbers in the safetensors header"),
-    refused("safetensors-digits", partial(_text, '{"w":{"dtype":"F32","shape":[' + "9" * 5000 + '],"data_offsets":[0,12]}}'), "of JSON"),
+    refused(
+        "safetensors-digits",
+        partial(_text, '{"w":{"dtype":"F32","shape":[' + "9" * 5000 + '],"data_offsets":[0,12]}}'),
+        "of JSON",
+    ),
     refused("safetensors-nesting", lambda: _text('{"w":' + "[" * 100_000 + "]" * 100_000 + "}"), "of JSON"),
     refused("safetensors-nested-dicts", lambda: _text('{"w":' * 20_000 + "1" + "}" * 20_000), "of JSON"),
     refused("safetensors-duplicate", partial(_text, f'{{"w":{_ROW_TEXT},"w":{_ROW_TEXT}}}'), "occur once"),
-    refused("safetensors-duplicate-inside", partial(_text, '{"w":{"dtype":"F32","dtype":"F16","shape":[3],"data_offsets":[0,12]}}'), "occur once"),
-    refused("safetensors-duplicate-escaped", partial(_text, f'{{"w":{_ROW_TEXT},"\\u0077":{_ROW_TEXT}}}'), "occur once"),
+    refused(
+        "safetensors-duplicate-inside",
+        partial(_text, '{"w":{"dtype":"F32","dtype":"F16","shape":[3],"data_offsets":[0,12]}}'),
+        "occur once",
+    ),
+    refused(
+        "safetensors-duplicate-escaped", partial(_text, f'{{"w":{_ROW_TEXT},"\\u0077":{_ROW_TEXT}}}'), "occur once"
+    ),
     refused("safetensors-row-list", partial(_text, '{"w":[]}'), "dtype, shape and data_offsets"),
     refused("safetensors-row-empty", partial(_text, '{"w":{}}'), "dtype, shape and data_offsets"),
     refused("safetensors-row-more", partial(_safe, code="import os"), "dtype, shape and data_offsets"),
-    refused("safetensors-overlap", lambda: safetensors_file(_TWO | {"v": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]}}, VECTOR.tobytes()), "a gap or an overlap"),
-    refused("safetensors-same-bytes", lambda: safetensors_file(_TWO | {"v": _TWO["w"]}, VECTOR.tobytes()), "a gap or an overlap"),
+    refused(
+        "safetensors-overlap",
+        lambda: safetensors_file(
+            _TWO | {"v": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]}}, VECTOR.tobytes()
+        ),
+        "a gap or an overlap",
+    ),
+    refused(
+        "safetensors-same-bytes",
+        lambda: safetensors_file(_TWO | {"v": _TWO["w"]}, VECTOR.tobytes()),
+        "a gap or an overlap",
+    ),
     refused("safetensors-gap", partial(_safe, bytes(16), data_offsets=[4, 16]), "a gap or an overlap"),
     refused("safetensors-appended", partial(_safe, VECTOR.tobytes() + b"x"), "something appended"),
     refused("safetensors-offsets-reversed", partial(_safe, data_offsets=[12, 0]), "offsets within"),
@@ -256,25 +371,55 @@ SAFETENSORS = [
     refused("safetensors-shape-larger", partial(_safe, shape=[4]), "4 elements of F32"),
     refused("safetensors-shape-overflow", partial(_safe, shape=[1 << 62, 4, 3]), "elements of F32"),
     refused("safetensors-shape-65", partial(_safe, shape=[1] * 64 + [3]), "a shape of at most"),
-    refused("safetensors-zero-overflow", partial(_safe, b"", shape=[0, 1 << 62, 1 << 62], data_offsets=[0, 0]), "can be addressed"),
+    refused(
+        "safetensors-zero-overflow",
+        partial(_safe, b"", shape=[0, 1 << 62, 1 << 62], data_offsets=[0, 0]),
+        "can be addressed",
+    ),
     refused("safetensors-dtype-number", partial(_safe, dtype=32), "a dtype"),
     refused("safetensors-dtype-unknown", partial(_safe, dtype="F31"), "a tensor of a kind that is not read"),
     refused("safetensors-float8", partial(_safe, dtype="F8_E4M3", shape=[12]), "which NumPy does not have"),
-    refused("safetensors-bool-of-two", partial(_safe, b"\2", dtype="BOOL", shape=[1], data_offsets=[0, 1]), "bools of 0 and 1"),
-    refused("safetensors-metadata-number", lambda: safetensors_file(_TWO | {"__metadata__": {"a": 1}}, VECTOR.tobytes()), "text by name"),
-    refused("safetensors-metadata-list", lambda: safetensors_file(_TWO | {"__metadata__": []}, VECTOR.tobytes()), "text by name"),
+    refused(
+        "safetensors-bool-of-two",
+        partial(_safe, b"\2", dtype="BOOL", shape=[1], data_offsets=[0, 1]),
+        "bools of 0 and 1",
+    ),
+    refused(
+        "safetensors-metadata-number",
+        lambda: safetensors_file(_TWO | {"__metadata__": {"a": 1}}, VECTOR.tobytes()),
+        "text by name",
+    ),
+    refused(
+        "safetensors-metadata-list",
+        lambda: safetensors_file(_TWO | {"__metadata__": []}, VECTOR.tobytes()),
+        "text by name",
+    ),
     refused("safetensors-metadata-only", lambda: safetensors_file({"__metadata__": {"a": "b"}}), "tensors by name"),
     refused("safetensors-bomb-lists", lambda: _text('{"w":[' + "[]," * 200_000 + "[]]}"), "need more"),
-    refused("safetensors-bomb-keys", lambda: _text(json.dumps({"__metadata__": {str(i): "" for i in range(100_000)}})), "need more"),
+    refused(
+        "safetensors-bomb-keys",
+        lambda: _text(json.dumps({"__metadata__": {str(i): "" for i in range(100_000)}})),
+        "need more",
+    ),
     # As much JSON as is let through, of the kinds that grow the most.
     *(
-        refused(f"safetensors-grows-{number}", partial(_text, '{"w":[' + piece * (215_000 // len(piece)) + "0]}"), "data_offsets for")
+        refused(
+            f"safetensors-grows-{number}",
+            partial(_text, '{"w":[' + piece * (215_000 // len(piece)) + "0]}"),
+            "data_offsets for",
+        )
         for number, piece in enumerate(['{"":0},', "[0],", "[],", "{},", '{"":[0]},', '"\\u4e00",', "1e5,", "300,"])
     ),
-    refused("safetensors-grows-keys", lambda: _text(json.dumps({str(i): 0 for i in range(15_000)})), "data_offsets for"),
-    legal("safetensors-name-escape", lambda: safetensors_file({"w\x1b[2J": _TWO["w"]}, VECTOR.tobytes()), **{"w\x1b[2J": VECTOR}),
+    refused(
+        "safetensors-grows-keys", lambda: _text(json.dumps({str(i): 0 for i in range(15_000)})), "data_offsets for"
+    ),
+    legal(
+        "safetensors-name-escape",
+        lambda: safetensors_file({"w\x1b[2J": _TWO["w"]}, VECTOR.tobytes()),
+        **{"w\x1b[2J": VECTOR},
+    ),
     legal("safetensors-name-surrogate", partial(_text, f'{{"\\ud800":{_ROW_TEXT}}}'), **{"\ud800": VECTOR}),
-]  # fmt: skip
+]
 
 
 # ---- neither

@@ -82,7 +82,9 @@ def _overlap() -> bytes:
 def _overlap_quilt() -> bytes:
     """An entry whose data run over the next entry's header: the way of zip bombs without recursion."""
     entries = _entries()
-    return zip_bytes([*entries[:_DATA], ZipEntry(b"archive/data/0", VECTOR.tobytes(), size=500, local={"size": 500}), *entries[5:]])
+    return zip_bytes(
+        [*entries[:_DATA], ZipEntry(b"archive/data/0", VECTOR.tobytes(), size=500, local={"size": 500}), *entries[5:]]
+    )
 
 
 def _truncated() -> Iterator[Case]:
@@ -106,35 +108,77 @@ ZIPS = [
     *_truncated(),
     legal("zip-sound", _plain, w=VECTOR),
     legal("zip-without-zip64", partial(_plain, zip64=False), w=VECTOR),
-    legal("zip-end-all-ones", partial(_plain, end={"here": 0xFFFF, "count": 0xFFFF, "size": _FULL, "start": _FULL}), w=VECTOR),
+    legal(
+        "zip-end-all-ones",
+        partial(_plain, end={"here": 0xFFFF, "count": 0xFFFF, "size": _FULL, "start": _FULL}),
+        w=VECTOR,
+    ),
     legal("zip-other-root", lambda: zip_bytes(zip_entries(_PICKLE, {"0": VECTOR.tobytes()}, root="swin T")), w=VECTOR),
-    legal("zip-descriptor", partial(_bent, _DATA, flags=0x808, local={"size": 0}, descriptor=b"PK\7\x08" + bytes(12)), w=VECTOR),
+    legal(
+        "zip-descriptor",
+        partial(_bent, _DATA, flags=0x808, local={"size": 0}, descriptor=b"PK\7\x08" + bytes(12)),
+        w=VECTOR,
+    ),
     legal("zip-folder-entry", partial(_more, ZipEntry(b"archive/empty/", b"")), w=VECTOR),
     legal("zip-unused-entry", partial(_more, ZipEntry(b"archive/data/77", b"unused")), w=VECTOR),
     legal("zip64-all", lambda: _wide(lambda at: _zip64(12, 12, at), size=_FULL, packed=_FULL, header=_FULL), w=VECTOR),
     legal("zip64-sizes", lambda: _wide(lambda at: _zip64(12, 12, None), size=_FULL, packed=_FULL), w=VECTOR),
     legal("zip64-unneeded", lambda: _wide(lambda at: _zip64(12, 12, None)), w=VECTOR),
     refused("zip64-missing", lambda: _wide(lambda at: b"", size=_FULL, packed=_FULL), "one zip64 field"),
-    refused("zip64-short", lambda: _wide(lambda at: _zip64(12, None, None), size=_FULL, packed=_FULL), "one zip64 field"),
+    refused(
+        "zip64-short", lambda: _wide(lambda at: _zip64(12, None, None), size=_FULL, packed=_FULL), "one zip64 field"
+    ),
     refused("zip64-long", lambda: _wide(lambda at: _zip64(12, 12, at), size=_FULL, packed=_FULL), "one zip64 field"),
-    refused("zip64-twice", lambda: _wide(lambda at: _zip64(12, 12, None) * 2, size=_FULL, packed=_FULL), "one zip64 field"),
-    refused("zip64-cut", lambda: _wide(lambda at: _zip64(12, 12, None)[:-1], size=_FULL, packed=_FULL), "whole extra fields"),
-    refused("zip64-size-huge", lambda: _wide(lambda at: _zip64(_HUGE, _HUGE, None), size=_FULL, packed=_FULL), "overlap|differs"),
-    refused("zip64-header-huge", lambda: _wide(lambda at: _zip64(None, None, _HUGE), header=_FULL), "truncated, or a wrong offset"),
-    refused("zip64-packed-differs", lambda: _wide(lambda at: _zip64(12, 11, None), size=_FULL, packed=_FULL), "without compression"),
+    refused(
+        "zip64-twice", lambda: _wide(lambda at: _zip64(12, 12, None) * 2, size=_FULL, packed=_FULL), "one zip64 field"
+    ),
+    refused(
+        "zip64-cut", lambda: _wide(lambda at: _zip64(12, 12, None)[:-1], size=_FULL, packed=_FULL), "whole extra fields"
+    ),
+    refused(
+        "zip64-size-huge",
+        lambda: _wide(lambda at: _zip64(_HUGE, _HUGE, None), size=_FULL, packed=_FULL),
+        "overlap|differs",
+    ),
+    refused(
+        "zip64-header-huge",
+        lambda: _wide(lambda at: _zip64(None, None, _HUGE), header=_FULL),
+        "truncated, or a wrong offset",
+    ),
+    refused(
+        "zip64-packed-differs",
+        lambda: _wide(lambda at: _zip64(12, 11, None), size=_FULL, packed=_FULL),
+        "without compression",
+    ),
     refused("zip-comment", partial(_plain, end={"comment": 3}, suffix=b"abc"), _END),
     refused("zip-comment-declared", partial(_plain, end={"comment": 3}), _END),
-    refused("zip-comment-hides-end", lambda: _plain(end={"comment": len(_plain())}, suffix=_plain()), "in the last|ends at|zip64 end|start of the zip"),
+    refused(
+        "zip-comment-hides-end",
+        lambda: _plain(end={"comment": len(_plain())}, suffix=_plain()),
+        "in the last|ends at|zip64 end|start of the zip",
+    ),
     refused("zip-appended", partial(_plain, suffix=b"x"), _END),
     refused("zip-appended-zeros", partial(_plain, suffix=bytes(100)), _END),
     refused("zip-two-in-one", lambda: _plain() + _plain(), _DIRECTORY + "|zip64 end"),
     refused("zip-prefix-shifted", lambda: b"PK\3\4" + _plain(), "zip64 end|ends at"),
     refused("zip-prefix-hidden", partial(_plain, prefix=b"PK\3\4#!/bin/sh\n"), "start of the zip file"),
     refused("zip-between", partial(_plain, between=b"hidden"), _DIRECTORY),
-    refused("zip-count-more", partial(_plain, zip64=False, end={"here": 9, "count": 9}), "entries in the zip directory|ends at"),
-    refused("zip-count-less", partial(_plain, zip64=False, end={"here": 6, "count": 6}), "entries in the zip directory"),
-    refused("zip-count-zero", partial(_plain, zip64=False, end={"here": 0, "count": 0}), "entries in the zip directory"),
-    refused("zip-count-huge", partial(_plain, end64={"here": 1 << 62, "count": 1 << 62}, end={"here": 0xFFFF, "count": 0xFFFF}), "ends at"),
+    refused(
+        "zip-count-more",
+        partial(_plain, zip64=False, end={"here": 9, "count": 9}),
+        "entries in the zip directory|ends at",
+    ),
+    refused(
+        "zip-count-less", partial(_plain, zip64=False, end={"here": 6, "count": 6}), "entries in the zip directory"
+    ),
+    refused(
+        "zip-count-zero", partial(_plain, zip64=False, end={"here": 0, "count": 0}), "entries in the zip directory"
+    ),
+    refused(
+        "zip-count-huge",
+        partial(_plain, end64={"here": 1 << 62, "count": 1 << 62}, end={"here": 0xFFFF, "count": 0xFFFF}),
+        "ends at",
+    ),
     refused("zip-count-here", partial(_plain, zip64=False, end={"here": 6}), "of one volume"),
     refused("zip-disk", partial(_plain, zip64=False, end={"disk": 1}), "of one volume"),
     refused("zip-disk64", partial(_plain, end64={"disk": 1}), "a zip64 end"),
@@ -155,9 +199,21 @@ ZIPS = [
     refused("zip-entry-into-directory", partial(_bent, -1, size=4000, local={"size": 4000}), "overlap"),
     refused("zip-header-elsewhere", partial(_bent, _DATA, header=5), "the header of entry"),
     refused("zip-header-beyond", partial(_bent, _DATA, header=1 << 30), "truncated, or a wrong offset"),
-    refused("zip-deflated", lambda: _bent(_DATA, data=_deflated(VECTOR.tobytes()), method=8, size=12, packed=14), "without compression"),
-    refused("zip-bomb", lambda: _bent(_DATA, data=_deflated(bytes(10_000_000)), method=8, size=10_000_000), "without compression"),
-    refused("zip-bomb-pickle", lambda: _bent(0, data=_deflated(_PICKLE + bytes(10_000_000)), method=8, size=10_000_000), "without compression"),
+    refused(
+        "zip-deflated",
+        lambda: _bent(_DATA, data=_deflated(VECTOR.tobytes()), method=8, size=12, packed=14),
+        "without compression",
+    ),
+    refused(
+        "zip-bomb",
+        lambda: _bent(_DATA, data=_deflated(bytes(10_000_000)), method=8, size=10_000_000),
+        "without compression",
+    ),
+    refused(
+        "zip-bomb-pickle",
+        lambda: _bent(0, data=_deflated(_PICKLE + bytes(10_000_000)), method=8, size=10_000_000),
+        "without compression",
+    ),
     refused("zip-bzip2", partial(_bent, _DATA, method=12), "without compression"),
     refused("zip-method-99", partial(_bent, _DATA, method=99), "without compression"),
     refused("zip-local-method", partial(_bent, _DATA, local={"method": 8}), "the header of entry"),
@@ -179,8 +235,20 @@ ZIPS = [
     *(
         refused(f"zip-name-{number}", partial(_named, name), "plain relative paths|in UTF-8")
         for number, name in enumerate(
-            [b"../evil", b"archive/../../evil", b"/etc/passwd", b"C:/evil", b"archive\\evil", b"archive/a\0b", b"",
-             b"archive//x", b"./x", b"archive/.", b"\xff\xfe", b"archive/.." ]
+            [
+                b"../evil",
+                b"archive/../../evil",
+                b"/etc/passwd",
+                b"C:/evil",
+                b"archive\\evil",
+                b"archive/a\0b",
+                b"",
+                b"archive//x",
+                b"./x",
+                b"archive/.",
+                b"\xff\xfe",
+                b"archive/..",
+            ]
         )
     ),
     refused("zip-no-pickle", lambda: zip_bytes(_entries()[1:]), "one FOLDER/data.pkl"),
@@ -188,5 +256,7 @@ ZIPS = [
     refused("zip-pickle-at-top", lambda: zip_bytes([ZipEntry(b"data.pkl", _PICKLE)]), "one FOLDER/data.pkl"),
     refused("zip-torchscript", partial(_more, ZipEntry(b"archive/constants.pkl", b"")), "TorchScript"),
     refused("zip-torchscript-code", partial(_more, ZipEntry(b"archive/code/model.py", b"")), "TorchScript"),
-    legal("zip-many-entries", lambda: _more(*(ZipEntry(f"archive/x/{i}".encode(), b"") for i in range(3000))), w=VECTOR),
-]  # fmt: skip
+    legal(
+        "zip-many-entries", lambda: _more(*(ZipEntry(f"archive/x/{i}".encode(), b"") for i in range(3000))), w=VECTOR
+    ),
+]

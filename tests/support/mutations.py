@@ -14,8 +14,24 @@ __all__ = ["mutations"]
 _BLOCK = 1 << 12
 _WORDS = 16
 # Bytes that mean something to one of the parsers: ends of ranges, opcodes, digits, brackets.
-_BYTES = b"\x00\x01\x7f\x80\xff.(})]tuRQqhjKMJ\x8a\x8bXUNcbse\x81\x85\x86\x87\x88\x89\x93\x94\x95 019-[{\",:"
-_NUMBERS = [0, 1, 2, 63, 64, 255, 256, 0xFFFF, (1 << 31) - 1, 1 << 31, 0xFFFFFFFF, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+_BYTES = b'\x00\x01\x7f\x80\xff.(})]tuRQqhjKMJ\x8a\x8bXUNcbse\x81\x85\x86\x87\x88\x89\x93\x94\x95 019-[{",:'
+_NUMBERS = [
+    0,
+    1,
+    2,
+    63,
+    64,
+    255,
+    256,
+    0xFFFF,
+    (1 << 31) - 1,
+    1 << 31,
+    0xFFFFFFFF,
+    1 << 32,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 64) - 1,
+]
 
 
 def mutations(base: bytes, count: int, key: int, hot: tuple[tuple[int, int], ...] = ()) -> Iterator[bytes]:

@@ -10,9 +10,10 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "MAGIC",
@@ -133,7 +134,9 @@ def _tensor(tensor: Tensor, legacy: bool) -> bytes:
     if tensor.version == "v1":
         return call(glob("torch._utils", "_rebuild_tensor"), *arguments).code
     if tensor.version == "v3":
-        return call(glob("torch._utils", "_rebuild_tensor_v3"), *arguments, False, hooks, glob("torch", tensor.dtype)).code
+        return call(
+            glob("torch._utils", "_rebuild_tensor_v3"), *arguments, False, hooks, glob("torch", tensor.dtype)
+        ).code
     made = call(glob("torch._utils", "_rebuild_tensor_v2"), *arguments, False, hooks)
     if tensor.version == "parameter":
         return call(glob("torch._utils", "_rebuild_parameter"), made, True, hooks).code
@@ -175,7 +178,9 @@ def _local(entry: ZipEntry, at: int) -> bytes:
     tag = entry.local.get("tag", b"PK\3\4")
     checksum = zlib.crc32(entry.data)
     return (
-        struct.pack("<4s5H3I2H", tag, 0, flags, method, 0, 0, checksum, packed, size, len(name), len(extra)) + name + extra
+        struct.pack("<4s5H3I2H", tag, 0, flags, method, 0, 0, checksum, packed, size, len(name), len(extra))
+        + name
+        + extra
     )
 
 
@@ -316,7 +321,12 @@ def tar_parts(
     tensors = pickled(1) + pickled((5, 7, glob("torch", "FloatTensor"))) + struct.pack("<i4x", len(shape))
     tensors += struct.pack(f"<{len(shape) + len(strides) + 1}q", *shape, *strides, offset)
     tree = {"w": Raw(join("5") + b"Q"), "n": 4}
-    return {"sys_info": pickled({"protocol_version": 1000}), "pickle": pickled(tree), "tensors": tensors, "storages": storages}
+    return {
+        "sys_info": pickled({"protocol_version": 1000}),
+        "pickle": pickled(tree),
+        "tensors": tensors,
+        "storages": storages,
+    }
 
 
 def tar_members(parts: dict[str, bytes]) -> list[Member]:
