@@ -86,11 +86,13 @@ def _peak_kib(was_reset: bool) -> int:
     return lifetime // 1024 if sys.platform == "darwin" else lifetime
 
 
-def serve(steps: dict[str, Callable[[], Any]], versions: dict[str, str]) -> None:
+def serve(
+    steps: dict[str, Callable[[], Any]], versions: dict[str, str], prepare: Callable[[], Any] | None = None
+) -> None:
     """Answer the parent's commands until it hangs up: run the named step, say how long it took and what it peaked at.
 
     What a step returns is sent along when it is a number or a string (a loss, a checksum), so that the parent can see
-    that the peers compute the same thing.
+    that the peers compute the same thing. ``prepare`` runs ahead of each step and is not measured.
     """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to stderr
@@ -111,6 +113,8 @@ def serve(steps: dict[str, Callable[[], Any]], versions: dict[str, str]) -> None
     for line in sys.stdin:
         step = steps[json.loads(line)["step"]]
         gc.collect()
+        if prepare is not None:
+            prepare()
         was_reset = _reset_peak()
         start_time, start_cpu = time.perf_counter(), time.process_time()
         value = step()
@@ -201,8 +205,8 @@ def interleave(workers: Sequence[Worker], step: str, rounds: int, warmup: int = 
     """Let the workers take turns, one step each a round, in reversed order every other round.
 
     Returns:
-        By peer: minimum and median seconds, the same of processor time, every round's seconds, the largest peak
-        growth in MiB (warm-up included: memory is claimed there), and the value of the last step.
+        By peer: minimum and median seconds, the same of processor time, every round's seconds, the largest peak growth
+        in MiB (warm-up included: memory is claimed there), and the value of the last step.
 
     Raises:
         ValueError: for fewer than 3 rounds.
@@ -230,7 +234,7 @@ def interleave(workers: Sequence[Worker], step: str, rounds: int, warmup: int = 
 
 
 def ratio(figures: dict[str, dict[str, Any]], peer: str, ours: str = "ours") -> dict[str, float]:
-    """Ours over the peer's: seconds (below 1 we are faster) and processor time, minima and medians, and memory."""
+    """Ours divided by the peer's: seconds (below 1 we are faster), processor time, minima and medians, and memory."""
     mine, other = figures[ours], figures[peer]
     result = {key: mine[key] / other[key] for key in ("min", "median", "cpu_min", "cpu_median")}
     if other["peak_growth_mib"]:

@@ -1,10 +1,11 @@
 """Reading Swin-T's 28.3 million parameters from a training checkpoint, against torch.load on the same files.
 
 The files, in torch's zip form and its legacy form, are written by torch: random weights, an optimizer's two moments
-left out. Peers: ours (`swinpy.io.read_weights`, arrays in memory of their own), torch (`torch.load(weights_only=True)`)
-and torch_mmap (the same with ``mmap=True``, zip only, where numbers come from the disk when they are first used).
-"read" is the call alone; "use" adds up every element as well, so that a peer that reads late pays for it. Before
-the rounds the peers must agree on the SHA-256 of every name and bit.
+left out. Peers: ours (`swinpy.io.read_weights`, arrays in memory of their own), torch
+(`torch.load(weights_only=True)`), and both with ``mmap=True``, where numbers come from the file when they are first
+used (torch: the zip form only). "read" is the call alone; "use" adds up every element as well, so that a peer that
+reads late pays for it. Before the rounds the peers must agree on the SHA-256 of every name and bit; before each step
+they hand free memory back to the system.
 
     python benchmarks/read_weights.py --torch-python PATH [--rounds 15]
 
@@ -14,6 +15,8 @@ PATH is an interpreter with torch (or set SWINPY_TORCH_PYTHON).
 from __future__ import annotations
 
 import argparse
+import ctypes
+import functools
 import hashlib
 import json
 import os
@@ -53,14 +56,14 @@ def _steps(folder: Path, read: Callable[[Path], dict[str, Any]], total: Callable
     return steps
 
 
-def _ours(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def _ours(folder: Path, mmap: bool) -> tuple[dict[str, Any], dict[str, str]]:
     sys.path.insert(0, str(_peers.ROOT))
     import numpy as np
 
     import swinpy
     from swinpy.io import read_weights
 
-    steps = _steps(folder, read_weights, lambda array: float(array.sum()))
+    steps = _steps(folder, functools.partial(read_weights, mmap=mmap), lambda array: float(array.sum()))
     return steps, {"numpy": np.__version__, "swinpy": swinpy.__version__}
 
 
@@ -87,8 +90,16 @@ def _write_files(folder: Path, torch: Any) -> None:
 
 
 def _worker(name: str, folder: Path) -> None:
-    steps, versions = _ours(folder) if name == "ours" else _torch(folder, name == "torch_mmap")
-    _peers.serve(steps, versions)
+    make = _ours if name.startswith("ours") else _torch
+    steps, versions = make(folder, name.endswith("mmap"))
+    _peers.serve(steps, versions, prepare=_release)
+
+
+def _release() -> None:
+    """Hand free memory back to the system, so that every step finds it as a process does that reads one file."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _shapes() -> dict[str, list[int]]:
@@ -96,6 +107,17 @@ def _shapes() -> dict[str, list[int]]:
     import swinpy
 
     return {name: list(array.shape) for name, array in swinpy.create_model(MODEL).state_dict().items()}
+
+
+def _ratios(what: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """Like against like: copies with copies, mappings with mappings, and our mapping with torch's default."""
+    ratios = {}
+    for ours, other in (("ours", "torch"), ("ours_mmap", "torch_mmap"), ("ours_mmap", "torch")):
+        if other in figures:
+            found = ratios[f"{ours} / {other}"] = _peers.ratio(figures, other, ours)
+            values = ", ".join(f"{found[key]:.2f}" for key in ("min", "median", "cpu_min", "cpu_median"))
+            print(f"{what}: {ours} / {other} = {values} (minima, medians; of processor time likewise)", flush=True)
+    return ratios
 
 
 def _measure(workers: list[_peers.Worker], rounds: int) -> dict[str, Any]:
@@ -107,15 +129,7 @@ def _measure(workers: list[_peers.Worker], rounds: int) -> dict[str, Any]:
             raise SystemExit(f"read_weights: expected the same bits from every peer; got {len(digests)} in {form}.")
         for step in ("read", "use"):
             figures = _peers.interleave(taking_part, f"{form}-{step}", rounds)
-            others = [worker.peer.name for worker in taking_part if worker.peer.name != "ours"]
-            ratios = {name: _peers.ratio(figures, name) for name in others}
-            result[f"{form}-{step}"] = {"ours_divided_by": ratios, "figures": figures}
-            for name, value in ratios.items():
-                wall, busy = (
-                    f"{value['min']:.2f}, {value['median']:.2f}",
-                    f"{value['cpu_min']:.2f}, {value['cpu_median']:.2f}",
-                )
-                print(f"{form} {step}: ours / {name} = {wall} (minima, medians); of processor time {busy}", flush=True)
+            result[f"{form}-{step}"] = {"ratios": _ratios(f"{form} {step}", figures), "figures": figures}
     return result
 
 
@@ -141,6 +155,7 @@ def main() -> None:
             _peers.Peer("torch", __file__, python, arguments, options.threads),
             _peers.Peer("torch_mmap", __file__, python, arguments, options.threads),
             _peers.Peer("ours", __file__, arguments=arguments, threads=options.threads),
+            _peers.Peer("ours_mmap", __file__, arguments=arguments, threads=options.threads),
         ]
         with _peers.start(peers) as workers:
             measured = _measure(workers, options.rounds)

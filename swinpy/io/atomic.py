@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import secrets
 import stat
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "make_folder",
     "make_new_folder",
+    "map_file",
     "open_regular",
     "read_at",
     "read_chunks",
@@ -81,6 +83,9 @@ class FileSystem:
 
     def read_into(self, fd: int, target: memoryview, position: int) -> int:
         return os.preadv(fd, [target], position)
+
+    def map(self, fd: int, size: int) -> mmap.mmap:
+        return mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
 
     def close_read(self, fd: int) -> None:
         os.close(fd)
@@ -262,6 +267,23 @@ def read_into(fd: int, target: memoryview, position: int) -> int:
         OSError: The read failed.
     """
     return _fs.read_into(fd, target[:_READ_CHUNK], position)
+
+
+def map_file(fd: int, size: int) -> mmap.mmap:
+    """Maps an open file into memory. What is written there stays there: the file does not change.
+
+    Args:
+        fd: The descriptor, which may be closed afterwards.
+        size: The number of bytes to map, at least 1.
+
+    Returns:
+        The mapping. Touching it past the end of a file that was cut short meanwhile ends the process (SIGBUS).
+
+    Raises:
+        OSError: The file cannot be mapped.
+        ValueError: It is shorter than `size`.
+    """
+    return _fs.map(fd, size)
 
 
 def read_chunks(path: Path, *, limit: int | None = None, follow: bool = True, chunk: int = 1 << 22) -> Iterator[bytes]:

@@ -97,6 +97,20 @@ def test_case(case: Case, tmp_path: Path) -> None:
         assert found.keys() == case.expected.keys()
         for name, expected in case.expected.items():
             np.testing.assert_array_equal(found[name], expected, strict=True)
+    _check_mapped(path, found, message)
+
+
+def _check_mapped(path: Path, found: dict[str, Any] | None, message: str) -> None:
+    """Mapping the file into memory instead makes no difference to what is read and what is refused."""
+    try:
+        mapped = read_weights(path, mmap=True)
+    except WeightsFileError as error:
+        assert str(error) == message  # noqa: PT017 (either outcome is right)
+    else:
+        assert found is not None
+        assert mapped.keys() == found.keys()
+        for name, array in found.items():
+            np.testing.assert_array_equal(mapped[name], array, strict=True)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.expected is None], ids=repr)

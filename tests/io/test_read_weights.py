@@ -164,6 +164,38 @@ def test_safetensors(tmp_path: Path) -> None:
     assert listed.unreadable == ("q",)
 
 
+def test_mapped(tmp_path: Path) -> None:
+    """The same numbers, over the file where it is aligned, and writing changes nothing but the arrays."""
+    for form, make in FORMS.items():
+        path = tmp_path / form
+        path.write_bytes(make())
+        copied, mapped = read_weights(path), read_weights(path, mmap=True)
+        assert copied.keys() == mapped.keys()
+        for name, array in copied.items():
+            np.testing.assert_array_equal(mapped[name], array, strict=True)
+            assert mapped[name].flags.aligned
+        for array in mapped.values():
+            array[...] = 1
+        assert path.read_bytes() == make()
+        assert read_weights(make(), mmap=True).keys() == copied.keys()
+
+
+def test_mapped_reads_nothing_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(_zip({"w": T}))
+    monkeypatch.setattr(atomic, "read_into", None)
+    np.testing.assert_array_equal(read_weights(path, mmap=True)["w"], VECTOR)
+
+
+def test_mapping_a_file_that_shrank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(_zip({"w": T}))
+    right = atomic.map_file
+    monkeypatch.setattr(atomic, "map_file", lambda fd, size: right(fd, size + (1 << 20)))
+    with pytest.raises(WeightsFileError, match="cut while being read"):
+        read_weights(path, mmap=True)
+
+
 # ---- which part is read
 
 

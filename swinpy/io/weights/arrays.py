@@ -12,6 +12,7 @@ from swinpy.io.weights.errors import Fault, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from mmap import mmap as Buffer
 
     from numpy.typing import NDArray
 
@@ -27,6 +28,7 @@ _FREE_EXPANSION = 1 << 23
 _ARENA = 1 << 25
 _ALIGNMENT = 64
 _CHUNK = 1 << 16
+_NATIVE = {"little": "<", "big": ">"}[sys.byteorder]
 _Key = tuple[int, str]
 
 
@@ -60,7 +62,7 @@ def check_expansion(tensors: Mapping[str, StoredTensor], size: int) -> None:
 
 
 def load_arrays(
-    tensors: Mapping[str, StoredTensor], source: Source, order: str, budget: Budget
+    tensors: Mapping[str, StoredTensor], source: Source, order: str, budget: Budget, *, mmap: bool
 ) -> dict[str, NDArray[Any]]:
     """Read tensors.
 
@@ -69,6 +71,7 @@ def load_arrays(
         source: the file.
         order: byte order in the file, "<" or ">".
         budget: what it may take.
+        mmap: whether the file itself may serve as memory, where its layout allows that.
 
     Returns:
         By name, in native byte order, with the strides of the file; tensors on one storage share memory. An array
@@ -78,11 +81,34 @@ def load_arrays(
         Fault: the file is too short, or a bool is neither 0 nor 1.
     """
     wanted = {_key(tensor): (tensor.storage, tensor.dtype) for tensor in tensors.values()}
+    whole = source.mapped() if mmap else None
+    inside: dict[_Key, NDArray[Any]] = {}
+    if whole is not None:
+        for key in [key for key, pair in wanted.items() if _fits(*pair, order)]:
+            inside[key] = _elements(whole, *wanted.pop(key))
     budget.take(sum(_room(*pair) + _ALIGNMENT for pair in wanted.values()))
     memory = dict(zip(wanted, _allocate(_room(*pair) for pair in wanted.values()), strict=True))
     for key, (storage, dtype) in wanted.items():
         memory[key] = _fill(memory[key], storage, dtype, source, order)
+    memory |= inside
     return {name: _view(memory[_key(tensor)], tensor) for name, tensor in tensors.items()}
+
+
+def _fits(storage: Storage, dtype: Dtype, order: str) -> bool:
+    """Whether the bytes in the file are an array as they lie. Arithmetic on unaligned numbers is slow or impossible."""
+    return order == _NATIVE and dtype.name != "bfloat16" and storage.position % dtype.itemsize == 0
+
+
+def _elements(whole: Buffer, storage: Storage, dtype: Dtype) -> NDArray[Any]:
+    count = storage.nbytes // dtype.itemsize
+    raw: NDArray[Any] = np.frombuffer(whole, np.uint8, count * dtype.itemsize, storage.position)
+    _check_bools(raw, storage, dtype)
+    return raw.view(np.dtype(dtype.code))
+
+
+def _check_bools(raw: NDArray[Any], storage: Storage, dtype: Dtype) -> None:
+    if dtype.name == "bool" and raw.size and raw.max() > 1:
+        raise Fault(f"bools of 0 and 1 in storage {shown(storage.key)}", f"a byte {int(raw.max())}")
 
 
 def _key(tensor: StoredTensor) -> _Key:
@@ -122,13 +148,11 @@ def _fill(room: NDArray[Any], storage: Storage, dtype: Dtype, source: Source, or
     raw = room[len(room) - count :]  # bfloat16 goes into the upper half
     if count:
         source.read_into(storage.position, raw.data)
-    native = sys.byteorder == {"<": "little", ">": "big"}[order]
     if dtype.name == "bfloat16":
         return _widen(room, numel, order)
-    if dtype.name == "bool" and raw.size and raw.max() > 1:
-        raise Fault(f"bools of 0 and 1 in storage {shown(storage.key)}", f"a byte {int(raw.max())}")
+    _check_bools(raw, storage, dtype)
     values: NDArray[Any] = raw.view(np.dtype(dtype.code))
-    return values if native else values.byteswap(inplace=True)
+    return values if order == _NATIVE else values.byteswap(inplace=True)
 
 
 def _widen(room: NDArray[Any], numel: int, order: str) -> NDArray[Any]:

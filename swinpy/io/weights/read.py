@@ -59,7 +59,7 @@ class Checkpoint:
     tree: Any = field(repr=False)
 
 
-def read_weights(file: File, *, entry: str | None = None) -> dict[str, NDArray[Any]]:
+def read_weights(file: File, *, entry: str | None = None, mmap: bool = False) -> dict[str, NDArray[Any]]:
     """Read a model's weights from a ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file.
 
     The form is told by the content, never by the name: torch's zip form, its legacy stream, its oldest tar form, or
@@ -73,6 +73,9 @@ def read_weights(file: File, *, entry: str | None = None) -> dict[str, NDArray[A
     Args:
         file: path of the file, or its content as bytes.
         entry: which part to read instead, names joined by dots, e.g. ``"model_ema"``; "" for the top.
+        mmap: let the file itself be the arrays' memory where its layout allows, so that numbers are read when they are
+            first used. They may be written to, which does not change the file; but a file that is overwritten in place
+            changes them, and one that is cut short ends the process.
 
     Returns:
         Arrays by name in the order of the file, in native byte order; bfloat16 is widened to float32, which is exact.
@@ -90,7 +93,7 @@ def read_weights(file: File, *, entry: str | None = None) -> dict[str, NDArray[A
     {'norm.weight': array([1., 1., 1.], dtype=float32)}
     """
     op = "read_weights"
-    found = _read(op, file, entry, load=True, strict=True)
+    found = _read(op, file, entry, load=True, strict=True, mmap=mmap)
     return found.tensors
 
 
@@ -109,15 +112,15 @@ def read_checkpoint(file: File, *, entry: str | None = None, load: bool = True) 
         WeightsFileError: the file is missing, damaged, hostile or of another kind, or has no such entry or several that
             could be meant.
     """
-    return _read("read_checkpoint", file, entry, load=load, strict=False)
+    return _read("read_checkpoint", file, entry, load=load, strict=False, mmap=False)
 
 
-def _read(op: str, file: File, entry: str | None, *, load: bool, strict: bool) -> Checkpoint:
+def _read(op: str, file: File, entry: str | None, *, load: bool, strict: bool, mmap: bool) -> Checkpoint:
     name = "memory" if isinstance(file, (bytes, bytearray, memoryview)) else str(file)
     try:
         with open_source(file) as source:
             budget = Budget(source.size)
-            return _collect(source, _parse(source, budget), budget, entry, load=load, strict=strict)
+            return _collect(source, _parse(source, budget), budget, entry, load=load, strict=strict, mmap=mmap)
     except Fault as fault:
         raise WeightsFileError(fault.message(op, _shown_path(name))) from fault
     except OSError as error:
@@ -131,7 +134,7 @@ def _shown_path(path: str) -> str:
 
 
 def _collect(
-    source: Source, content: Content, budget: Budget, entry: str | None, *, load: bool, strict: bool
+    source: Source, content: Content, budget: Budget, entry: str | None, *, load: bool, strict: bool, mmap: bool
 ) -> Checkpoint:
     survey = Survey(content.tree)
     path, weights = survey.choose(entry)
@@ -146,7 +149,7 @@ def _collect(
         form=content.form,
         size=source.size,
         entry=".".join(path),
-        tensors=load_arrays(stored, source, content.order, budget) if load else {},
+        tensors=load_arrays(stored, source, content.order, budget, mmap=mmap) if load else {},
         stored=stored,
         skipped=survey.around(path) | {prefix + name: what for name, what in others.items()},
         unreadable=tuple(prefix + name for name in unreadable),

@@ -10,6 +10,7 @@ from swinpy.io import atomic
 from swinpy.io.weights.errors import Fault
 
 if TYPE_CHECKING:
+    import mmap
     import os
     from collections.abc import Iterator
 
@@ -60,6 +61,10 @@ class Source(Protocol):
         """Fill `target` with the bytes from `position`; a `Fault` where the file is shorter."""
         ...
 
+    def mapped(self) -> mmap.mmap | None:
+        """All of the file as memory that can be written to without changing the file; None where that cannot be."""
+        ...
+
 
 def _beyond(source: Source, position: int, count: int) -> Fault:
     return Fault(f"{count} bytes at byte {position}", f"a file of {source.size} bytes (truncated, or a wrong offset)")
@@ -82,6 +87,9 @@ class BytesSource:
         if position < 0 or position + len(target) > self.size:
             raise _beyond(self, position, len(target))
         target[:] = self._data[position : position + len(target)]
+
+    def mapped(self) -> None:
+        return None
 
 
 class FileSource:
@@ -112,6 +120,12 @@ class FileSource:
             if count <= 0:
                 raise self._cut()
             done += count
+
+    def mapped(self) -> mmap.mmap:
+        try:
+            return atomic.map_file(self._fd, self.size)
+        except ValueError as error:
+            raise self._cut() from error
 
     def _cut(self) -> Fault:
         return Fault(f"{self.size} bytes, as when it was opened,", "fewer (it was cut while being read)")

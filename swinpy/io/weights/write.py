@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -135,7 +136,7 @@ class _Pickler:
             raise TypeError(f"write_torch_file: expected one of the dtypes {known}; got {array.dtype}. Convert it.")
         key = str(len(self.arrays))
         self.arrays.append(array)
-        strides = [int(np.prod(array.shape[axis + 1 :], dtype=np.int64)) for axis in range(array.ndim)]
+        strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
         self.pieces.append(b"ctorch._utils\n_rebuild_tensor_v2\n((")
         self._add_plain("storage")
         self.pieces.append(b"ctorch\n" + storage.encode() + b"\n")
