@@ -1,8 +1,9 @@
 """The geometry of shifted windows: pure functions of a few integers, cached, outside the modules.
 
-Padding comes before the shift: a map is padded at the right and bottom to whole windows, then rolled by -shift, then
-cut. After the roll, the last ``shift`` rows (columns) of the padded map come from the other edge and must not be seen
-by their new neighbours: the map has up to three bands an axis, and tokens attend within their region only.
+Padding comes before the shift (but for timm's order, ``roll_first``): a map is padded at the right and bottom to whole
+windows, then rolled by -shift, then cut. After the roll, the last ``shift`` rows (columns) of the padded map come from
+the other edge and must not be seen by their new neighbours: the map has up to three bands an axis, and tokens attend
+within their region only.
 
 Source: Liu et al. 2021, "Swin Transformer", section 3.2 and figure 4.
 """
@@ -18,11 +19,14 @@ import numpy as np
 from autograd.extend import array_module
 
 __all__ = [
+    "Coordinates",
     "Geometry",
     "Pair",
+    "ShiftRule",
     "SmallMap",
     "attention_mask",
     "geometry",
+    "log_coordinates",
     "on_device",
     "relative_position_index",
     "shift_regions",
@@ -30,7 +34,9 @@ __all__ = [
 ]
 
 Pair: TypeAlias = tuple[int, int]
-SmallMap: TypeAlias = Literal["clamp", "pad"]
+SmallMap: TypeAlias = Literal["clamp", "clamp_axis", "pad"]
+ShiftRule: TypeAlias = Literal["axis", "map"]
+Coordinates: TypeAlias = Literal["code", "paper"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,15 @@ class Geometry:
         size: (H, W) of the map.
         window: (wh, ww).
         shift: (sh, sw), 0 <= shift < window.
+        roll_first: roll the map before padding it, as timm does (a fault: its first rows then stand beside its last,
+            in a region that does not tell them apart).
         padded: (H', W'), multiples of the window.
     """
 
     size: Pair
     window: Pair
     shift: Pair
+    roll_first: bool = False
 
     @property
     def padded(self) -> Pair:
@@ -64,11 +73,19 @@ class Geometry:
         return self.window[0] * self.window[1]
 
 
-def geometry(size: Pair, window: Pair, shift: Pair, small_map: SmallMap = "clamp") -> Geometry:
+def geometry(
+    size: Pair,
+    window: Pair,
+    shift: Pair,
+    small_map: SmallMap = "clamp",
+    shift_rule: ShiftRule = "axis",
+    roll_first: bool = False,
+) -> Geometry:
     """The cut of a map, one axis at a time.
 
-    Where the map is not larger than the window along an axis there is nothing to shift. A smaller map either shrinks
-    the window to the map ("clamp") or is padded up to the window ("pad", as torchvision does).
+    Where the map is not larger than the window along an axis there is nothing to shift; with ``shift_rule="map"`` the
+    other axis is then not shifted either. A smaller map either shrinks the window to the map ("clamp", "clamp_axis":
+    they differ only when a model is built) or is padded up to the window ("pad", as torchvision does).
 
     Raises:
         ValueError: for an empty map.
@@ -76,9 +93,11 @@ def geometry(size: Pair, window: Pair, shift: Pair, small_map: SmallMap = "clamp
     if min(size) < 1:
         raise ValueError(f"window: expected a map of at least 1x1 tokens; got {size[0]}x{size[1]}.")
     small = [n <= w for n, w in zip(size, window, strict=True)]
-    fitted = [min(n, w) if small_map == "clamp" else w for n, w in zip(size, window, strict=True)]
+    if shift_rule == "map" and any(small):
+        small = [True, True]
+    fitted = [w if small_map == "pad" else min(n, w) for n, w in zip(size, window, strict=True)]
     shifts = [0 if s else d for s, d in zip(small, shift, strict=True)]
-    return Geometry(size, (fitted[0], fitted[1]), (shifts[0], shifts[1]))
+    return Geometry(size, (fitted[0], fitted[1]), (shifts[0], shifts[1]), roll_first)
 
 
 def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -110,6 +129,27 @@ def relative_position_index(window: Pair, table_window: Pair) -> np.ndarray[Any,
     return _frozen((dy + table_window[0] - 1) * (2 * table_window[1] - 1) + dx + table_window[1] - 1)
 
 
+@lru_cache(maxsize=64)
+def log_coordinates(window: Pair, pretrained: Pair, formula: Coordinates = "code") -> np.ndarray[Any, Any]:
+    """Log-spaced coordinates of each row of a bias table, float64 ((2 Wh - 1) (2 Ww - 1), 2).
+
+    The offset D along an axis becomes sign(D) log2(1 + |8 D / (w - 1)|) / log2(8), w being the pretrained window: the
+    offsets of that window fill [-1.06, 1.06]. A window of one token has only the offset 0. The paper prints
+    sign(D) log(1 + |D|) instead, which depends on no window.
+
+    Source: Liu et al. 2022, "Swin Transformer V2", equation 4 (``paper``); the published code (``code``).
+    """
+    axes = []
+    for side, learned in zip(window, pretrained, strict=True):
+        offset = np.arange(1 - side, side, dtype=np.float64)
+        if formula == "code":
+            offset *= 8 / max(learned - 1, 1)
+            axes.append(np.sign(offset) * np.log2(1 + np.abs(offset)) / 3)
+        else:
+            axes.append(np.sign(offset) * np.log1p(np.abs(offset)))
+    return _frozen(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2))
+
+
 def _bands(n: int, window: int, shift: int) -> np.ndarray[Any, Any]:
     """Region along one axis after the roll: 0, then 1 in the last window, 2 for what came from the other edge."""
     position = np.arange(n)
@@ -139,6 +179,12 @@ def attention_mask(cut: Geometry, mask_value: float) -> np.ndarray[Any, Any] | N
     return _frozen(np.where(same, np.float32(0), np.float32(mask_value)))
 
 
+def _rolled_then_padded(n: int, padded: int, shift: int) -> np.ndarray[Any, Any]:
+    """Source of each place along an axis that is rolled, then padded; ``n`` or more for padding."""
+    place = np.arange(padded)
+    return np.where(place < n, (place + shift) % n, place)
+
+
 @lru_cache(maxsize=256)
 def window_tokens(cut: Geometry) -> np.ndarray[Any, Any]:
     """Pixel (row * W + column) of each token of each window, int64 (nW, N); -1 for a token added by padding.
@@ -146,7 +192,10 @@ def window_tokens(cut: Geometry) -> np.ndarray[Any, Any]:
     Pad, roll and partition in one table: token t of window w reads pixel ``table[w, t]`` and writes back there.
     """
     (h, w), (padded_h, padded_w), (sh, sw) = cut.size, cut.padded, cut.shift
-    y, x = (np.arange(padded_h) + sh) % padded_h, (np.arange(padded_w) + sw) % padded_w
+    if cut.roll_first:
+        y, x = _rolled_then_padded(h, padded_h, sh), _rolled_then_padded(w, padded_w, sw)
+    else:
+        y, x = (np.arange(padded_h) + sh) % padded_h, (np.arange(padded_w) + sw) % padded_w
     grid = np.where((y < h)[:, None] & (x < w)[None, :], y[:, None] * w + x[None, :], -1)
     return _frozen(_partition(grid, cut.window))
 

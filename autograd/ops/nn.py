@@ -233,21 +233,25 @@ def residual_layer_norm(
     return _residual_layer_norm(x, branch, weight, bias, keep=keep, eps=eps)  # type: ignore[no-any-return]
 
 
-def _l2_forward(ctx: Ctx, x: Array, *, axis: int, eps: float) -> Array:
+_NO_LENGTH = 1e-12
+
+
+def _l2_forward(ctx: Ctx, x: Array, *, axis: int, eps: float | None) -> Array:
     xp = array_module(x)
     wide = x.astype(accumulator(x.dtype), copy=False)
     norm = xp.sqrt((wide * wide).sum(axis=axis, keepdims=True))
-    scale = 1 / xp.maximum(norm, eps)
+    least = _NO_LENGTH if eps is None else eps
+    scale, free = 1 / xp.maximum(norm, least), norm > least
     ctx.axis = axis
-    ctx.save(x, scale, norm > eps)
+    ctx.save(x, scale, free, scale * free if eps is None else scale)
     return (wide * scale).astype(x.dtype, copy=False)
 
 
 def _l2_vjp(ctx: Ctx, g: Array) -> Array:
-    x, scale, free = ctx.saved
+    x, scale, free, slope = ctx.saved
     unit = x * scale
     along = (g * unit).sum(axis=ctx.axis, keepdims=True)
-    return ((g - unit * (along * free)) * scale).astype(g.dtype, copy=False)
+    return ((g - unit * (along * free)) * slope).astype(g.dtype, copy=False)
 
 
 _l2_normalize = Primitive("l2_normalize", _l2_forward, _l2_vjp, autocast="f32", floats=True, fresh=True)
@@ -259,12 +263,13 @@ def l2_normalize(x: TensorLike, axis: int = -1, eps: float | None = None) -> Ten
     Args:
         x: any shape.
         axis: to take the 2-norm over.
-        eps: default 1e-12. 16-bit floats are normalised in float32, where 1e-12 does not underflow: a row of
-            zeros gives zeros, not NaN.
+        eps: of the formula. By default 1e-12, in float32 or wider (16-bit floats would round it to 0), and a row no
+            longer than that has no direction: it gives zeros or nearly so, not NaN, and has no gradient, where the
+            formula's would be 1e12 times the incoming one, too large for 16-bit floats.
     """
     x = x if isinstance(x, Tensor) else Tensor(x)
     axis = normalize_axis("l2_normalize", axis, x.ndim)
-    return _l2_normalize(x, axis=axis, eps=1e-12 if eps is None else eps)  # type: ignore[no-any-return]
+    return _l2_normalize(x, axis=axis, eps=eps)  # type: ignore[no-any-return]
 
 
 # ---- activations

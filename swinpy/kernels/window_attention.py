@@ -220,7 +220,8 @@ def _cosine_bwd(
 ) -> tuple[Array, Array]:
     """As :func:`_scores_bwd` for raw q and k; returns the gradients of the scores and of tau.
 
-    With q^ = q / |q|: dq = (dq^ - q^ (q^ . dq^)) / |q|, and dq^ / max(|q|, eps) where the norm is below eps.
+    With q^ = q / |q|: dq = (dq^ - q^ (q^ . dq^)) / |q|, and 0 for a row of zeros (shorter than eps), which has no
+    direction: V2's keys of tokens that padding added.
     """
     q, k, v = qkv
     xp = pieces.xp
@@ -233,7 +234,7 @@ def _cosine_bwd(
     gq *= tau
     for grad, unit, inverse, free in ((gq, unit_q, inverse_q, free_q), (gk, unit_k, inverse_k, free_k)):
         grad -= unit * ((grad * unit).sum(axis=-1, keepdims=True) * free)
-        grad *= inverse
+        grad *= inverse * free
     return ds, gtau
 
 

@@ -6,17 +6,26 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from swinpy.geometry import Pair, SmallMap
+    from swinpy.geometry import Coordinates, Pair, ShiftRule, SmallMap
 
-__all__ = ["Position", "SwinConfig"]
+__all__ = ["Architecture", "Position", "SwinConfig"]
 
+Architecture = Literal["v1", "v2", "mlp"]
 Position = Literal["relative", "absolute", "both", "none"]
 _CHOICES = {
+    "architecture": ("v1", "v2", "mlp"),
     "position": ("relative", "absolute", "both", "none"),
-    "small_map": ("clamp", "pad"),
+    "small_map": ("clamp", "clamp_axis", "pad"),
+    "shift_rule": ("axis", "map"),
+    "pad_order": ("pad_roll", "roll_pad"),
+    "coordinates": ("code", "paper"),
+    "key_bias": ("none", "zeroed", "full"),
+    "initialisation": ("official", "hf"),
+    "drop_path_branches": ("both", "attention"),
     "attention": ("fused", "composite"),
     "checkpoint": ("none", "block", "stage"),
 }
+_V2_ONLY = ("pretrained_window_sizes", "coordinates", "key_bias", "res_post_norm_init", "extra_norm_every")
 
 
 def _pair(value: int | Pair) -> Pair:
@@ -29,9 +38,11 @@ def _pair(value: int | Pair) -> Pair:
 
 @dataclass(frozen=True)
 class SwinConfig:
-    """A Swin Transformer V1. The defaults are Swin-T at 224.
+    """A Swin Transformer V1, V2 or a Swin-MLP. The defaults are Swin-T at 224.
 
     Attributes:
+        architecture: "v1"; "v2" (norms after the branches, cosine attention, position bias from an MLP); "mlp" (V1 with
+            a linear layer over each window's tokens instead of attention).
         img_size: size in pixels that the model is built for (H, W) or one number; other sizes run too.
         patch_size: pixels a side of a patch.
         in_chans: image channels.
@@ -39,7 +50,7 @@ class SwinConfig:
         embed_dim: channels C of the first stage; doubles at each merging.
         depths: blocks of each stage.
         num_heads: attention heads of each stage.
-        window_size: tokens a side of a window.
+        window_size: tokens a side of a window; one number, or one for each stage (S3).
         mlp_ratio: hidden channels of the MLP over C.
         qkv_bias: bias on the qkv projection.
         qk_scale: of the scores; None for 1/sqrt(head_dim).
@@ -49,11 +60,26 @@ class SwinConfig:
         position: relative bias (the published models), absolute embedding, both or none.
         patch_norm: layer norm after the patch embedding.
         shift: shift every second block's windows.
-        small_map: what to do where a map is smaller than the window: "clamp" the window to it (built-in size: as the
-            official code) or "pad" the map (as torchvision).
+        small_map: what to do where a map is smaller than the window: "clamp" the window to it (built-in size: a square
+            of the smaller side, as the official code), "clamp_axis" (built-in size: each side by itself, as timm), or
+            "pad" the map (as torchvision).
+        shift_rule: where the map is not larger than the window along one axis, drop the shift on that "axis"
+            (torchvision, timm) or on the whole "map" (the official code, transformers' V1).
+        pad_order: "pad_roll", or "roll_pad", a fault of timm's in which tokens see across the image's edge.
         mask_value: added to scores across region borders: -100 as published, or -inf.
         attention: "fused" (one op) or "composite" (the ops of the paper).
         checkpoint: recompute activations in backward: "none", "block" or "stage".
+        pretrained_window_sizes: V2: window of each stage that positions were learned at, 0 for the present one; () for
+            zeros. It scales the coordinates.
+        coordinates: V2: log-spaced coordinates of the published "code" or as printed in the "paper".
+        key_bias: V2: "none" (q_bias and v_bias), "zeroed" (qkv.bias whose key part is not used, as torchvision) or
+            "full" (qkv.bias).
+        res_post_norm_init: V2: initial weight of the norms at the end of branches: 0 (official) or 1.
+        extra_norm_every: V2: a norm on the main branch after every so many blocks of a stage (6 in H and G), 0 for
+            none.
+        initialisation: "official" (truncated normal; framework default for the patch convolution) or "hf" (normal,
+            the convolution too; zeros for tables).
+        drop_path_branches: stochastic depth on "both" branches of a block or on "attention" alone (transformers' V1).
         feature_norms: stages that get a norm of their own for ``features`` (``norm0`` ..., detection backbones).
         layer_norm_eps: of every layer norm.
 
@@ -61,6 +87,7 @@ class SwinConfig:
         ValueError: for values that do not fit together, naming the fix.
     """
 
+    architecture: Architecture = "v1"
     img_size: int | Pair = 224
     patch_size: int = 4
     in_chans: int = 3
@@ -68,7 +95,7 @@ class SwinConfig:
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    window_size: int = 7
+    window_size: int | tuple[int, ...] = 7
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     qk_scale: float | None = None
@@ -79,19 +106,32 @@ class SwinConfig:
     patch_norm: bool = True
     shift: bool = True
     small_map: SmallMap = "clamp"
+    shift_rule: ShiftRule = "axis"
+    pad_order: Literal["pad_roll", "roll_pad"] = "pad_roll"
     mask_value: float = -100.0
     attention: Literal["fused", "composite"] = "fused"
     checkpoint: Literal["none", "block", "stage"] = "none"
+    pretrained_window_sizes: tuple[int, ...] = ()
+    coordinates: Coordinates = "code"
+    key_bias: Literal["none", "zeroed", "full"] = "none"
+    res_post_norm_init: float = 0.0
+    extra_norm_every: int = 0
+    initialisation: Literal["official", "hf"] = "official"
+    drop_path_branches: Literal["both", "attention"] = "both"
     feature_norms: tuple[int, ...] = ()
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("depths", "num_heads", "feature_norms"):
+        for name in ("depths", "num_heads", "feature_norms", "pretrained_window_sizes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.window_size, int):
+            object.__setattr__(self, "window_size", tuple(self.window_size))
         if not isinstance(self.img_size, int):
             object.__setattr__(self, "img_size", _pair(self.img_size))
         self._check_sizes()
         self._check_heads()
+        self._check_windows()
+        self._check_architecture()
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}; got {getattr(self, name)!r}.")
@@ -105,7 +145,7 @@ class SwinConfig:
             )
 
     def _check_sizes(self) -> None:
-        for name in ("patch_size", "in_chans", "embed_dim", "window_size"):
+        for name in ("patch_size", "in_chans", "embed_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected 1 or more; got {getattr(self, name)}.")
         if min(self.image) < 1 or self.num_classes < 0 or self.mlp_ratio <= 0:
@@ -136,6 +176,42 @@ class SwinConfig:
         if any(not 0 <= stage < len(self.depths) for stage in self.feature_norms):
             raise ValueError(f"feature_norms: expected stages 0 to {len(self.depths) - 1}; got {self.feature_norms}.")
 
+    def _check_windows(self) -> None:
+        stages, windows = len(self.depths), self.window_size
+        if not isinstance(windows, int) and len(windows) != stages:
+            raise ValueError(f"window_size: expected one number or one for each of {stages} stages; got {windows}.")
+        if min(self.nominal_windows) < 1:
+            raise ValueError(f"window_size: expected 1 or more; got {windows}.")
+        pretrained = self.pretrained_window_sizes
+        if pretrained and (len(pretrained) != stages or min(pretrained) < 0):
+            raise ValueError(
+                f"pretrained_window_sizes: expected (), or 0 or more for each of {stages} stages; got {pretrained}."
+            )
+
+    def _check_architecture(self) -> None:
+        """Options that the architecture does not have, by name."""
+        if self.extra_norm_every < 0:
+            raise ValueError(f"extra_norm_every: expected 0 or more; got {self.extra_norm_every}.")
+        if self.architecture == "mlp" and self.attn_drop_rate:
+            raise ValueError(f"attn_drop_rate: expected 0 for Swin-MLP; got {self.attn_drop_rate}.")
+        if self.architecture != "v2":
+            default = {f.name: f.default for f in fields(self)}
+            foreign = [n for n in _V2_ONLY if getattr(self, n) != default[n]]
+            if foreign:
+                raise ValueError(
+                    f"SwinConfig: expected {', '.join(foreign)} as by default for architecture={self.architecture!r}; "
+                    f"got {', '.join(f'{n}={getattr(self, n)!r}' for n in foreign)}. These are options of 'v2'."
+                )
+        elif self.qk_scale is not None:
+            raise ValueError(
+                f"qk_scale: expected None for architecture='v2', whose scale is learned; got {self.qk_scale}."
+            )
+
+    @property
+    def nominal_windows(self) -> tuple[int, ...]:
+        """window_size of each stage, not yet clamped."""
+        return (self.window_size,) * len(self.depths) if isinstance(self.window_size, int) else self.window_size
+
     @property
     def image(self) -> Pair:
         """(H, W) in pixels."""
@@ -146,10 +222,19 @@ class SwinConfig:
         h, w = (-(-n // (self.patch_size * 2**stage)) for n in self.image)
         return h, w
 
-    def window(self, stage: int) -> int:
-        """Window of a stage as built: clamped to the stage's map as in the official code."""
-        smallest = min(self.map_size(stage))
-        return min(self.window_size, smallest) if self.small_map == "clamp" else self.window_size
+    def window(self, stage: int) -> Pair:
+        """Window (Wh, Ww) of a stage as built: clamped to the stage's map by ``small_map``."""
+        nominal, (h, w) = self.nominal_windows[stage], self.map_size(stage)
+        if self.small_map == "pad":
+            return nominal, nominal
+        if self.small_map == "clamp":
+            h = w = min(h, w)
+        return min(nominal, h), min(nominal, w)
+
+    def pretrained_window(self, stage: int) -> Pair:
+        """Window that scales V2's coordinates: the pretrained one, or the one as built."""
+        given = self.pretrained_window_sizes[stage] if self.pretrained_window_sizes else 0
+        return (given, given) if given else self.window(stage)
 
     def drop_path(self) -> list[list[float]]:
         """Rate of each block of each stage: linear from 0 to drop_path_rate over all blocks."""

@@ -11,7 +11,7 @@ import numpy as np
 import autograd as ag
 
 if TYPE_CHECKING:
-    from swinpy.models.swin_v1 import SwinTransformer
+    from swinpy.models.swin import SwinTransformer
 
 __all__ = ["ModelCost", "model_cost"]
 

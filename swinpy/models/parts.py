@@ -1,4 +1,4 @@
-"""The parts of a Swin: patch embedding, MLP, window attention, block, merging, stage.
+"""The parts that all Swins share: patch embedding, MLP, window attention, block, merging.
 
 The residual stream travels as (x, branch, keep): the sum x + keep * branch is left to the norm that comes next, so
 that residual, DropPath and norm are one op. Attribute names are the parameter names of the official checkpoints.
@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import autograd as ag
-from swinpy.geometry import Pair, SmallMap, geometry, relative_position_index
-from swinpy.nn import Conv2d, LayerNorm, Linear, Module, ModuleList, Parameter
+from swinpy.geometry import Pair, geometry
+from swinpy.nn import Conv2d, LayerNorm, Linear, Module, Parameter
 from swinpy.nn.init import trunc_normal
 from swinpy.ops import AttentionSpec, window_attention, window_attention_composite
 
 if TYPE_CHECKING:
     from swinpy.models.config import SwinConfig
 
-__all__ = ["Mlp", "PatchEmbed", "PatchMerging", "Stage", "Stream", "SwinBlock", "WindowAttention"]
+__all__ = [
+    "Block",
+    "Mlp",
+    "PatchEmbed",
+    "PatchMerging",
+    "PreNormBlock",
+    "Stream",
+    "WindowAttention",
+    "absolute_position",
+]
 
 
 class Stream(NamedTuple):
@@ -92,99 +101,141 @@ class Mlp(Module):
 
 
 class WindowAttention(Module):
-    """W-MSA / SW-MSA on a map (B, H, W, C) of any size.
+    """W-MSA / SW-MSA on a map (B, H, W, C) of any size; what V1 and V2 share.
 
     Args:
         channels: C.
         heads: divides C.
-        window: of the bias table, (Wh, Ww).
-        shift: nominal shift (0 for W-MSA); dropped along an axis that has one window.
+        window: as built, (Wh, Ww).
+        shift: nominal shift (0, 0) for W-MSA; dropped along an axis that has one window.
         config: the rest.
     """
 
-    def __init__(self, channels: int, heads: int, window: Pair, shift: int, config: SwinConfig) -> None:
+    cosine = False
+
+    def __init__(self, channels: int, heads: int, window: Pair, shift: Pair, config: SwinConfig) -> None:
         self.heads, self.window, self.shift = heads, window, shift
-        self.small_map: SmallMap = config.small_map
+        self.small_map, self.shift_rule = config.small_map, config.shift_rule
+        self.roll_first = config.pad_order == "roll_pad"
         self.scale = config.qk_scale if config.qk_scale is not None else (channels // heads) ** -0.5
         self.mask_value, self.mode = config.mask_value, config.attention
         self.attn_drop, self.drop = config.attn_drop_rate, config.drop_rate
-        self.relative_position_bias_table: Parameter | None = None
-        if config.position in ("relative", "both"):
-            rows = (2 * window[0] - 1) * (2 * window[1] - 1)
-            self.relative_position_bias_table = Parameter(trunc_normal((rows, heads)))
-        self.qkv = Linear(channels, 3 * channels, bias=config.qkv_bias)
+        self.make_parameters(channels, config)
+        self.qkv = Linear(channels, 3 * channels, bias=self.has_full_bias(config))
         self.proj = Linear(channels, channels)
 
+    def make_parameters(self, channels: int, config: SwinConfig) -> None:
+        """Those of a version of the attention alone."""
+
+    def has_full_bias(self, config: SwinConfig) -> bool:
+        """Whether queries, keys and values have one bias vector, qkv.bias."""
+        return config.qkv_bias
+
     def position_bias(self, window: Pair) -> ag.Tensor | None:
-        """Relative position bias of a window, (heads, N, N)."""
-        if self.relative_position_bias_table is None:
-            return None
-        index = relative_position_index(window, self.window)
-        return ag.table_gather(self.relative_position_bias_table, index).transpose(2, 0, 1)
+        """Position bias of a window (no larger than built), (heads, N, N)."""
+        raise NotImplementedError
+
+    def qkv_bias(self) -> ag.Tensor | None:
+        """(3C,)."""
+        return self.qkv.bias
+
+    def temperature(self) -> ag.Tensor | None:
+        """Logarithm of the scale of cosine attention, (heads, 1, 1)."""
+        return None
 
     def forward(self, x: ag.Tensor) -> ag.Tensor:
         size = (x.shape[1], x.shape[2])
-        cut = geometry(size, self.window, (self.shift, self.shift), self.small_map)
-        spec = AttentionSpec(cut, self.heads, self.scale, self.mask_value)
-        qkv = ag.linear(x, self.qkv.weight)
-        bias = self.position_bias(cut.window)
+        cut = geometry(size, self.window, self.shift, self.small_map, self.shift_rule, self.roll_first)
+        spec = AttentionSpec(cut, self.heads, 1.0 if self.cosine else self.scale, self.mask_value, self.cosine)
+        operands = (
+            ag.linear(x, self.qkv.weight),
+            self.position_bias(cut.window),
+            self.qkv_bias(),
+            self.temperature(),
+        )
         if self.mode == "fused":
-            out = window_attention(qkv, bias, self.qkv.bias, spec=spec)
+            out = window_attention(*operands, spec=spec)
         else:
             dropout = self.attn_drop if self.training else 0.0
-            out = window_attention_composite(qkv, bias, self.qkv.bias, spec=spec, dropout=dropout)
+            out = window_attention_composite(*operands, spec=spec, dropout=dropout)
         return ag.dropout(self.proj(out), self.drop, self.training)
 
 
-class SwinBlock(Module):
-    """Norm, (shifted) window attention, residual; norm, MLP, residual (pre-norm, V1)."""
+class Block(Module):
+    """Two branches, each added to the residual stream: a mixer of tokens and an MLP.
 
-    def __init__(self, channels: int, heads: int, window: int, shift: int, drop_path: float, config: SwinConfig):
+    Subclasses order norms and branches in :meth:`to_hidden` and :meth:`to_branch`.
+
+    Args:
+        mixer: attention, or what stands in its place, as (attribute name, module).
+        channels: C.
+        drop_path: rate of stochastic depth.
+        config: the rest.
+    """
+
+    norm3: LayerNorm | None = None
+
+    def __init__(self, mixer: tuple[str, Module], channels: int, drop_path: float, config: SwinConfig) -> None:
         self.norm1 = LayerNorm(channels, config.layer_norm_eps)
-        self.attn = WindowAttention(channels, heads, (window, window), shift, config)
+        setattr(self, *mixer)
         self.norm2 = LayerNorm(channels, config.layer_norm_eps)
         self.mlp = Mlp(channels, int(channels * config.mlp_ratio), config.drop_rate)
-        self.drop_path = drop_path
+        self.drop_path, self.drop_mlp_path = drop_path, config.drop_path_branches == "both"
 
-    def _to_hidden(self, keeps: tuple[Any, Any], x: ag.Tensor, *branch: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
-        """The block up to the hidden layer of its MLP: (x after attention, hidden)."""
-        pending, own = keeps
-        x, y = Stream(x, *branch, *([pending] if branch else [])).normed(self.norm1)
-        x, y = Stream(x, self.attn(y), own).normed(self.norm2)
-        return x, self.mlp.hidden(y)
+    def to_hidden(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
+        """(x, hidden): the stream after the mixer, whose branch is scaled by ``keep``, and the MLP's hidden layer."""
+        raise NotImplementedError
+
+    def to_branch(self, hidden: ag.Tensor) -> ag.Tensor:
+        """The MLP's branch from its hidden layer."""
+        return self.mlp.output(hidden)
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
         """One block.
 
-        With ``checkpoint`` only its inputs and the hidden layer are kept for backward. Without the hidden layer it
-        would keep a third of that, but compute the block's largest product, fc2, a second time for a result that
-        backward has no use for.
+        With ``checkpoint`` only its inputs and what comes from the hidden layer on are kept for backward. Without the
+        hidden layer it would keep a third of that, but compute the block's largest product, fc2, a second time.
         """
-        attn_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
-        mlp_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
-        keeps = (stream.keep, attn_keep)
+        keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
+        mlp_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
         inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
 
-        def run(*tensors: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
-            return self._to_hidden(keeps, *tensors)
+        def run(x: ag.Tensor, branch: ag.Tensor | None = None) -> tuple[ag.Tensor, ag.Tensor]:
+            return self.to_hidden(Stream(x, branch, stream.keep), keep)
 
         x, hidden = ag.checkpoint(run, *inputs) if checkpoint else run(*inputs)
-        return Stream(x, self.mlp.output(hidden), mlp_keep)
+        out = Stream(x, self.to_branch(hidden), mlp_keep)
+        return out if self.norm3 is None else Stream(out.normed(self.norm3)[1])
+
+
+class PreNormBlock(Block):
+    """Norm, mixer, residual; norm, MLP, residual."""
+
+    def mix(self, x: ag.Tensor) -> ag.Tensor:
+        """The branch of the normed tokens."""
+        raise NotImplementedError
+
+    def to_hidden(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
+        x, y = stream.normed(self.norm1)
+        x, y = Stream(x, self.mix(y), keep).normed(self.norm2)
+        return x, self.mlp.hidden(y)
 
 
 class PatchMerging(Module):
-    """2x2 neighbours side by side, norm, 4C to 2C: (B, H, W, C) to (B, ceil(H/2), ceil(W/2), 2C).
+    """2x2 neighbours side by side, 4C to 2C: (B, H, W, C) to (B, ceil(H/2), ceil(W/2), 2C).
 
     Neighbours come in the order (0,0), (1,0), (0,1), (1,1) of (row, column). Odd maps are padded with zeros at the
-    right and bottom.
+    right and bottom. V1 norms the 4C channels before the projection, V2 the 2C after it.
     """
 
-    def __init__(self, channels: int, eps: float) -> None:
+    def __init__(self, channels: int, eps: float, norm_last: bool = False) -> None:
         self.reduction = Linear(4 * channels, 2 * channels, bias=False)
-        self.norm = LayerNorm(4 * channels, eps)
+        self.norm = LayerNorm((2 if norm_last else 4) * channels, eps)
+        self.norm_last = norm_last
 
     def forward(self, x: ag.Tensor) -> ag.Tensor:
-        merged: ag.Tensor = self.reduction(self.norm(self.gather(x)))
+        first, last = (self.reduction, self.norm) if self.norm_last else (self.norm, self.reduction)
+        merged: ag.Tensor = last(first(self.gather(x)))
         return merged
 
     @staticmethod
@@ -196,33 +247,6 @@ class PatchMerging(Module):
         h, w = (h + 1) // 2, (w + 1) // 2
         cells = x.reshape(batch, h, 2, w, 2, channels).transpose(0, 1, 3, 4, 2, 5)
         return cells.reshape(batch, h, w, 4 * channels)
-
-
-class Stage(Module):
-    """Blocks at one resolution, windows shifted in every second one; then merging, but for the last stage."""
-
-    def __init__(self, stage: int, config: SwinConfig, drop_path: list[float]) -> None:
-        channels, window = config.embed_dim * 2**stage, config.window(stage)
-        self.blocks = ModuleList(
-            [
-                SwinBlock(channels, config.num_heads[stage], window, window // 2 * (i % 2) * config.shift, rate, config)
-                for i, rate in enumerate(drop_path)
-            ]
-        )
-        last = stage == len(config.depths) - 1
-        self.downsample = None if last else PatchMerging(channels, config.layer_norm_eps)
-
-    def forward(self, x: ag.Tensor, checkpoint: str = "none") -> Stream:
-        """The stream after the last block, before merging."""
-        if checkpoint != "stage":
-            return self._run(x, checkpoint == "block")
-        return Stream(ag.checkpoint(lambda t: self._run(t, False).settled(), x))
-
-    def _run(self, x: ag.Tensor, checkpoint: bool) -> Stream:
-        stream = Stream(x)
-        for block in self.blocks:
-            stream = block(stream, checkpoint)
-        return stream
 
 
 def absolute_position(config: SwinConfig) -> Parameter:

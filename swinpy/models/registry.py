@@ -6,7 +6,7 @@ import fnmatch
 from typing import Any
 
 from swinpy.models.config import SwinConfig
-from swinpy.models.swin_v1 import SwinTransformer
+from swinpy.models.swin import SwinTransformer
 
 __all__ = ["VARIANTS", "create_model", "list_models", "model_config"]
 
@@ -17,11 +17,57 @@ _SIZES: dict[str, dict[str, Any]] = {
     "large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
 }
 
+_BASE, _LARGE = _SIZES["base"], _SIZES["large"]
+
+_V2: dict[str, dict[str, Any]] = {
+    **{
+        f"swinv2_{size}_window{window}_256": {"img_size": 256, "window_size": window, **_SIZES[size]}
+        for size in ("tiny", "small", "base")
+        for window in (8, 16)
+    },
+    **{
+        name.format(size): {"img_size": image, "window_size": window, "pretrained_window_sizes": before, **values}
+        for size, values in (("base", _BASE), ("large", _LARGE))
+        for name, image, window, before in (
+            ("swinv2_{}_window12_192", 192, 12, ()),
+            ("swinv2_{}_window12to16_192to256", 256, 16, (12, 12, 12, 6)),
+            ("swinv2_{}_window12to24_192to384", 384, 24, (12, 12, 12, 6)),
+        )
+    },
+    # From the paper; no weights were published.
+    "swinv2_huge": {"embed_dim": 352, "depths": (2, 2, 18, 2), "num_heads": (11, 22, 44, 88)},
+    "swinv2_giant": {"embed_dim": 512, "depths": (2, 2, 42, 4), "num_heads": (16, 32, 64, 128)},
+}
+for _name in ("swinv2_huge", "swinv2_giant"):
+    _V2[_name] |= {"img_size": 192, "window_size": 12, "extra_norm_every": 6}
+
+_S3: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "tiny": ((2, 2, 6, 2), (7, 7, 14, 7)),
+    "small": ((2, 2, 18, 2), (14, 14, 14, 7)),
+    "base": ((2, 2, 30, 2), (7, 7, 14, 7)),
+}
+
+# As published: 24, 12 or 6 channels a head in the first stage.
+_MLP: dict[str, dict[str, Any]] = {
+    "swin_mlp_tiny_c24_patch4_window8_256": {"num_heads": (4, 8, 16, 32)},
+    "swin_mlp_tiny_c12_patch4_window8_256": {"num_heads": (8, 16, 32, 64)},
+    "swin_mlp_tiny_c6_patch4_window8_256": {"num_heads": (16, 32, 64, 128)},
+}
+for _values in _MLP.values():
+    _values |= {"img_size": 256, "window_size": 8}
+_MLP["swin_mlp_base_patch4_window7_224"] = _BASE
+
 VARIANTS: dict[str, SwinConfig] = {
     f"swin_{size}_patch4_window{window}_{image}": SwinConfig(img_size=image, window_size=window, **values)
     for size, values in _SIZES.items()
     for window, image in ((7, 224), (12, 384))
-} | {
+}
+VARIANTS |= {name: SwinConfig(architecture="v2", **values) for name, values in _V2.items()}
+VARIANTS |= {
+    f"swin_s3_{size}_224": SwinConfig(depths=depths, window_size=windows) for size, (depths, windows) in _S3.items()
+}
+VARIANTS |= {name: SwinConfig(architecture="mlp", **values) for name, values in _MLP.items()}
+VARIANTS |= {
     # For 32-pixel images: patch 2, so that the last stage is 4x4 tokens; patch 4 would end at 1x1.
     "swin_cifar_tiny": SwinConfig(
         img_size=32,
@@ -92,5 +138,9 @@ def create_model(
     """
     if num_classes is not None:
         overrides["num_classes"] = num_classes
-    model = SwinTransformer(model_config(name).with_changes(**overrides))
+    config = model_config(name)
+    changed = config.with_changes(**overrides)
+    maps = [(c.nominal_windows, c.img_size, c.patch_size, c.small_map) for c in (config, changed)]
+    # what a name itself asks for is no surprise: V2 with window 16 at 256 ends with a map of 8
+    model = SwinTransformer(changed, warn=maps[0] != maps[1])
     return model.astype(dtype).to(device)

@@ -1,218 +1,50 @@
-"""Swin Transformer V1.
+"""Swin V1: norms before the branches, scaled dot products, a table of position biases.
 
 Source: Liu et al. 2021, "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows".
 """
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import autograd as ag
-from swinpy.models.parts import PatchEmbed, Stage, Stream, absolute_position
-from swinpy.models.resample import resize_map
-from swinpy.nn import LayerNorm, Linear, Module, ModuleList
+from swinpy.geometry import Pair, relative_position_index
+from swinpy.models.parts import PreNormBlock, WindowAttention
+from swinpy.nn import Parameter
+from swinpy.nn.init import trunc_normal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from swinpy.models.config import SwinConfig
 
-__all__ = ["SwinTransformer"]
-
-# Buffers in official checkpoints that depend on geometry alone; they are computed here and ignored on loading.
-_RECOMPUTED = ("relative_position_index", "attn_mask")
+__all__ = ["SwinBlock", "TableAttention"]
 
 
-class SwinTransformer(Module):
-    """Swin V1 for classification, and a backbone through :meth:`features`.
+class TableAttention(WindowAttention):
+    """Window attention with a learned bias for each offset of two tokens."""
 
-    Args:
-        config: see :class:`SwinConfig`.
-    """
+    relative_position_bias_table: Parameter | None
 
-    def __init__(self, config: SwinConfig) -> None:
-        self.config = config
-        self.patch_embed = PatchEmbed(config)
-        if config.position in ("absolute", "both"):
-            self.absolute_pos_embed = absolute_position(config)
-        rates = config.drop_path()
-        self.layers = ModuleList([Stage(i, config, rates[i]) for i in range(len(config.depths))])
-        self.norm = LayerNorm(self.num_features, config.layer_norm_eps)
-        for stage in config.feature_norms:
-            setattr(self, f"norm{stage}", LayerNorm(config.embed_dim * 2**stage, config.layer_norm_eps))
-        self.head = Linear(self.num_features, config.num_classes) if config.num_classes else None
-        self._say_small_maps()
+    def make_parameters(self, channels: int, config: SwinConfig) -> None:
+        self.relative_position_bias_table = None
+        if config.position in ("relative", "both"):
+            rows = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
+            self.relative_position_bias_table = Parameter(trunc_normal((rows, self.heads)))
 
-    def _say_small_maps(self) -> None:
-        config = self.config
-        for stage in range(len(config.depths)):
-            size = config.map_size(stage)
-            if min(size) < config.window_size:
-                what = "shrunk to the map" if config.small_map == "clamp" else "kept, the map padded up to it"
-                warnings.warn(
-                    f"stage {stage}: window {config.window_size} is larger than its map of {size[0]}x{size[1]} "
-                    f"tokens: {what}, not shifted (small_map={config.small_map!r}).",
-                    stacklevel=4,
-                )
+    def position_bias(self, window: Pair) -> ag.Tensor | None:
+        if self.relative_position_bias_table is None:
+            return None
+        index = relative_position_index(window, self.window)
+        return ag.table_gather(self.relative_position_bias_table, index).transpose(2, 0, 1)
 
-    # ---- what it is
 
-    @property
-    def num_features(self) -> int:
-        """Channels after the last stage."""
-        return self.config.embed_dim * int(2 ** (len(self.config.depths) - 1))
+class SwinBlock(PreNormBlock):
+    """Norm, (shifted) window attention, residual; norm, MLP, residual."""
 
-    @property
-    def num_classes(self) -> int:
-        return 0 if self.head is None else self.head.weight.shape[0]
+    attn: TableAttention
 
-    @property
-    def feature_info(self) -> list[dict[str, Any]]:
-        """Of each stage: channels, pixels a token, and the module's name (timm's keys)."""
-        return [
-            {
-                "num_chs": self.config.embed_dim * 2**i,
-                "reduction": self.config.patch_size * 2**i,
-                "module": f"layers.{i}",
-            }
-            for i in range(len(self.config.depths))
-        ]
+    def __init__(self, channels: int, heads: int, window: Pair, shift: Pair, drop_path: float, config: SwinConfig):
+        super().__init__(("attn", TableAttention(channels, heads, window, shift, config)), channels, drop_path, config)
 
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that AdamW must not decay: norms, biases, absolute position, bias tables."""
-        return {
-            name
-            for name, p in self.named_parameters()
-            if p.ndim <= 1 or "absolute_pos_embed" in name or "relative_position_bias_table" in name
-        }
-
-    def set_grad_checkpointing(self, mode: Literal["none", "block", "stage"] | bool = True) -> None:
-        """Recompute activations in backward: per "block" (True), per "stage", or not at all ("none", False)."""
-        choice = {True: "block", False: "none"}.get(mode, mode) if isinstance(mode, bool) else mode
-        self.config = self.config.with_changes(checkpoint=choice)
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A new head for ``num_classes`` (0: none), on the model's device and dtype."""
-        config = self.config.with_changes(num_classes=num_classes)
-        dtype, device = self.dtype, self.device
-        self.config, self.head = config, None
-        if num_classes:
-            self.head = Linear(self.num_features, num_classes).astype(dtype).to(device).train(self.training)
-
-    # ---- running
-
-    def forward(self, x: Any) -> ag.Tensor:
-        """Images to logits.
-
-        Args:
-            x: (B, in_chans, H, W), an array or a Tensor, in the model's dtype and on its device; any H and W.
-
-        Returns:
-            (B, num_classes); pooled features (B, num_features) if there is no head.
-
-        Raises:
-            ValueError: for another shape or device.
-            TypeError: for another dtype.
-        """
-        for _, stream in self._stages(x):
-            last = stream
-        return self.forward_head(last.normed(self.norm)[1], layout="NHWC")
-
-    def forward_head(self, features: ag.Tensor, layout: Literal["NCHW", "NHWC"] = "NCHW") -> ag.Tensor:
-        """Normed features of the last stage to logits: mean over the map, then the head.
-
-        Args:
-            features: as :meth:`features` returns the last stage's.
-            layout: of the map.
-
-        Raises:
-            ValueError: if the channels are not where the layout has them.
-        """
-        axes, channels = ((2, 3), 1) if layout == "NCHW" else ((1, 2), 3)
-        if features.ndim != 4 or features.shape[channels] != self.num_features:
-            raise ValueError(
-                f"forward_head: expected a map of {self.num_features} channels, {layout}; got {features.shape}. "
-                "Pass the layout that features() was asked for."
-            )
-        pooled = features.mean(axis=axes)
-        return pooled if self.head is None else self.head(pooled)
-
-    def features(
-        self,
-        x: Any,
-        out_indices: Sequence[int] | None = None,
-        norm: bool = True,
-        layout: Literal["NCHW", "NHWC"] = "NCHW",
-    ) -> list[ag.Tensor]:
-        """Each stage's output before merging.
-
-        Args:
-            x: as in :meth:`forward`.
-            out_indices: stages to return (negative ones count from the end); default all.
-            norm: apply the norm of a stage: ``norm0``... where built (``feature_norms``), else ``norm`` for the last
-                stage; other stages have none.
-            layout: of the maps.
-
-        Returns:
-            One map a stage, in ascending order of the stage.
-        """
-        count = len(self.config.depths)
-        wanted = range(count) if out_indices is None else [i + count if i < 0 else i for i in out_indices]
-        if any(not 0 <= i < count for i in wanted):
-            raise ValueError(f"features: expected out_indices in [{-count}, {count - 1}]; got {out_indices}.")
-        if layout not in ("NCHW", "NHWC"):
-            raise ValueError(f"features: expected layout NCHW or NHWC; got {layout!r}.")
-        maps = []
-        for stage, stream in self._stages(x, last=max(wanted, default=-1)):
-            if stage in wanted:
-                layer = self._feature_norm(stage) if norm else None
-                y = stream.settled() if layer is None else stream.normed(layer)[1]
-                maps.append(y if layout == "NHWC" else y.transpose(0, 3, 1, 2))
-        return maps
-
-    def _feature_norm(self, stage: int) -> LayerNorm | None:
-        if stage in self.config.feature_norms:
-            layer: LayerNorm = getattr(self, f"norm{stage}")
-            return layer
-        return self.norm if stage == len(self.config.depths) - 1 else None
-
-    def _stages(self, x: Any, last: int | None = None) -> Iterator[tuple[int, Stream]]:
-        """(stage, residual stream at its end) up to stage ``last``."""
-        x = self.patch_embed(self._checked(x))
-        if self.config.position in ("absolute", "both"):
-            x = x + self._position(x.shape[1:3])
-        x = ag.dropout(x, self.config.drop_rate, self.training)
-        final = len(self.layers) - 1 if last is None else last
-        for i, stage in enumerate(self.layers):
-            if i > final:
-                return
-            stream = stage(x, self.config.checkpoint)
-            yield i, stream
-            if i < final:
-                x = stage.downsample(stream.settled())
-
-    def _position(self, size: tuple[int, ...]) -> ag.Tensor:
-        """Absolute position for a map of ``size``: bicubic from the built-in one."""
-        built = self.config.map_size(0)
-        table = self.absolute_pos_embed.reshape(*built, self.config.embed_dim)
-        return resize_map(table, (size[0], size[1]))
-
-    def _checked(self, x: Any) -> ag.Tensor:
-        images = x if isinstance(x, ag.Tensor) else ag.Tensor(x)
-        if images.ndim != 4 or images.shape[1] != self.config.in_chans or 0 in images.shape[2:]:
-            raise ValueError(f"SwinTransformer: expected images (B, {self.config.in_chans}, H, W); got {images.shape}.")
-        if images.dtype != self.dtype:
-            raise TypeError(
-                f"SwinTransformer: expected images of the model's dtype {self.dtype}; got {images.dtype}. "
-                "Cast them with .astype, or build the model with dtype=."
-            )
-        if images.device != self.device:
-            raise ValueError(f"SwinTransformer: expected images on {self.device}; got {images.device}. Use .to().")
-        return images
-
-    # ---- loading
-
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
-        """As :meth:`Module.load_state_dict`; the geometry buffers of official checkpoints are ignored."""
-        super().load_state_dict({k: v for k, v in state.items() if not k.endswith(_RECOMPUTED)}, strict)
+    def mix(self, x: ag.Tensor) -> ag.Tensor:
+        branch: ag.Tensor = self.attn(x)
+        return branch

@@ -9,7 +9,7 @@ import numpy as np
 
 from autograd.random import default_generator, host_generator
 
-__all__ = ["kaiming_uniform", "trunc_normal"]
+__all__ = ["kaiming_uniform", "normal", "trunc_normal"]
 
 Array = np.ndarray[Any, Any]
 
@@ -28,6 +28,11 @@ def trunc_normal(shape: tuple[int, ...], std: float = 0.02, low: float = -2.0, h
     while (outside := (values < low) | (values > high)).any():
         values[outside] = rng.standard_normal(int(outside.sum()), dtype=np.float32) * np.float32(std)
     return values
+
+
+def normal(shape: tuple[int, ...], std: float = 0.02) -> Array:
+    """Normal values, float32."""
+    return _generator(math.prod(shape)).standard_normal(shape, dtype=np.float32) * np.float32(std)
 
 
 def kaiming_uniform(shape: tuple[int, ...], fan_in: int) -> Array:

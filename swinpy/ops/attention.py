@@ -16,6 +16,7 @@ from swinpy.ops.window import window_partition, window_reverse
 
 if TYPE_CHECKING:
     from autograd.extend import Array
+    from swinpy.geometry import Pair
 
 __all__ = ["AttentionSpec", "window_attention", "window_attention_composite"]
 
@@ -97,16 +98,25 @@ def window_attention(
     return _window_attention(qkv, bias, qkv_bias, logit_scale, spec=spec)  # type: ignore[no-any-return]
 
 
+def _pad(x: ag.Tensor, spec: AttentionSpec) -> ag.Tensor:
+    (h, w), (padded_h, padded_w) = spec.cut.size, spec.cut.padded
+    return ag.pad(x, ((0, 0), (0, padded_h - h), (0, padded_w - w), (0, 0))) if (h, w) != (padded_h, padded_w) else x
+
+
+def _roll(x: ag.Tensor, shift: Pair) -> ag.Tensor:
+    return ag.roll(x, shift, axis=(1, 2)) if any(shift) else x
+
+
 def _pad_and_shift(x: ag.Tensor, spec: AttentionSpec) -> ag.Tensor:
-    (h, w), (padded_h, padded_w), (sh, sw) = spec.cut.size, spec.cut.padded, spec.cut.shift
-    if (h, w) != (padded_h, padded_w):
-        x = ag.pad(x, ((0, 0), (0, padded_h - h), (0, padded_w - w), (0, 0)))
-    return ag.roll(x, (-sh, -sw), axis=(1, 2)) if sh or sw else x
+    back = (-spec.cut.shift[0], -spec.cut.shift[1])
+    return _pad(_roll(x, back), spec) if spec.cut.roll_first else _roll(_pad(x, spec), back)
 
 
 def _unshift_and_crop(x: ag.Tensor, spec: AttentionSpec) -> ag.Tensor:
-    (h, w), (sh, sw) = spec.cut.size, spec.cut.shift
-    x = ag.roll(x, (sh, sw), axis=(1, 2)) if sh or sw else x
+    (h, w), shift = spec.cut.size, spec.cut.shift
+    if spec.cut.roll_first:
+        return _roll(x[:, :h, :w], shift)
+    x = _roll(x, shift)
     return x if x.shape[1:3] == (h, w) else x[:, :h, :w]
 
 

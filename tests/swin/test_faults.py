@@ -14,7 +14,8 @@ from support.faults import Fault, assert_caught, generic, plant_global, plant_ke
 import autograd as ag
 from autograd import random
 from swinpy.kernels import window_attention as kernels
-from swinpy.models.parts import PatchMerging, Stream, WindowAttention
+from swinpy.models.parts import PatchMerging, Stream
+from swinpy.models.swin_v1 import TableAttention
 from swinpy.ops import attention as composite
 
 if TYPE_CHECKING:
@@ -144,12 +145,12 @@ FAULTS = (
     Fault(
         "bias index transposed",
         GOLDEN,
-        plant_global(WindowAttention.position_bias, "relative_position_index", lambda right: lambda *a: right(*a).T),
+        plant_global(TableAttention.position_bias, "relative_position_index", lambda right: lambda *a: right(*a).T),
     ),
     Fault(
         "smaller window: corner of the bias table",
         GOLDEN,
-        plant_global(WindowAttention.position_bias, "relative_position_index", _corner_of_the_table),
+        plant_global(TableAttention.position_bias, "relative_position_index", _corner_of_the_table),
     ),
     Fault("merge order", GOLDEN, _in_class(PatchMerging, "gather", staticmethod(_merged_row_by_row))),
     Fault("scale dropped", FORWARD, plant_kernel("window_attention_fwd", _without_scale)),

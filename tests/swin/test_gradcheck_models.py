@@ -13,7 +13,9 @@ from support.swin_models import TINY, build, images, redraw
 from support.swin_strategies import INFO
 
 import autograd as ag
-from swinpy.models.parts import Mlp, PatchEmbed, PatchMerging, Stage, Stream, SwinBlock, WindowAttention
+from swinpy.models.parts import Mlp, PatchEmbed, PatchMerging, Stream
+from swinpy.models.swin import Stage
+from swinpy.models.swin_v1 import SwinBlock, TableAttention
 
 if TYPE_CHECKING:
     from swinpy import SwinConfig
@@ -51,14 +53,14 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shift", [0, 1])
 def test_window_attention(path: str, size: str, shift: int) -> None:
     config = SMALL.with_changes(**PATHS[path])
-    _check(WindowAttention(CHANNELS, HEADS, (3, 3), shift, config), _map(SIZES[size]))
+    _check(TableAttention(CHANNELS, HEADS, (3, 3), (shift, shift), config), _map(SIZES[size]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("path", PATHS)
 def test_window_attention_kinds(kind: str, path: str) -> None:
     config = SMALL.with_changes(**PATHS[path], **KINDS[kind])
-    _check(WindowAttention(CHANNELS, HEADS, (3, 3), 1, config), _map((2, 7)))
+    _check(TableAttention(CHANNELS, HEADS, (3, 3), (1, 1), config), _map((2, 7)))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -73,13 +75,13 @@ def test_window_attention_op(seed: int) -> None:
 def test_block(path: str, shift: int) -> None:
     """Also with a branch pending from the block before."""
     config = SMALL.with_changes(**PATHS[path])
-    block = SwinBlock(CHANNELS, HEADS, 3, shift, 0.0, config)
+    block = SwinBlock(CHANNELS, HEADS, (3, 3), (shift, shift), 0.0, config)
     _check(block, _map((5, 4)), lambda x: block(Stream(x)).settled())
     _check(block, _map((5, 4)), lambda x: block(Stream(x, x * 0.5)).settled())
 
 
 def test_block_with_drop_path() -> None:
-    block = SwinBlock(CHANNELS, HEADS, 3, 1, 0.4, SMALL)
+    block = SwinBlock(CHANNELS, HEADS, (3, 3), (1, 1), 0.4, SMALL)
     block.astype("float64")
     redraw(block, calm=True)
 

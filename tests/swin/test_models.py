@@ -21,6 +21,24 @@ COUNTS = {
     "swin_large_patch4_window7_224": 196_532_476,
     "swin_base_patch4_window12_384": 87_903_584,
     "swin_large_patch4_window12_384": 196_735_516,
+    "swinv2_tiny_window8_256": 28_347_154,
+    "swinv2_tiny_window16_256": 28_347_154,
+    "swinv2_small_window8_256": 49_728_418,
+    "swinv2_base_window8_256": 87_918_816,
+    "swinv2_base_window12to24_192to384": 87_918_816,
+}
+# To the digits that papers and repositories print.
+ROUGH = {
+    "swinv2_large_window12_192": "196.7M",
+    "swinv2_huge": "658.0M",
+    "swinv2_giant": "3001.9M",
+    "swin_s3_tiny_224": "28.3M",
+    "swin_s3_small_224": "49.7M",
+    "swin_s3_base_224": "71.1M",
+    "swin_mlp_tiny_c24_patch4_window8_256": "20.4M",
+    "swin_mlp_tiny_c12_patch4_window8_256": "21.2M",
+    "swin_mlp_tiny_c6_patch4_window8_256": "22.7M",
+    "swin_mlp_base_patch4_window7_224": "60.7M",
 }
 
 
@@ -28,6 +46,25 @@ COUNTS = {
 def test_parameter_counts_are_the_official_ones(name: str) -> None:
     with shapes_only():
         assert create_model(name).num_parameters() == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", ROUGH)
+def test_parameter_counts_of_the_other_variants(name: str) -> None:
+    with shapes_only():
+        assert f"{create_model(name).num_parameters() / 1e6:.1f}M" == ROUGH[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("swinv2_tiny_window8_256", 28_351_570),
+        ("swinv2_small_window8_256", 49_737_442),
+        ("swinv2_base_window8_256", 87_930_848),
+    ],
+)
+def test_torchvision_keeps_the_key_bias(name: str, count: int) -> None:
+    with shapes_only():
+        assert create_model(name, key_bias="zeroed").num_parameters() == count
 
 
 # ---- names
@@ -86,7 +123,7 @@ def test_official_buffers_are_ignored() -> None:
 def test_list_models() -> None:
     assert list_models() == sorted(list_models())
     assert set(COUNTS) < set(list_models())
-    assert list_models("swin_*_patch4_window7_224") == sorted(n for n in COUNTS if n.endswith("window7_224"))
+    assert list_models("swin_[tsbl]*_patch4_window7_224") == sorted(n for n in COUNTS if n.endswith("window7_224"))
     assert list_models("nothing*") == []
 
 
@@ -130,7 +167,7 @@ def test_create_model_refuses_an_unknown_name_and_suggests() -> None:
 
 def test_create_model_refuses_an_unknown_option_and_lists() -> None:
     with pytest.raises(
-        ValueError, match=r"SwinConfig: expected options among img_size, .*window_size.*; got dept, pach"
+        ValueError, match=r"SwinConfig: expected options among architecture, img_size, .*window_size.*; got dept, pach"
     ):
         create_model("swin_cifar_nano", dept=1, pach=2)
 
@@ -192,7 +229,7 @@ def test_initialisation_follows_the_seed() -> None:
         ({"mlp_ratio": 0.0}, "mlp_ratio > 0"),
         ({"mlp_ratio": 0.1}, "mlp_ratio: expected at least one hidden channel; got 0.1 of 8"),
         ({"position": "sinus"}, "position: expected one of relative, absolute, both, none; got 'sinus'"),
-        ({"small_map": "crop"}, "small_map: expected one of clamp, pad; got 'crop'"),
+        ({"small_map": "crop"}, "small_map: expected one of clamp, clamp_axis, pad; got 'crop'"),
         ({"attention": "flash"}, "attention: expected one of fused, composite; got 'flash'"),
         ({"checkpoint": "all"}, "checkpoint: expected one of none, block, stage; got 'all'"),
         ({"drop_rate": 1.0}, r"drop_rate: expected a rate in \[0, 1\); got 1.0"),
