@@ -24,6 +24,7 @@ __all__ = [
     "LEAK",
     "LINEARITY",
     "LOW_FACTOR",
+    "ONE32",
     "PARITY",
     "PARITY32",
     "PARITY_IDLE",
@@ -78,6 +79,9 @@ PARITY32 = 1e-4
 # "Far from 0": a gradient this large relative to the median is above the floor of the parity rule, so that its error is
 # judged by its own size.
 PARITY_IDLE = 1e-3
+
+# A number of size 1 computed in float32: a few roundings of 2^-24.
+ONE32 = 8 * 2**-24
 
 # Bicubic weights, absolute: a cubic of numbers up to about 10 (5 t^2, 8 t), a few roundings; the position on the source
 # is rounded once, relative to the largest source size, 100.

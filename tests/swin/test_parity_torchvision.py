@@ -3,7 +3,6 @@ up to it (``small_map="pad"``), and only the axis that has one window is not shi
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from support import tolerances
 from support.swin_models import build, images
 from support.swin_parity import assert_gradients_agree, assert_no_idle_gradient, import_or_skip, loss_and_gradients
+from support.swin_tv_names import to_tv, tv_name
 from support.torchvision_stub import make_importable
 
 from swinpy import SwinConfig, SwinTransformer
@@ -52,21 +52,6 @@ CASES = {
     "mlp_2": (BASE.with_changes(mlp_ratio=2.0, window_size=4), (44, 36)),
 }
 
-_RULES = (
-    (r"^patch_embed\.proj\.", "features.0.0."),
-    (r"^patch_embed\.norm\.", "features.0.2."),
-    (r"^layers\.(\d+)\.blocks\.", lambda m: f"features.{2 * int(m[1]) + 1}."),
-    (r"^layers\.(\d+)\.downsample\.", lambda m: f"features.{2 * int(m[1]) + 2}."),
-    (r"\.mlp\.fc1\.", ".mlp.0."),
-    (r"\.mlp\.fc2\.", ".mlp.3."),
-)
-
-
-def _theirs(name: str) -> str:
-    for pattern, new in _RULES:
-        name = re.sub(pattern, new, name)  # type: ignore[arg-type]
-    return name
-
 
 def _twin(model: SwinTransformer) -> Any:
     config = model.config
@@ -85,7 +70,7 @@ def _twin(model: SwinTransformer) -> Any:
             attn_layer=partial(torchvision_swin.ShiftedWindowAttention, qkv_bias=config.qkv_bias),
         ),
     )
-    state = {_theirs(k): torch.tensor(np.array(v)) for k, v in model.state_dict().items()}
+    state = {k: torch.tensor(np.array(v)) for k, v in to_tv(model.state_dict()).items()}
     missing, unexpected = twin.double().load_state_dict(state, strict=False)
     assert not unexpected
     assert all(name.endswith("relative_position_index") for name in missing), missing
@@ -102,7 +87,7 @@ def test_logits_and_every_gradient(name: str) -> None:
     twin, pixels = _twin(model), torch.tensor(x, requires_grad=True)
     expected = twin(pixels)
     (expected * torch.tensor(weights)).sum().backward()
-    names = {_theirs(n): n for n in model.state_dict()}
+    names = {tv_name(n): n for n in model.state_dict()}
     theirs = {names[n]: p.grad.numpy() for n, p in twin.named_parameters()} | {"input": pixels.grad.numpy()}
     want = expected.detach().numpy()
     error = float(np.abs(logits - want).max() / np.abs(want).max())

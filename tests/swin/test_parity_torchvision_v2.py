@@ -1,0 +1,121 @@
+"""Swin V2 against torchvision's, in float64: padded, non-square, odd and small maps.
+
+Coordinates are computed in float32 there, so that their buffers are replaced by ours; transformers' test compares them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from support import tolerances
+from support.swin_models import build, images
+from support.swin_parity import assert_gradients_agree, import_or_skip, loss_and_gradients
+from support.swin_tv_names import to_tv, tv_name
+from support.torchvision_stub import make_importable
+
+from swinpy import SwinConfig, SwinTransformer
+from swinpy.geometry import log_coordinates
+
+pytestmark = pytest.mark.parity
+
+
+def _load() -> tuple[Any, Any]:
+    import torch
+
+    make_importable(torch)
+    from torchvision.models import swin_transformer
+
+    return torch, swin_transformer
+
+
+torch, torchvision_swin = import_or_skip(_load)
+
+BASE = SwinConfig(
+    architecture="v2",
+    img_size=64,
+    num_classes=7,
+    embed_dim=12,
+    depths=(2, 2),
+    num_heads=(2, 3),
+    window_size=5,
+    drop_path_rate=0.0,
+    small_map="pad",
+    key_bias="zeroed",
+)
+THREE = BASE.with_changes(depths=(2, 2, 2), num_heads=(2, 3, 4))
+CASES = {
+    "divisible": (BASE, (80, 80)),  # 20x20, 10x10
+    "padded": (BASE, (68, 92)),  # 17x23, odd at merging, 9x12
+    "one_axis_small": (BASE, (16, 64)),  # 4x16: rows padded up to the window and not shifted, columns shifted
+    "one_axis_equal": (BASE, (64, 20)),  # 16x5
+    "all_small": (THREE, (12, 8)),  # 3x2, 2x1, 1x1
+    "shrinking": (THREE, (60, 28)),  # 15x7, 8x4, 4x2
+    "no_qkv_bias": (BASE.with_changes(qkv_bias=False), (36, 52)),
+    "mlp_2": (BASE.with_changes(mlp_ratio=2.0, window_size=4), (44, 36)),
+}
+
+
+def _twin(model: SwinTransformer) -> Any:
+    config = model.config
+    twin = torchvision_swin.SwinTransformer(
+        patch_size=[config.patch_size] * 2,
+        embed_dim=config.embed_dim,
+        depths=list(config.depths),
+        num_heads=list(config.num_heads),
+        window_size=list(config.window(0)),
+        mlp_ratio=config.mlp_ratio,
+        stochastic_depth_prob=0.0,
+        num_classes=config.num_classes,
+        block=partial(
+            torchvision_swin.SwinTransformerBlockV2,
+            attn_layer=partial(torchvision_swin.ShiftedWindowAttentionV2, qkv_bias=config.qkv_bias),
+        ),
+        downsample_layer=torchvision_swin.PatchMergingV2,
+    ).double()
+    state = {k: torch.tensor(np.array(v)) for k, v in to_tv(model.state_dict()).items()}
+    buffers = {k: v for k, v in twin.state_dict().items() if k not in state}
+    for name, buffer in buffers.items():
+        if name.endswith("relative_coords_table"):
+            table = log_coordinates(config.window(0), config.window(0)).reshape(buffer.shape)
+            np.testing.assert_allclose(buffer.numpy(), table, rtol=0, atol=tolerances.ONE32)
+            buffers[name] = torch.tensor(np.array(table))
+    twin.load_state_dict({**state, **buffers})
+    return twin.eval()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_and_every_gradient(name: str) -> None:
+    config, size = CASES[name]
+    model = build(config)
+    x = images(size, 2)
+    weights = np.random.default_rng(1).standard_normal((len(x), config.num_classes))
+    logits, ours = loss_and_gradients(model, x, lambda z: (z * weights).sum())
+    twin, pixels = _twin(model), torch.tensor(x, requires_grad=True)
+    expected = twin(pixels)
+    (expected * torch.tensor(weights)).sum().backward()
+    grads = {n: p.grad.numpy() for n, p in twin.named_parameters()}
+    theirs = {n: grads[tv_name(n)] for n in model.state_dict()} | {"input": pixels.grad.numpy()}
+    want = expected.detach().numpy()
+    error = float(np.abs(logits - want).max() / np.abs(want).max())
+    assert error <= tolerances.PARITY, f"logits off by {error:.2e}"
+    assert_gradients_agree(ours, theirs, tolerances.PARITY)
+    for bias in (g for n, g in ours.items() if n.endswith("qkv.bias")):
+        assert not np.split(bias, 3)[1].any()  # the key bias is not used
+
+
+def test_key_bias_matters_only_when_it_is_used() -> None:
+    """v2_cr and other ports use all of the bias."""
+    x = images((68, 92))
+    full, zeroed = (build(BASE.with_changes(key_bias=k)) for k in ("full", "zeroed"))
+    assert float(np.abs(full(x).numpy() - zeroed(x).numpy()).max()) > 1e-3
+
+
+def test_their_window_of_one_token_is_nan() -> None:
+    """Coordinates 0 / 0; here the one offset is 0."""
+    attention = torchvision_swin.ShiftedWindowAttentionV2(8, [1, 1], [0, 0], 2)
+    assert torch.isnan(attention.relative_coords_table).all()
+    model = build(BASE.with_changes(window_size=1))
+    assert np.isfinite(model(images(12)).numpy()).all()
