@@ -10,8 +10,23 @@ from swinpy._engine import check_engine
 
 check_engine()
 
-from swinpy.models import SwinConfig, SwinTransformer, create_model, list_models  # noqa: E402 (after the check)
+from swinpy.models import (  # noqa: E402 (after the check)
+    SwinConfig,
+    SwinTransformer,
+    create_model,
+    eval_config,
+    list_models,
+    resize_model,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["SwinConfig", "SwinTransformer", "__version__", "create_model", "list_models"]
+__all__ = [
+    "SwinConfig",
+    "SwinTransformer",
+    "__version__",
+    "create_model",
+    "eval_config",
+    "list_models",
+    "resize_model",
+]

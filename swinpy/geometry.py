@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from autograd.extend import array_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "Coordinates",
@@ -25,6 +28,7 @@ __all__ = [
     "ShiftRule",
     "SmallMap",
     "attention_mask",
+    "dropped_shift",
     "geometry",
     "log_coordinates",
     "on_device",
@@ -34,8 +38,8 @@ __all__ = [
 ]
 
 Pair: TypeAlias = tuple[int, int]
-SmallMap: TypeAlias = Literal["clamp", "clamp_axis", "pad"]
-ShiftRule: TypeAlias = Literal["axis", "map"]
+SmallMap: TypeAlias = Literal["clamp", "clamp_axis", "clamp_height", "pad"]
+ShiftRule: TypeAlias = Literal["axis", "map", "height", "never"]
 Coordinates: TypeAlias = Literal["code", "paper"]
 
 
@@ -73,6 +77,28 @@ class Geometry:
         return self.window[0] * self.window[1]
 
 
+_ONE_WINDOW: dict[str, Callable[[bool, bool], tuple[bool, bool]]] = {
+    "axis": lambda rows, columns: (rows, columns),
+    "map": lambda rows, columns: (rows or columns, rows or columns),
+    "height": lambda rows, columns: (rows, rows),
+    "never": lambda rows, columns: (False, False),
+}
+
+
+def dropped_shift(size: Pair, window: Pair, shift: Pair, rule: ShiftRule = "axis") -> Pair:
+    """The shift that is left where a map is not larger than the window.
+
+    Args:
+        size: (H, W) of the map.
+        window: (wh, ww).
+        shift: (sh, sw).
+        rule: drop it along that "axis"; along both if either is so ("map"); along both if the "height" is so; "never".
+    """
+    one_window = _ONE_WINDOW[rule](size[0] <= window[0], size[1] <= window[1])
+    sh, sw = (0 if one else d for one, d in zip(one_window, shift, strict=True))
+    return sh, sw
+
+
 def geometry(
     size: Pair,
     window: Pair,
@@ -83,21 +109,17 @@ def geometry(
 ) -> Geometry:
     """The cut of a map, one axis at a time.
 
-    Where the map is not larger than the window along an axis there is nothing to shift; with ``shift_rule="map"`` the
-    other axis is then not shifted either. A smaller map either shrinks the window to the map ("clamp", "clamp_axis":
-    they differ only when a model is built) or is padded up to the window ("pad", as torchvision does).
+    Where the map is not larger than the window there is nothing to shift (``shift_rule``, see :func:`dropped_shift`). A
+    smaller map either is padded up to the window ("pad", as torchvision does) or shrinks the window to itself (the
+    others, which differ only when a model is built).
 
     Raises:
         ValueError: for an empty map.
     """
     if min(size) < 1:
         raise ValueError(f"window: expected a map of at least 1x1 tokens; got {size[0]}x{size[1]}.")
-    small = [n <= w for n, w in zip(size, window, strict=True)]
-    if shift_rule == "map" and any(small):
-        small = [True, True]
-    fitted = [w if small_map == "pad" else min(n, w) for n, w in zip(size, window, strict=True)]
-    shifts = [0 if s else d for s, d in zip(small, shift, strict=True)]
-    return Geometry(size, (fitted[0], fitted[1]), (shifts[0], shifts[1]), roll_first)
+    wh, ww = (w if small_map == "pad" else min(n, w) for n, w in zip(size, window, strict=True))
+    return Geometry(size, (wh, ww), dropped_shift(size, window, shift, shift_rule), roll_first)
 
 
 def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,7 +1,18 @@
-"""Swin models: configuration, parts, V1, V2, Swin-MLP, names."""
+"""Swin models: configuration, parts, V1, V2, Swin-MLP, names, presets."""
 
 from swinpy.models.config import SwinConfig
-from swinpy.models.registry import create_model, list_models, model_config
+from swinpy.models.presets import EvalConfig
+from swinpy.models.registry import create_model, eval_config, list_models, model_config
 from swinpy.models.swin import SwinTransformer
+from swinpy.models.transfer import resize_model
 
-__all__ = ["SwinConfig", "SwinTransformer", "create_model", "list_models", "model_config"]
+__all__ = [
+    "EvalConfig",
+    "SwinConfig",
+    "SwinTransformer",
+    "create_model",
+    "eval_config",
+    "list_models",
+    "model_config",
+    "resize_model",
+]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from swinpy.geometry import dropped_shift
+
 if TYPE_CHECKING:
     from swinpy.geometry import Coordinates, Pair, ShiftRule, SmallMap
 
@@ -15,8 +17,9 @@ Position = Literal["relative", "absolute", "both", "none"]
 _CHOICES = {
     "architecture": ("v1", "v2", "mlp"),
     "position": ("relative", "absolute", "both", "none"),
-    "small_map": ("clamp", "clamp_axis", "pad"),
-    "shift_rule": ("axis", "map"),
+    "small_map": ("clamp", "clamp_axis", "clamp_height", "pad"),
+    "shift_rule": ("axis", "map", "height", "never"),
+    "windows": ("adaptive", "fixed"),
     "pad_order": ("pad_roll", "roll_pad"),
     "coordinates": ("code", "paper"),
     "key_bias": ("none", "zeroed", "full"),
@@ -61,10 +64,13 @@ class SwinConfig:
         patch_norm: layer norm after the patch embedding.
         shift: shift every second block's windows.
         small_map: what to do where a map is smaller than the window: "clamp" the window to it (built-in size: a square
-            of the smaller side, as the official code), "clamp_axis" (built-in size: each side by itself, as timm), or
-            "pad" the map (as torchvision).
+            of the smaller side, as the official code), "clamp_axis" (built-in size: each side by itself, as timm),
+            "clamp_height" (built-in size: a square by the height, as transformers' V2), or "pad" the map (torchvision).
         shift_rule: where the map is not larger than the window along one axis, drop the shift on that "axis"
-            (torchvision, timm) or on the whole "map" (the official code, transformers' V1).
+            (torchvision, timm), on the whole "map" (the official code, transformers' V1), on the whole map by its
+            "height" alone (transformers' V2), or "never" (the official detection backbones).
+        windows: "adaptive": small_map and shift_rule look at each map that comes; "fixed": at the built-in size only,
+            and a smaller map is padded (timm, transformers' V2).
         pad_order: "pad_roll", or "roll_pad", a fault of timm's in which tokens see across the image's edge.
         mask_value: added to scores across region borders: -100 as published, or -inf.
         attention: "fused" (one op) or "composite" (the ops of the paper).
@@ -107,6 +113,7 @@ class SwinConfig:
     shift: bool = True
     small_map: SmallMap = "clamp"
     shift_rule: ShiftRule = "axis"
+    windows: Literal["adaptive", "fixed"] = "adaptive"
     pad_order: Literal["pad_roll", "roll_pad"] = "pad_roll"
     mask_value: float = -100.0
     attention: Literal["fused", "composite"] = "fused"
@@ -227,9 +234,15 @@ class SwinConfig:
         nominal, (h, w) = self.nominal_windows[stage], self.map_size(stage)
         if self.small_map == "pad":
             return nominal, nominal
-        if self.small_map == "clamp":
-            h = w = min(h, w)
+        if self.small_map != "clamp_axis":
+            h = w = min(h, w) if self.small_map == "clamp" else h
         return min(nominal, h), min(nominal, w)
+
+    def window_shift(self, stage: int) -> Pair:
+        """Shift of a stage's shifted windows as built; if windows are fixed, what ``shift_rule`` leaves of it."""
+        window = self.window(stage)
+        half = (window[0] // 2, window[1] // 2) if self.shift else (0, 0)
+        return dropped_shift(self.map_size(stage), window, half, self.shift_rule) if self.windows == "fixed" else half
 
     def pretrained_window(self, stage: int) -> Pair:
         """Window that scales V2's coordinates: the pretrained one, or the one as built."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import autograd as ag
-from swinpy.geometry import Pair, geometry
+from swinpy.geometry import Pair, ShiftRule, SmallMap, geometry
 from swinpy.nn import Conv2d, LayerNorm, Linear, Module, Parameter
 from swinpy.nn.init import trunc_normal
 from swinpy.ops import AttentionSpec, window_attention, window_attention_composite
@@ -115,7 +115,9 @@ class WindowAttention(Module):
 
     def __init__(self, channels: int, heads: int, window: Pair, shift: Pair, config: SwinConfig) -> None:
         self.heads, self.window, self.shift = heads, window, shift
-        self.small_map, self.shift_rule = config.small_map, config.shift_rule
+        fixed = config.windows == "fixed"
+        self.small_map: SmallMap = "pad" if fixed else config.small_map
+        self.shift_rule: ShiftRule = "never" if fixed else config.shift_rule
         self.roll_first = config.pad_order == "roll_pad"
         self.scale = config.qk_scale if config.qk_scale is not None else (channels // heads) ** -0.5
         self.mask_value, self.mode = config.mask_value, config.attention

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any
 
 from swinpy.models.config import SwinConfig
+from swinpy.models.presets import eval_config_of, preset_faults, preset_options
 from swinpy.models.swin import SwinTransformer
 
-__all__ = ["VARIANTS", "create_model", "list_models", "model_config"]
+if TYPE_CHECKING:
+    from swinpy.models.presets import EvalConfig, Preset
+
+__all__ = ["VARIANTS", "create_model", "eval_config", "list_models", "model_config"]
 
 _SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
@@ -117,8 +122,27 @@ def model_config(name: str) -> SwinConfig:
     return VARIANTS[name]
 
 
+def eval_config(name: str, preset: Preset = "official") -> EvalConfig:
+    """Resize, crop, interpolation, mean and standard deviation that a library evaluates a model with.
+
+    >>> eval_config("swin_tiny_patch4_window7_224").resize
+    256
+    >>> eval_config("swin_tiny_patch4_window7_224", "timm").resize
+    248
+
+    Raises:
+        ValueError: for an unknown name or preset, or a model that torchvision has no weights of.
+    """
+    return eval_config_of(name, model_config(name), preset)
+
+
 def create_model(
-    name: str, num_classes: int | None = None, device: str = "cpu", dtype: str = "float32", **overrides: Any
+    name: str,
+    num_classes: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    preset: Preset | None = None,
+    **overrides: Any,
 ) -> SwinTransformer:
     """A freshly initialised model, in training mode.
 
@@ -127,10 +151,12 @@ def create_model(
         num_classes: outputs of the head (default: the variant's, 1000 or 10; 0 for none).
         device: "cpu", "gpu", "cuda", "cuda:N" or "auto".
         dtype: "float32", "float64" or "float16".
-        overrides: any field of :class:`SwinConfig`.
+        preset: behave as the "official" code, "timm", "torchvision" or "hf" (transformers) in everything that they
+            differ in (docs/differences.md); faults that change results included, with a warning.
+        overrides: any field of :class:`SwinConfig`; they win over the preset.
 
     Raises:
-        ValueError: for an unknown name or option.
+        ValueError: for an unknown name, preset or option.
         DeviceError: if the device cannot be had.
 
     >>> create_model("swin_tiny_patch4_window7_224").num_parameters()
@@ -138,9 +164,14 @@ def create_model(
     """
     if num_classes is not None:
         overrides["num_classes"] = num_classes
-    config = model_config(name)
-    changed = config.with_changes(**overrides)
-    maps = [(c.nominal_windows, c.img_size, c.patch_size, c.small_map) for c in (config, changed)]
+    named = model_config(name)
+    if preset is not None:
+        overrides = {**preset_options(preset, named.architecture), **overrides}
+        fault = preset_faults(preset, named.architecture)
+        if fault is not None:
+            warnings.warn(f"preset={preset!r} reproduces a fault: {fault}.", stacklevel=2)
+    config = named.with_changes(**overrides)
+    maps = [(c.nominal_windows, c.img_size, c.patch_size) for c in (named, config)]
     # what a name itself asks for is no surprise: V2 with window 16 at 256 ends with a map of 8
-    model = SwinTransformer(changed, warn=maps[0] != maps[1])
+    model = SwinTransformer(config, warn=maps[0] != maps[1])
     return model.astype(dtype).to(device)

@@ -29,8 +29,7 @@ _UNDECAYED = ("absolute_pos_embed", "relative_position_bias_table", "cpb_mlp", "
 def make_block(config: SwinConfig, stage: int, index: int, drop_path: float) -> Block:
     """Block ``index`` of a stage; every second one has shifted windows."""
     channels, heads, window = config.embed_dim * 2**stage, config.num_heads[stage], config.window(stage)
-    shifted = config.shift and index % 2 == 1
-    shift = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
+    shift = config.window_shift(stage) if index % 2 else (0, 0)
     shared = (channels, heads, window, shift, drop_path, config)
     if config.architecture == "mlp":
         return SwinMlpBlock(*shared)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import autograd as ag
+from swinpy.geometry import Pair, ShiftRule, dropped_shift
 from swinpy.models.parts import PreNormBlock
 from swinpy.nn import Module, Parameter
 from swinpy.nn.init import trunc_normal
 from swinpy.ops import window_partition, window_reverse
 
 if TYPE_CHECKING:
-    from swinpy.geometry import Pair
     from swinpy.models.config import SwinConfig
 
 __all__ = ["SpatialMlp", "SwinMlpBlock"]
@@ -53,17 +53,15 @@ class SwinMlpBlock(PreNormBlock):
 
     def __init__(self, channels: int, heads: int, window: Pair, shift: Pair, drop_path: float, config: SwinConfig):
         super().__init__(("spatial_mlp", SpatialMlp(heads, window[0] * window[1])), channels, drop_path, config)
-        self.window, self.shift, self.shift_rule = window, shift, config.shift_rule
+        self.window, self.shift = window, shift
+        self.shift_rule: ShiftRule = "never" if config.windows == "fixed" else config.shift_rule
 
-    def padding(self, size: tuple[int, ...]) -> list[Pair]:
+    def padding(self, size: Pair) -> list[Pair]:
         """(before, after) along each axis of a map."""
-        small = [n <= w for n, w in zip(size, self.window, strict=True)]
-        if self.shift_rule == "map" and any(small):
-            small = [True, True]
-        before = [0 if s or not d else w - d for s, d, w in zip(small, self.shift, self.window, strict=True)]
-        after = [d if b else 0 for b, d in zip(before, self.shift, strict=True)]
-        rest = [-(b + n + a) % w for b, n, a, w in zip(before, size, after, self.window, strict=True)]
-        return [(b, a + r) for b, a, r in zip(before, after, rest, strict=True)]
+        shift = dropped_shift(size, self.window, self.shift, self.shift_rule)
+        before = [w - d if d else 0 for w, d in zip(self.window, shift, strict=True)]
+        whole = [-(b + n + d) % w for b, n, d, w in zip(before, size, shift, self.window, strict=True)]
+        return [(b, d + rest) for b, d, rest in zip(before, shift, whole, strict=True)]
 
     def mix(self, x: ag.Tensor) -> ag.Tensor:
         batch, h, w, channels = x.shape

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import autograd as ag
+from swinpy.geometry import log_coordinates
 
 from . import skips, tolerances
 
@@ -17,8 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from swinpy import SwinTransformer
+    from swinpy.geometry import Pair
 
-__all__ = ["assert_gradients_agree", "assert_no_idle_gradient", "import_or_skip", "loss_and_gradients", "worst"]
+__all__ = [
+    "assert_gradients_agree",
+    "assert_no_idle_gradient",
+    "import_or_skip",
+    "loss_and_gradients",
+    "put_exact_coordinates",
+    "worst",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -48,6 +57,13 @@ def loss_and_gradients(
     assert not idle, f"no gradient: {idle}"
     assert pixels.grad is not None
     return logits.numpy(), {**grads, "input": pixels.grad}
+
+
+def put_exact_coordinates(theirs: Any, window: Pair, pretrained: Pair) -> None:
+    """Every library computes V2's coordinates in float32: compare their buffer with ours, then replace it by ours."""
+    table = log_coordinates(window, pretrained).reshape(theirs.relative_coords_table.shape)
+    np.testing.assert_allclose(theirs.relative_coords_table.numpy(), table, rtol=0, atol=tolerances.ONE32)
+    theirs.relative_coords_table.copy_(theirs.relative_coords_table.new_tensor(table.tolist()))
 
 
 def _largest(grads: Mapping[str, Array]) -> dict[str, float]:

@@ -229,7 +229,7 @@ def test_initialisation_follows_the_seed() -> None:
         ({"mlp_ratio": 0.0}, "mlp_ratio > 0"),
         ({"mlp_ratio": 0.1}, "mlp_ratio: expected at least one hidden channel; got 0.1 of 8"),
         ({"position": "sinus"}, "position: expected one of relative, absolute, both, none; got 'sinus'"),
-        ({"small_map": "crop"}, "small_map: expected one of clamp, clamp_axis, pad; got 'crop'"),
+        ({"small_map": "crop"}, "small_map: expected one of clamp, clamp_axis, clamp_height, pad; got 'crop'"),
         ({"attention": "flash"}, "attention: expected one of fused, composite; got 'flash'"),
         ({"checkpoint": "all"}, "checkpoint: expected one of none, block, stage; got 'all'"),
         ({"drop_rate": 1.0}, r"drop_rate: expected a rate in \[0, 1\); got 1.0"),

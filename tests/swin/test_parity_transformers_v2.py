@@ -1,8 +1,8 @@
 """Swin V2 against transformers' Swinv2, in float64: logits, features, and the gradient of every parameter.
 
-Two things there are not float64 or not the published model, and are met half-way (docs/differences.md): coordinates are
-computed in float32, so that their buffers are replaced by ours after a comparison; and the mask is added twice, which is
-``mask_value=-200`` here.
+Two things there are not float64 or not the published model, and are met half-way (docs/differences.md): coordinates
+are computed in float32, so that their buffers are replaced by ours after a comparison; and the mask is added twice,
+which is ``mask_value=-200`` here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ import pytest
 from support import tolerances
 from support.swin_hf_names_v2 import from_hf, hf_config, to_hf
 from support.swin_models import build, images
-from support.swin_parity import assert_gradients_agree, assert_no_idle_gradient, import_or_skip, loss_and_gradients
+from support.swin_parity import (
+    assert_gradients_agree,
+    assert_no_idle_gradient,
+    import_or_skip,
+    loss_and_gradients,
+    put_exact_coordinates,
+)
 from support.torchvision_stub import make_importable
 
 from swinpy import SwinConfig, SwinTransformer
-from swinpy.geometry import log_coordinates
 from swinpy.models import model_config
 
 pytestmark = pytest.mark.parity
@@ -73,10 +78,7 @@ def _twin(model: SwinTransformer) -> Any:
     twin.load_state_dict(state, strict=True)
     for ours, theirs in zip(model.layers, twin.swinv2.encoder.layers, strict=True):
         for block, their_block in zip(ours.blocks, theirs.blocks, strict=True):
-            attention, own = their_block.attention.self, block.attn
-            table = log_coordinates(own.window, own.pretrained).reshape(attention.relative_coords_table.shape)
-            np.testing.assert_allclose(attention.relative_coords_table.numpy(), table, rtol=0, atol=tolerances.ONE32)
-            attention.relative_coords_table.copy_(torch.tensor(np.array(table)))
+            put_exact_coordinates(their_block.attention.self, block.attn.window, block.attn.pretrained)
     return twin
 
 
