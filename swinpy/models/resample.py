@@ -61,7 +61,7 @@ def _spline_basis(x: np.ndarray[Any, Any], knots: np.ndarray[Any, Any], degree: 
     """(len(x), len(knots) - degree - 1) values of the B-splines at x, by the recurrence of Cox and de Boor."""
     last = np.searchsorted(knots, knots[-1]) - 1  # the right end belongs to the last span that is not empty
     span = np.minimum(np.searchsorted(knots, x, side="right") - 1, last)
-    basis = (np.arange(len(knots) - 1) == span[:, None]).astype(float)
+    basis: np.ndarray[Any, Any] = (np.arange(len(knots) - 1) == span[:, None]).astype(float)
     for k in range(1, degree + 1):
         rise, fall = knots[k:-1] - knots[: -k - 1], knots[k + 1 :] - knots[1:-k]
         up = (x[:, None] - knots[: -k - 1]) / np.where(rise > 0, rise, 1)

@@ -14,6 +14,7 @@ from support.torchvision_stub import make_importable
 import autograd as ag
 from swinpy import SwinConfig, SwinTransformer
 from swinpy.models.parts import Stream
+from swinpy.models.presets import preset_options
 
 pytestmark = pytest.mark.parity
 
@@ -38,8 +39,7 @@ V1 = SwinConfig(
     num_heads=(2, 3),
     window_size=4,
     drop_path_rate=0.0,
-    small_map="clamp_axis",
-    pad_order="roll_pad",
+    **preset_options("timm", "v1"),
 )
 V2 = V1.with_changes(architecture="v2")
 THREE: dict[str, Any] = {"depths": (2, 2, 2), "num_heads": (2, 3, 4)}
@@ -77,6 +77,7 @@ def _twin(model: SwinTransformer) -> Any:
         "num_heads": config.num_heads,
         "window_size": config.window_size,
         "drop_path_rate": 0.0,
+        "strict_img_size": False,
     }
     if config.architecture == "v2":
         pretrained = config.pretrained_window_sizes or (0,) * len(config.depths)
@@ -108,6 +109,17 @@ def test_logits_and_every_gradient(name: str) -> None:
     error = float(np.abs(logits - want).max() / np.abs(want).max())
     assert error <= tolerances.PARITY, f"logits off by {error:.2e}"
     assert_gradients_agree(ours, theirs, tolerances.PARITY)
+
+
+@pytest.mark.parametrize("size", [(20, 28), (6, 70), (50, 10)])
+@pytest.mark.parametrize("architecture", ["v1", "v2"])
+def test_another_size_than_built(architecture: str, size: tuple[int, int]) -> None:
+    """Windows and shifts stay as built, smaller maps are padded."""
+    model = build(V1.with_changes(architecture=architecture, window_size=7))
+    x = images(size)
+    with torch.no_grad():
+        want = _twin(model)(torch.tensor(x)).numpy()
+    np.testing.assert_allclose(model(x).numpy(), want, rtol=0, atol=tolerances.PARITY * np.abs(want).max())
 
 
 @pytest.mark.parametrize("architecture", ["v1", "v2"])

@@ -19,6 +19,7 @@ from support.torchvision_stub import make_importable
 
 import autograd as ag
 from swinpy import SwinConfig
+from swinpy.models.presets import preset_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,9 @@ CONFIGS = {
     "odd_merging": BASE.with_changes(img_size=(34, 46)),  # 17x23: odd before merging, 9x12 after
     "whole_windows": BASE.with_changes(img_size=48, window_size=4),  # 24x24, 12x12: nothing padded
     "one_window_last": BASE.with_changes(img_size=32, patch_size=4, window_size=4),  # 8x8, then one window: no shift
+    "one_window_down": BASE.with_changes(  # 4x12 with windows of 4: no shift, across neither
+        img_size=(8, 24), window_size=4, depths=(2,), num_heads=(2,), **preset_options("hf", "v1")
+    ),
     "three_stages": BASE.with_changes(
         img_size=(34, 26), depths=(1, 3, 2), num_heads=(1, 4, 6), window_size=2, mlp_ratio=2.0
     ),

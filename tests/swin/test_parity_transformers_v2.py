@@ -25,6 +25,7 @@ from support.torchvision_stub import make_importable
 
 from swinpy import SwinConfig, SwinTransformer
 from swinpy.models import model_config
+from swinpy.models.presets import preset_options
 
 pytestmark = pytest.mark.parity
 
@@ -41,7 +42,8 @@ def _load() -> tuple[Any, Any]:
 
 torch, swinv2 = import_or_skip(_load)
 
-TWICE = {"mask_value": -200.0, "drop_path_rate": 0.0}
+TWICE: dict[str, Any] = {"mask_value": -200.0, "drop_path_rate": 0.0}
+PRESET = {**preset_options("hf", "v2"), "drop_path_rate": 0.0}
 BASE = SwinConfig(
     architecture="v2",
     img_size=(44, 36),
@@ -67,6 +69,9 @@ CONFIGS = {
         img_size=(34, 26), depths=(1, 3, 2), num_heads=(1, 4, 6), window_size=2, mlp_ratio=2.0
     ),
     "no_qkv_bias": BASE.with_changes(qkv_bias=False, img_size=(34, 40)),
+    # by the preset: the height alone decides, here on windows of 8 and a shift of 4 for maps 16x4, 8x2
+    "narrow": BASE.with_changes(img_size=(32, 8), window_size=8, **PRESET),
+    "flat": BASE.with_changes(img_size=(8, 32), window_size=8, **PRESET),  # on windows of 4 for 4x16, of 2 for 2x8
     "one_head_dim_odd": BASE.with_changes(embed_dim=10, num_heads=(2, 4), window_size=4, img_size=(36, 42)),
 }
 
@@ -127,6 +132,15 @@ def test_their_absolute_position_does_not_run() -> None:
     config = swinv2.Swinv2Config(image_size=32, depths=[1], num_heads=[2], embed_dim=8, use_absolute_embeddings=True)
     with pytest.raises(RuntimeError, match="must match the size"):
         swinv2.Swinv2ForImageClassification(config)(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("size", [(12, 20), (4, 44), (60, 6)])
+def test_another_size_than_built(size: tuple[int, int]) -> None:
+    """Windows and shifts stay as built, smaller maps are padded."""
+    model = build(BASE.with_changes(img_size=48, window_size=8, **PRESET))
+    x = images(size)
+    with torch.no_grad():
+        _agree(model(x).numpy(), _twin(model)(torch.tensor(x)).logits.numpy())
 
 
 def test_their_mask_is_added_twice() -> None:
