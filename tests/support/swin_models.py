@@ -37,10 +37,13 @@ TINY = SwinConfig(
 def _value(name: str, shape: tuple[int, ...], rng: np.random.Generator, calm: bool) -> Array:
     if "norm" in name and name.endswith("weight"):
         return rng.uniform(0.5, 1.5, shape)
-    if name.endswith("logit_scale"):  # heads in turn below and above ln 100 = 4.6
-        return np.where(np.arange(shape[0]).reshape(shape) % 2, 5.0, 1.0) + rng.uniform(0, 1, shape)
+    if name.endswith("logit_scale"):  # heads in turn below and above ln 100 = 4.6, but for scores that bend slowly
+        above = 0.0 if calm else 4.0 * (np.arange(shape[0]).reshape(shape) % 2)
+        return rng.uniform(0, 1, shape) + (0.0 if calm else 1.0) + above
     if "relative_position_bias_table" in name or "absolute_pos_embed" in name:
         return rng.standard_normal(shape) * 0.5
+    if calm and name.endswith("0.bias"):  # of V2's position MLP: each unit surely on or surely off, far from ReLU's kink
+        return np.where(np.arange(shape[0]) % 2, 4.0, -4.0) + rng.standard_normal(shape) * 0.2
     if len(shape) == 1:
         return rng.standard_normal(shape) * 0.2
     weight = rng.standard_normal(shape) / math.sqrt(math.prod(shape[1:]))
