@@ -38,6 +38,11 @@ def _as_number(name: str, value: Any, device: str) -> Any:
         raise TypeError(f"load_state_dict: expected numbers; got something else for {name}: {error}") from None
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    """Of an array on any device, or of what NumPy makes one of."""
+    return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
+
+
 class Module:
     """Base of all layers and models."""
 
@@ -100,9 +105,9 @@ class Module:
         missing = [k for k in own if k not in state]
         unexpected = [k for k in state if k not in own]
         shapes = [
-            f"{k}: expected {own[k].shape}; got {np.shape(state[k])}"
+            f"{k}: expected {own[k].shape}; got {_shape(state[k])}"
             for k in own
-            if k in state and np.shape(state[k]) != own[k].shape
+            if k in state and _shape(state[k]) != own[k].shape
         ]
         problems = [f"missing: {', '.join(missing)}"] * bool(strict and missing)
         problems += [f"unexpected: {', '.join(unexpected)}"] * bool(strict and unexpected)

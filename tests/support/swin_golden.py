@@ -31,6 +31,8 @@ def _value(name: str, shape: tuple[int, ...], k: int) -> Any:
     wave = _wave(shape, k)
     if "norm" in name and name.endswith("weight"):
         return 1 + 0.3 * wave
+    if name.endswith("logit_scale"):  # on both sides of ln 100
+        return 3 + 2.5 * wave
     if len(shape) == 1:
         return 0.2 * wave
     if name.endswith("table") or name == "absolute_pos_embed":

@@ -42,7 +42,9 @@ def _value(name: str, shape: tuple[int, ...], rng: np.random.Generator, calm: bo
         return rng.uniform(0, 1, shape) + (0.0 if calm else 1.0) + above
     if "relative_position_bias_table" in name or "absolute_pos_embed" in name:
         return rng.standard_normal(shape) * 0.5
-    if calm and name.endswith("0.bias"):  # of V2's position MLP: each unit surely on or surely off, far from ReLU's kink
+    if calm and name.endswith(
+        "0.bias"
+    ):  # of V2's position MLP: each unit surely on or surely off, far from ReLU's kink
         return np.where(np.arange(shape[0]) % 2, 4.0, -4.0) + rng.standard_normal(shape) * 0.2
     if len(shape) == 1:
         return rng.standard_normal(shape) * 0.2
@@ -101,4 +103,5 @@ def shapes_only() -> Iterator[None]:
         for module in ("nn.layers", "models.parts", "models.swin_v1", "models.swin_mlp"):
             patch.setattr(f"swinpy.{module}.trunc_normal", zeros)
         patch.setattr("swinpy.nn.layers.kaiming_uniform", zeros)
+        patch.setattr("swinpy.models.swin.redraw_as_hf", lambda model: None)
         yield

@@ -14,9 +14,11 @@ __all__ = [
     "ADJOINT",
     "BICUBIC",
     "COMPOSITE",
+    "COMPOSITE_COSINE",
     "ELEMENTWISE_ULPS",
     "ERF32",
     "ERF64_ULPS",
+    "FLOAT16_COSINE",
     "FLOAT16_GRADIENTS",
     "FLOAT16_MODEL",
     "FORWARD",
@@ -29,6 +31,7 @@ __all__ = [
     "PARITY32",
     "PARITY_IDLE",
     "ROUNDINGS",
+    "SPLINE",
     "spacing",
 ]
 
@@ -80,12 +83,23 @@ PARITY32 = 1e-4
 # judged by its own size.
 PARITY_IDLE = 1e-3
 
+# Whole V2 models, fused against composite: cosine scores are scaled by up to 100 where V1's are a few, so that the
+# rounding of all that they are made of counts 100 times in a softmax.
+COMPOSITE_COSINE = 100 * COMPOSITE
+# Likewise in float16, where a score of 100 is off by up to 100 / 2^11 where a V1's of about 6 is by 6 / 2^11.
+FLOAT16_COSINE = 16 * 2**-6
+
 # A number of size 1 computed in float32: a few roundings of 2^-24.
 ONE32 = 8 * 2**-24
 
 # Bicubic weights, absolute: a cubic of numbers up to about 10 (5 t^2, 8 t), a few roundings; the position on the source
 # is rounded once, relative to the largest source size, 100.
 BICUBIC = 128 * EPS
+
+# A spline of 47 points through values of size 1 against FITPACK's: two well-conditioned banded systems (B-splines on
+# neighbouring distances with a ratio of at most 1.5), each solved to some 100 * EPS, and positions found by the same
+# bisection.
+SPLINE = 1e-12
 
 # The leak of mask_value -100 for scores within +-10: exp(-100 + 10 - -10) = 2e-35 of a weight, times a few values.
 LEAK = 1e-30
