@@ -31,8 +31,8 @@ def _in_class(cls: type, name: str, value: Any) -> Any:
 
 
 def _zero_rows() -> None:
-    """A padded model as it is initialised: q and k of padding are zeros, whose gradients are finite in float16."""
-    config = TINY.with_changes(architecture="v2", res_post_norm_init=1.0)
+    """A padded model as it is initialised, with a key bias of 0: keys of padding are zeros with finite gradients."""
+    config = TINY.with_changes(architecture="v2", res_post_norm_init=1.0, key_bias="full")
     model = build(config, "float16", seed=None)
     with np.errstate(over="ignore", invalid="ignore"):
         model(images((18, 23)).astype(np.float16)).sum().backward()
