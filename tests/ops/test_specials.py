@@ -78,7 +78,12 @@ def test_l2_normalize_of_zeros_is_zeros():
         x = leaf(np.zeros((2, 3)), dtype)
         out = ag.l2_normalize(x)
         assert not out.data.any()
-        assert np.isfinite(ag.grad(out, x, np.zeros((2, 3), dtype))[0]).all()
+        assert not ag.grad(out, x, np.ones((2, 3), dtype))[0].any()
+
+
+def test_l2_normalize_with_eps_given_has_the_formula_s_slope():
+    x = leaf(np.zeros((2, 3)))
+    np.testing.assert_array_equal(ag.grad(ag.l2_normalize(x, eps=0.25), x, np.ones((2, 3)))[0], np.full((2, 3), 4.0))
 
 
 def test_layer_norm_of_a_constant_row_is_the_bias():
