@@ -166,7 +166,7 @@ class WindowAttention(Module):
 class Block(Module):
     """Two branches, each added to the residual stream: a mixer of tokens and an MLP.
 
-    Subclasses order norms and branches in :meth:`to_mlp` and :meth:`mlp_branch`.
+    Subclasses order norms and branches in :meth:`to_mlp` and :meth:`after_mlp`.
 
     Args:
         mixer: attention, or what stands in its place, as (attribute name, module).
@@ -188,34 +188,32 @@ class Block(Module):
         """The stream after the mixer, whose branch is scaled by ``keep``, and the input of the MLP."""
         raise NotImplementedError
 
-    def mlp_branch(self, y: ag.Tensor) -> ag.Tensor:
-        """The MLP's branch from its input."""
-        raise NotImplementedError
-
-    def to_kept(self, y: ag.Tensor) -> ag.Tensor:
-        """What a checkpoint keeps of the way from the MLP's input to its branch; the rest is not computed twice."""
-        return self.mlp_branch(y)
-
-    def from_kept(self, kept: ag.Tensor) -> ag.Tensor:
-        """The MLP's branch from what a checkpoint keeps."""
-        return kept
+    def after_mlp(self, branch: ag.Tensor) -> ag.Tensor:
+        """The MLP's branch as it is added to the stream."""
+        return branch
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
-        """One block; with ``checkpoint`` only its inputs and what :meth:`to_kept` gives are kept for backward."""
+        """One block.
+
+        With ``checkpoint`` only its inputs and the MLP's hidden layer are kept for backward. Without the hidden layer it
+        would keep half of that, but compute fc2, a third of the block's products, a second time for a result that
+        backward has no use for.
+        """
         keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
         mlp_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
         if checkpoint:
             inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
 
-            def run(x: ag.Tensor, branch: ag.Tensor | None = None) -> tuple[ag.Tensor, ag.Tensor]:
+            def to_hidden(x: ag.Tensor, branch: ag.Tensor | None = None) -> tuple[ag.Tensor, ag.Tensor]:
                 x, y = self.to_mlp(Stream(x, branch, stream.keep), keep)
-                return x, self.to_kept(y)
+                return x, self.mlp.hidden(y)
 
-            x, kept = ag.checkpoint(run, *inputs)
-            out = Stream(x, self.from_kept(kept), mlp_keep)
+            x, hidden = ag.checkpoint(to_hidden, *inputs)
+            branch = self.mlp.output(hidden)
         else:
             x, y = self.to_mlp(stream, keep)
-            out = Stream(x, self.mlp_branch(y), mlp_keep)
+            branch = self.mlp(y)
+        out = Stream(x, self.after_mlp(branch), mlp_keep)
         return out if self.norm3 is None else Stream(out.normed(self.norm3)[1])
 
 
@@ -229,16 +227,6 @@ class PreNormBlock(Block):
     def to_mlp(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
         x, y = stream.normed(self.norm1)
         return Stream(x, self.mix(y), keep).normed(self.norm2)
-
-    def mlp_branch(self, y: ag.Tensor) -> ag.Tensor:
-        return self.mlp(y)  # type: ignore[no-any-return]
-
-    def to_kept(self, y: ag.Tensor) -> ag.Tensor:
-        """The hidden layer: fc2, a third of the block's products, gives nothing that backward has a use for."""
-        return self.mlp.hidden(y)
-
-    def from_kept(self, kept: ag.Tensor) -> ag.Tensor:
-        return self.mlp.output(kept)
 
 
 class PatchMerging(Module):

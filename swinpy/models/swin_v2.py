@@ -121,5 +121,5 @@ class SwinBlockV2(Block):
         x = Stream(x, self.norm1(self.attn(x)), keep).settled()
         return x, x
 
-    def mlp_branch(self, y: ag.Tensor) -> ag.Tensor:
-        return self.norm2(self.mlp(y))  # type: ignore[no-any-return]
+    def after_mlp(self, branch: ag.Tensor) -> ag.Tensor:
+        return self.norm2(branch)  # type: ignore[no-any-return]
