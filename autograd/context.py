@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from autograd.checkpoint import Trace
+    from autograd.tensor import Tensor
 
 __all__ = [
     "OpEvent",
@@ -47,6 +48,8 @@ class OpEvent:
         inputs: the arrays that went in (constants and None included); in backward the output gradients.
         outputs: the arrays that came out; in backward the input gradients (None where nobody asked).
         static: the keyword arguments of the op.
+        results: in forward the Tensors that the caller gets (an observer may watch their gradients with
+            ``register_grad_hook``); in backward none.
     """
 
     name: str
@@ -54,6 +57,7 @@ class OpEvent:
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
     static: dict[str, Any]
+    results: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ array([ 3., 12.])
 
 from autograd.backend import Array, array_module, device_of, is_array
 from autograd.dtypes import accumulator, is_float
+from autograd.graph import Node, graph_nodes
 from autograd.kernels.reference.blocks import run_blocks, total_of
 from autograd.kernels.registry import Cost, Implementation, Kernel, call_kernel, register_kernel
 from autograd.primitive import Ctx, Primitive
@@ -29,11 +30,13 @@ __all__ = [
     "Ctx",
     "Implementation",
     "Kernel",
+    "Node",
     "Primitive",
     "accumulator",
     "array_module",
     "call_kernel",
     "device_of",
+    "graph_nodes",
     "is_array",
     "is_float",
     "normalize_axes",

@@ -84,14 +84,14 @@ def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[A
     return direction
 
 
-def _first_step(directions: Iterable[Array]) -> float:
-    """The first step along a direction in all of these arrays.
+def _first_step(directions: Iterable[Array], step: float) -> float:
+    """The first step along a direction in all of these arrays, ``step`` for few components.
 
     The move is kept to the Euclidean length that it has for ``_COMPONENTS`` components: what a function sees of many
     small moves is their sum, and a step beyond its radius of convergence is lost to the extrapolation.
     """
     n = sum(v.size for v in directions)
-    return _FIRST_STEP / max(1.0, math.sqrt(n / _COMPONENTS))
+    return step / max(1.0, math.sqrt(n / _COMPONENTS))
 
 
 def _outputs(result: Any) -> list[Tensor]:
@@ -101,8 +101,10 @@ def _outputs(result: Any) -> list[Tensor]:
 class _Check:
     """The function, its leaves, and the fixed output gradients of one gradcheck."""
 
-    def __init__(self, fn: Callable[..., Any], inputs: Sequence[Tensor], leaves: Sequence[Tensor], seed: int) -> None:
-        self.fn, self.inputs, self.leaves = fn, inputs, leaves
+    def __init__(
+        self, fn: Callable[..., Any], inputs: Sequence[Tensor], leaves: Sequence[Tensor], seed: int, step: float
+    ) -> None:
+        self.fn, self.inputs, self.leaves, self.step = fn, inputs, leaves, step
         self.rng = np.random.default_rng(seed)
         everything = _outputs(fn(*inputs))
         self.checked = [i for i, o in enumerate(everything) if o.requires_grad]
@@ -136,7 +138,7 @@ class _Check:
         # the inputs round too when they are moved, and what they round by goes through their gradients
         moved = sum(float(abs(g * start[i]).sum()) for i, g in gradients.items())
         try:
-            numeric, estimate, rounding = ridders(f, self.scale + moved, _first_step(v.values()))
+            numeric, estimate, rounding = ridders(f, self.scale + moved, _first_step(v.values(), self.step))
         finally:
             for i in chosen:
                 self.leaves[i].assign_(start[i])
@@ -163,7 +165,13 @@ class _Check:
 
 
 def gradcheck(
-    fn: Callable[..., Any], inputs: Sequence[Any], parameters: Sequence[Tensor] = (), *, seed: int = 0
+    fn: Callable[..., Any],
+    inputs: Sequence[Any],
+    parameters: Sequence[Tensor] = (),
+    *,
+    seed: int = 0,
+    each: bool = True,
+    step: float = _FIRST_STEP,
 ) -> bool:
     """Check the gradients of ``fn`` against numerical derivatives: along each input alone, then along all together.
 
@@ -172,6 +180,8 @@ def gradcheck(
         inputs: float64 arrays or Tensors; integers and booleans are passed through unchecked.
         parameters: float64 leaves that ``fn`` reads without being handed them (a module's parameters).
         seed: of the directions.
+        each: False checks along all inputs together only, in a time that does not grow with their number.
+        step: the largest step of a component, in its units; a smaller one steps over fewer kinks and rounds more.
 
     Returns:
         True.
@@ -194,8 +204,8 @@ def gradcheck(
     leaves = [t for t in twins if t.requires_grad] + [p for p in parameters if p.requires_grad]
     if not leaves:
         raise ValueError("gradcheck: expected a float64 input, or a parameter with requires_grad; got neither.")
-    check = _Check(fn, twins, leaves, seed)
-    for i in range(len(leaves)):
+    check = _Check(fn, twins, leaves, seed, step)
+    for i in range(len(leaves)) if each else ():
         if leaves[i].size:
             check.along([i])
     check.along([i for i in range(len(leaves)) if leaves[i].size])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from autograd.primitive import Ctx, Primitive
     from autograd.tensor import Version
 
-__all__ = ["Edge", "Node", "Source", "backward", "backward_leaves", "grad", "mark", "source_of"]
+__all__ = ["Edge", "Node", "Source", "backward", "backward_leaves", "grad", "graph_nodes", "mark", "source_of"]
 
 # (node, which of its outputs, shape, dtype) of the output; for a leaf (tensor, 0, shape, dtype).
 # A plain tuple, because one is made for every op.
@@ -80,6 +80,21 @@ class Node:
     def free(self) -> None:
         self.ctx = None
         self.sources = ()
+
+
+def graph_nodes(outputs: Iterable[Tensor]) -> list[Node]:
+    """Every node that a backward from ``outputs`` would come to, in the order of forward.
+
+    Each ``node.ctx`` holds what the node keeps for backward (None once it was freed); look, do not change.
+    """
+    waiting = [t.edge[0] for t in outputs if t.edge is not None]
+    found: dict[int, Node] = {}
+    while waiting:
+        node = waiting.pop()
+        if node.number not in found:
+            found[node.number] = node
+            waiting += [s[0] for s in node.sources if s is not None and isinstance(s[0], Node)]
+    return [found[number] for number in sorted(found)]
 
 
 class _Pending:

@@ -145,13 +145,17 @@ class Primitive:
         except (ValueError, AttributeError) as error:
             self._explain(error, arrays, static)
             raise
-        if state.observers:
-            outputs = result if type(result) is tuple else (result,)
-            notify(state.observers, OpEvent(self.name, "forward", tuple(arrays), outputs, static))
         if needed:
-            return self._wrap(result, self._record(ctx, inputs) if state.grad == "on" else None, True)
-        out = self._wrap(result, None, False)
-        return out if type(result) is not tuple and result.base is None else _sharing_versions(out, inputs)
+            out = self._wrap(result, self._record(ctx, inputs) if state.grad == "on" else None, True)
+        else:
+            out = self._wrap(result, None, False)
+            if type(result) is tuple or result.base is not None:
+                out = _sharing_versions(out, inputs)
+        if state.observers:
+            results = out if type(out) is tuple else (out,)
+            outputs = tuple(t.data for t in results)
+            notify(state.observers, OpEvent(self.name, "forward", tuple(arrays), outputs, static, results))
+        return out
 
     def _explain(self, error: Exception, arrays: list[Any], static: dict[str, Any]) -> None:
         """Say in our words that shapes do not broadcast or a number is no array, if that is why forward failed."""

@@ -7,12 +7,14 @@ from autograd.kernels.registry import (
     Cost,
     Implementation,
     Kernel,
+    KernelCheck,
     KernelMismatchError,
     KernelUnavailableError,
     call_kernel,
     explain,
     register_implementation,
     register_kernel,
+    validation,
 )
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Cost",
     "Implementation",
     "Kernel",
+    "KernelCheck",
     "KernelMismatchError",
     "KernelUnavailableError",
     "call_kernel",
@@ -27,4 +30,5 @@ __all__ = [
     "kernel_mode",
     "register_implementation",
     "register_kernel",
+    "validation",
 ]

@@ -8,20 +8,25 @@ the ``kernel_mode`` in force:
     reference   the reference
     cuda, cpu   that implementation; an error where it does not take the arguments
     validate    what auto would run and the reference, compared; an error that names the kernel where they differ
+
+Inside :func:`validation` the comparisons are written down instead, one :class:`KernelCheck` a kernel, and a run goes on
+past a difference with the reference's results.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autograd.backend import array_module, device_of, is_array
-from autograd.context import STATE
+from autograd.context import STATE, kernel_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from autograd.backend import Array
 
@@ -30,12 +35,14 @@ __all__ = [
     "Cost",
     "Implementation",
     "Kernel",
+    "KernelCheck",
     "KernelMismatchError",
     "KernelUnavailableError",
     "call_kernel",
     "explain",
     "register_implementation",
     "register_kernel",
+    "validation",
 ]
 
 
@@ -89,7 +96,31 @@ class Kernel:
     writes: tuple[int, ...] = ()
 
 
+@dataclass
+class KernelCheck:
+    """What :func:`validation` saw of one kernel.
+
+    Attributes:
+        kernel: its name.
+        kind: "cpu" or "cuda", the device that it was called for.
+        compared: calls in which the implementation and the reference both ran.
+        largest: the largest difference of a call that passed, relative to the largest value of the output.
+        refused: why the reference ran alone, with the number of calls.
+        faults: each distinct difference beyond tolerance, or error of the implementation, in words.
+        failed: calls with a fault.
+    """
+
+    kernel: str
+    kind: str
+    compared: int = 0
+    largest: float = 0.0
+    refused: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    failed: int = 0
+
+
 KERNELS: dict[str, Kernel] = {}
+_CHECKS: ContextVar[dict[str, KernelCheck] | None] = ContextVar("autograd_kernel_checks", default=None)
 
 
 def register_kernel(kernel: Kernel) -> Kernel:
@@ -150,6 +181,9 @@ def call_kernel(name: str, *args: Any, **kwargs: Any) -> Any:
         return kernel.reference(*args, **kwargs)
     kind = mode if mode in ("cuda", "cpu") else _kind(args)
     refusal = _refusal(kernel, kind, args, kwargs)
+    checks = _CHECKS.get() if mode == "validate" else None
+    if checks is not None:
+        return _noted(kernel, checks.setdefault(name, KernelCheck(name, kind)), refusal, args, kwargs)
     if refusal is None:
         implementation: Implementation = getattr(kernel, kind)
         if mode == "validate":
@@ -189,13 +223,15 @@ def _largest(x: Array) -> float:
     return float(x.max()) if x.size else 0.0  # CuPy's max has no initial=
 
 
-def _validated(kernel: Kernel, implementation: Implementation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    reference_args = [a.copy() if i in kernel.writes else a for i, a in enumerate(args)]
-    expected = _arrays(kernel.reference(*reference_args, **kwargs)) + [reference_args[i] for i in kernel.writes]
-    result = implementation.run(*args, **kwargs)
-    got = _arrays(result) + [args[i] for i in kernel.writes]
+def _compare(kernel: Kernel, expected: list[Array], got: list[Array]) -> float:
+    """The largest difference, relative to the largest value of its output.
+
+    Raises:
+        KernelMismatchError: if it is beyond tolerance, or the outputs differ in number, shape or dtype.
+    """
     if len(got) != len(expected):
         raise KernelMismatchError(f"{kernel.name}: expected {len(expected)} outputs; got {len(got)}.")
+    worst = 0.0
     for i, (want, have) in enumerate(zip(expected, got, strict=True)):
         if want.shape != have.shape or want.dtype != have.dtype:
             raise KernelMismatchError(
@@ -205,11 +241,65 @@ def _validated(kernel: Kernel, implementation: Implementation, args: tuple[Any, 
         xp = array_module(want)
         a, b = want.astype(np.float64), have.astype(np.float64)
         same = (a == b) | (xp.isnan(a) & xp.isnan(b))  # infinities and NaNs in the same places are no difference
-        limit = _TOLERANCE.get(want.dtype.name, 0.0) * _largest(xp.where(xp.isfinite(a), abs(a), 0))
+        size = _largest(xp.where(xp.isfinite(a), abs(a), 0))
+        limit = _TOLERANCE.get(want.dtype.name, 0.0) * size
         error = _largest(xp.where(same, 0, abs(xp.where(same, 0, a) - xp.where(same, 0, b))))
         if not error <= limit:
             raise KernelMismatchError(
                 f"{kernel.name}: output {i}: expected the reference's values to {limit:.2e}; "
                 f"got a difference of {error:.2e}. The implementation is at fault."
             )
+        worst = max(worst, error / size if size else 0.0)
+    return worst
+
+
+def _reference(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Array], list[Any]]:
+    """The reference on copies of what it writes to: its result, all of its outputs, its arguments."""
+    own = [a.copy() if i in kernel.writes else a for i, a in enumerate(args)]
+    result = kernel.reference(*own, **kwargs)
+    return result, _arrays(result) + [own[i] for i in kernel.writes], own
+
+
+def _validated(kernel: Kernel, implementation: Implementation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    _, expected, _ = _reference(kernel, args, kwargs)
+    result = implementation.run(*args, **kwargs)
+    _compare(kernel, expected, _arrays(result) + [args[i] for i in kernel.writes])
     return result
+
+
+def _noted(
+    kernel: Kernel, check: KernelCheck, refusal: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """As :func:`_validated`, but differences go into ``check``; the reference's results are what counts."""
+    if refusal is not None:
+        check.refused[refusal] = check.refused.get(refusal, 0) + 1
+        return kernel.reference(*args, **kwargs)
+    check.compared += 1
+    result, expected, own = _reference(kernel, args, kwargs)
+    try:
+        twin = getattr(kernel, check.kind).run(*args, **kwargs)
+        got = _arrays(twin) + [args[i] for i in kernel.writes]
+        check.largest = max(check.largest, _compare(kernel, expected, got))
+    except Exception as error:
+        words = str(error) if isinstance(error, KernelMismatchError) else f"{kernel.name}: raised {error!r}"
+        check.failed += 1
+        if words not in check.faults:
+            check.faults.append(words)
+    for i in kernel.writes:
+        args[i][...] = own[i]
+    return result
+
+
+@contextmanager
+def validation() -> Iterator[dict[str, KernelCheck]]:
+    """Mode ``validate``, but write every comparison down and go on: one :class:`KernelCheck` for each kernel called.
+
+    After a difference, and after a right result too, the reference's values are what the caller gets.
+    """
+    checks: dict[str, KernelCheck] = {}
+    token = _CHECKS.set(checks)
+    try:
+        with kernel_mode("validate"):
+            yield checks
+    finally:
+        _CHECKS.reset(token)

@@ -13,7 +13,7 @@ import autograd as ag
 if TYPE_CHECKING:
     from swinpy.models.swin import SwinTransformer
 
-__all__ = ["ModelCost", "model_cost"]
+__all__ = ["ModelCost", "macs_of", "model_cost"]
 
 _VIEWS = frozenset({"reshape", "transpose", "getitem", "sliding_window_view", "split", "broadcast_to", "flip"})
 
@@ -36,7 +36,8 @@ class ModelCost:
         return 2 * self.macs
 
 
-def _macs(event: ag.OpEvent) -> int:
+def macs_of(event: ag.OpEvent) -> int:
+    """Multiply-adds of one op that an observer was told of: products only, 0 for all else."""
     x = event.inputs[0]
     out = event.outputs[0]
     if event.name == "linear":
@@ -58,7 +59,7 @@ def model_cost(model: SwinTransformer, size: tuple[int, int]) -> ModelCost:
 
     def count(event: ag.OpEvent) -> None:
         nonlocal macs, activations
-        macs += _macs(event)
+        macs += macs_of(event)
         if event.name not in _VIEWS:
             activations += sum(o.nbytes for o in event.outputs)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 import autograd as ag
+from swinpy.probe import watched_call, watchers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,7 +53,8 @@ class Module:
         raise TypeError(f"{type(self).__name__}: expected a subclass that defines forward.")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        active = watchers()
+        return watched_call(active, self, args, kwargs) if active else self.forward(*args, **kwargs)
 
     # ---- walking
 

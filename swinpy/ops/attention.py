@@ -13,6 +13,7 @@ from autograd.extend import Ctx, Primitive, call_kernel
 from swinpy.geometry import attention_mask, on_device
 from swinpy.kernels.window_attention import MAX_LOGIT_SCALE, AttentionSpec
 from swinpy.ops.window import window_partition, window_reverse
+from swinpy.probe import tap
 
 if TYPE_CHECKING:
     from autograd.extend import Array
@@ -131,6 +132,9 @@ def window_attention_composite(
 ) -> ag.Tensor:
     """The same as :func:`window_attention`, step by step as in the paper.
 
+    Each step has a name for :func:`swinpy.verify.trace`: windows, q, k, v, position_bias, scores, mask, probs, attended
+    and map.
+
     Args:
         qkv: as in :func:`window_attention`; likewise bias, qkv_bias, logit_scale and spec.
         dropout: rate on the probabilities.
@@ -140,7 +144,7 @@ def window_attention_composite(
     shifted = _pad_and_shift(qkv, spec)
     if qkv_bias is not None:
         shifted = shifted + qkv_bias
-    windows = window_partition(shifted, spec.cut.window)
+    windows = tap("windows", window_partition(shifted, spec.cut.window))
     count = windows.shape[1] * windows.shape[2]
     split = windows.reshape(batch, count, n, 3, heads, channels // heads).transpose(3, 0, 1, 4, 2, 5)
     q, k, v = split[0], split[1], split[2]  # (B, nW, heads, N, d)
@@ -149,13 +153,15 @@ def window_attention_composite(
         q, k = ag.l2_normalize(q) * tau, ag.l2_normalize(k)
     else:
         q = q * spec.scale
+    q, k, v = tap("q", q), tap("k", k), tap("v", v)
     scores = q @ k.swapaxes(-1, -2)
     if bias is not None:
-        scores = scores + bias
-    mask = on_device(attention_mask(spec.cut, spec.mask_value), qkv.data)
-    attention: Any = ag.softmax(scores) if mask is None else ag.masked_softmax(scores, mask[:, None])
+        scores = scores + tap("position_bias", bias)
+    scores = tap("scores", scores)
+    mask = tap("mask", on_device(attention_mask(spec.cut, spec.mask_value), qkv.data))
+    attention: Any = tap("probs", ag.softmax(scores) if mask is None else ag.masked_softmax(scores, mask[:, None]))
     if dropout:
         attention = ag.dropout(attention, dropout)
     out = (attention @ v).transpose(0, 1, 3, 2, 4)  # (B, nW, N, heads, d)
-    out = out.reshape(batch, *spec.cut.windows, *spec.cut.window, channels)
-    return _unshift_and_crop(window_reverse(out), spec)
+    out = tap("attended", out.reshape(batch, *spec.cut.windows, *spec.cut.window, channels))
+    return tap("map", _unshift_and_crop(window_reverse(out), spec))
