@@ -11,7 +11,7 @@ import sys
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: tuple[str, ...] = ("convert", "inspect", "list", "predict")
+COMMANDS: tuple[str, ...] = ("complexity", "convert", "gradcheck", "inspect", "list", "predict", "validate")
 
 
 def main(argv: list[str] | None = None) -> int:

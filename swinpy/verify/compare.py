@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -15,6 +14,7 @@ from swinpy.verify.patterns import guess_function, guess_pattern, guess_windows
 from swinpy.verify.trace_file import Trace, as_trace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 __all__ = ["Diff", "Difference", "Layout", "Renaming", "diff", "windows_to_map"]
@@ -247,9 +247,10 @@ class _Judge:
         tolerance, _ = self._tolerance(phase, want, got)
         guess = guess_pattern(want, got, tolerance)
         cut = self._cut(name)
-        if guess is None and cut is not None and want.ndim == 4 and list(want.shape[1:3]) == cut["size"]:
-            rolled = [np.roll(x, [-s for s in cut["shift"]], axis=(1, 2)) for x in (want, got)] if got.ndim == 4 else []
-            guess = guess_windows(*rolled, tuple(cut["window"]), tolerance) if rolled else None
+        if guess is None and cut is not None and want.shape == got.shape and list(want.shape[1:-1]) == cut["size"]:
+            back = tuple(-s for s in cut["shift"])
+            window = (int(cut["window"][0]), int(cut["window"][1]))
+            guess = guess_windows(np.roll(want, back, (1, 2)), np.roll(got, back, (1, 2)), window, tolerance)
         if guess is None and phase == "forward" and after is not None:
             words = guess_function(self.a.values[after], got, tolerance)
             guess = None if words is None else f"{words} (of {after})"
@@ -278,8 +279,8 @@ class _Judge:
         cut = self._cut(name)
         if cut is None:
             raise ValueError(
-                f"diff: expected the first trace to know the windows of {name}; got none in its meta. Give the second's "
-                "layout as lambda array, shape: windows_to_map(array, size, window, shift)."
+                f"diff: expected the first trace to know the windows of {name}; got none in its meta. Give the "
+                "second's layout as lambda array, shape: windows_to_map(array, size, window, shift)."
             )
         return cut
 
@@ -388,7 +389,8 @@ def windows_to_map(array: Array, size: Any, window: Any, shift: Any = (0, 0)) ->
     Raises:
         ValueError: if the array holds no whole number of maps.
     """
-    cut = geometry(*((int(n[0]), int(n[1])) for n in (size, window, shift)), "pad")
+    pairs = [(int(n[0]), int(n[1])) for n in (size, window, shift)]
+    cut = geometry(pairs[0], pairs[1], pairs[2], "pad")
     table = window_tokens(cut)
     channels = array.shape[-1]
     if array.size % (table.size * channels) or not array.size:

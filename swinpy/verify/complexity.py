@@ -91,11 +91,15 @@ class Complexity:
                 )
         return "\n".join(lines)
 
-    def __str__(self) -> str:
+    def summary(self) -> str:
+        """The totals in a line."""
         giga = self.macs >= 10**8
         macs = f"{self.macs / 1e9:.2f} GMACs" if giga else f"{self.macs / 1e6:.2f} MMACs"
         total = f"{self.parameters:,} parameters, {macs}, "
-        return f"{self.table()}\n{total}{self.activation_bytes / 2**20:.1f} MiB kept for backward"
+        return f"{total}{self.activation_bytes / 2**20:.1f} MiB kept for backward"
+
+    def __str__(self) -> str:
+        return f"{self.table()}\n{self.summary()}"
 
 
 class _Counter:

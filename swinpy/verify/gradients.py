@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
-from swinpy.nn import Module
 from swinpy.probe import watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from swinpy.nn import Module
 
 __all__ = ["PARTS", "GradcheckReport", "GradcheckRow", "gradcheck_model"]
 
@@ -145,8 +146,8 @@ def gradcheck_model(
 ) -> GradcheckReport:
     """Check gradients of every part and of the whole model against numerical derivatives.
 
-    The model itself is not touched: a copy in float64 is checked, in the mode (training or evaluation) that the model is
-    in, with its random draws repeated.
+    The model itself is not touched: a copy in float64 is checked, in the mode (training or evaluation) that the model
+    is in, with its random draws repeated.
 
     Args:
         model: any Module.

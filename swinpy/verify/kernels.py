@@ -48,8 +48,8 @@ class KernelReport:
 def validate_kernels(step: Callable[[], Any]) -> KernelReport:
     """Run ``step`` with every kernel call made twice, by the implementation and by the reference, and compare.
 
-    Differences are relative to the largest value of an output. After one the run goes on with the reference's values, so
-    that every faulty kernel is found in one run.
+    Differences are relative to the largest value of an output. After one the run goes on with the reference's values,
+    so that every faulty kernel is found in one run.
 
     Args:
         step: forward and backward of a model, an optimiser step: whatever calls kernels.

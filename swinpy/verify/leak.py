@@ -28,9 +28,7 @@ _NEGLIGIBLE = 1e-30
 _SHOWN = 5
 
 
-def window_regions(
-    size: Pair, window: int | Pair, shift: int | Pair = 0, small_map: SmallMap = "clamp"
-) -> Array:
+def window_regions(size: Pair, window: int | Pair, shift: int | Pair = 0, small_map: SmallMap = "clamp") -> Array:
     """Which tokens may attend to each other in one attention layer: those with the same label.
 
     Padding comes before the shift, and after the cyclic shift tokens from both sides of a seam share a window but not a
@@ -110,7 +108,9 @@ class LeakReport:
             lines.append(f"  looks like: {self._wrap}")
         if self.deaf:
             token, missing = next(iter(self.deaf.items()))
-            lines.append(f"  {len(self.deaf)} tokens do not reach all of their region, e.g. {token} not {_places(missing)}")
+            lines.append(
+                f"  {len(self.deaf)} tokens do not reach all of their region, e.g. {token} not {_places(missing)}"
+            )
         return "\n".join(lines)
 
 
@@ -164,7 +164,9 @@ def leak_test(
         raise ValueError(f"leak_test: expected a map (B, H, W, C); got {data.shape}.")
     size = (int(data.shape[1]), int(data.shape[2]))
     allowed = _allowed(regions, size)
-    places = [divmod(i, size[1]) for i in range(size[0] * size[1])] if tokens == "all" else [(t[0], t[1]) for t in tokens]
+    places = (
+        [divmod(i, size[1]) for i in range(size[0] * size[1])] if tokens == "all" else [(t[0], t[1]) for t in tokens]
+    )
     rng = np.random.default_rng(seed)
     run = _Forward(fn, data, size)
     moved, leaks, deaf, largest = {}, {}, {}, 0.0
@@ -277,12 +279,13 @@ def _guess(leaks: dict[Pair, list[Pair]], size: Pair) -> str:
         return ""
     pairs = [(t, o) for t, others in leaks.items() for o in others]
     far = [[abs(t[a] - o[a]) > size[a] / 2 for t, o in pairs] for a in (0, 1)]
-    names = [n for n, f in zip(("top and bottom", "left and right"), far, strict=True) if any(f)]
-    if names and all(a or b for a, b in zip(*far, strict=True)):
-        edges = " and ".join(names)
-        return f"tokens meet around the edge of the map ({edges}): a missing mask, or a roll before the padding"
     if all(len(others) >= size[0] * size[1] // 2 for others in leaks.values()):
         return "tokens reach most of the map: no windows, or a partition that mixes them"
+    around = np.mean([a or b for a, b in zip(*far, strict=True)])
+    names = [n for n, f in zip(("top and bottom", "left and right"), far, strict=True) if any(f)]
+    if around > 0.5:
+        edges = " and ".join(names)
+        return f"tokens meet around the edge of the map ({edges}): a missing mask, or a roll before the padding"
     return "tokens reach across window borders: wrong window, shift, mask or partition"
 
 

@@ -67,7 +67,7 @@ def _axes(want: Array, got: Array, tolerance: float) -> str | None:
         if list(order) == list(range(want.ndim)):
             continue
         if tuple(want.shape[i] for i in order) == got.shape and _close(want.transpose(order), got, tolerance):
-            names = {(0, 3, 1, 2): ", NHWC to NCHW", (0, 2, 3, 1): ", NCHW to NHWC"}.get(order, "")
+            names = {"0312": ", NHWC to NCHW", "0231": ", NCHW to NHWC"}.get("".join(map(str, order)), "")
             swapped = [i for i, o in enumerate(order) if i != o]
             if len(swapped) == 2:
                 return f"axes {swapped[0]} and {swapped[1]} are swapped"
@@ -108,12 +108,14 @@ def _scaled(want: Array, got: Array, tolerance: float) -> str | None:
 def _known_factor(factor: float) -> str:
     if abs(factor) < 1e-12:
         return ""
-    for words, value in (("squared size", factor**2), ("inverse square", factor**-2)):
+    n = round(1 / factor)
+    if abs(n) > 1 and abs(1 / factor - n) < 1e-6 * abs(n):
+        return f" (1 / {n})"
+    for words, value in (("sqrt", factor**2), ("1 / sqrt", factor**-2)):
         n = round(value)
         if 2 <= n <= 4096 and abs(value - n) < 1e-6 * n and abs(factor - round(factor)) > 1e-9:
-            return f" (sqrt {n})" if words == "squared size" else f" (1 / sqrt {n})"
-    n = round(1 / factor)
-    return f" (1 / {n})" if abs(n) > 1 and abs(1 / factor - n) < 1e-6 * abs(n) else ""
+            return f" ({words} {n})"
+    return ""
 
 
 def _channel_offset(want: Array, got: Array, tolerance: float) -> str | None:

@@ -1,9 +1,9 @@
 """trace: run a model once, forward and backward, and keep every named value on the way.
 
-Three sources of names. A module call: its dotted path. An op that reads a layer's parameters, where a model calls the op
-and not the layer (``fc1`` inside a fused op): the layer's path. A tap in the code: the path of the module that runs, and
-the tap's name. Fused window attention keeps no inner values, so its composite twin runs beside it, on the same inputs and
-with the same output gradient, and is watched in its place.
+Three sources of names. A module call: its dotted path. An op that reads a layer's parameters, where a model calls the
+op and not the layer (``fc1`` inside a fused op): the layer's path. A tap in the code: the path of the module that runs,
+and the tap's name. Fused window attention keeps no inner values, so its composite twin runs beside it, on the same
+inputs and with the same output gradient, and is watched in its place.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Recorder:
         (real,) = event.results
         self.trace.meta.setdefault("windows", {})[self.stack[-1] if self.stack else ""] = _cut(event.static["spec"])
         wants = real.requires_grad
-        inputs = [None if a is None else ag.Tensor(a, requires_grad=wants) for a in event.inputs]
+        inputs: list[Any] = [None if a is None else ag.Tensor(a, requires_grad=wants) for a in event.inputs]
         self.shadowed = True
         try:
             with ag.enable_grad() if wants else ag.no_grad():

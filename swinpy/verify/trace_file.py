@@ -136,7 +136,6 @@ class Trace:
         meta = entries.pop(_META, None)
         values = {name: a for name, a in entries.items() if not name.startswith(_GRAD)}
         gradients = {name[len(_GRAD) :]: a for name, a in entries.items() if name.startswith(_GRAD)}
-        values = {name: values.get(name, gradients.get(name)) for name in values}
         loaded = {} if meta is None else json.loads(meta.astype(np.uint8).tobytes())
         if not isinstance(loaded, dict):
             raise TraceFileError(f"expected a JSON object as {_META}; got {type(loaded).__name__}")

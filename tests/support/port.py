@@ -6,14 +6,16 @@ Parameter names are the official ones, so that both load the same weights.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import autograd as ag
-from swinpy import SwinConfig
 from swinpy.nn import Conv2d, LayerNorm, Linear, Module, ModuleList, Parameter
 from swinpy.verify import tap
+
+if TYPE_CHECKING:
+    from swinpy import SwinConfig
 
 __all__ = ["FAULTS", "Port"]
 
@@ -102,7 +104,9 @@ class PortAttention(Module):
         count, n = windows.shape[0] // b, w * w
         if fault == "mixed_batch":
             windows = windows.reshape(b, count, n, 3 * c).transpose(2, 0, 1, 3).reshape(b * count, n, 3 * c)
-        split = (n, self.heads, 3, c // self.heads) if fault == "heads_before_qkv" else (n, 3, self.heads, c // self.heads)
+        split = (
+            (n, self.heads, 3, c // self.heads) if fault == "heads_before_qkv" else (n, 3, self.heads, c // self.heads)
+        )
         axes = (3, 0, 2, 1, 4) if fault == "heads_before_qkv" else (2, 0, 3, 1, 4)
         parts = windows.reshape(b * count, *split).transpose(*axes)
         q = parts[0] * (1.0 if fault == "no_scale" else (c // self.heads) ** -0.5)
@@ -155,7 +159,9 @@ class PortMerging(Module):
 
     def forward(self, x: Any) -> Any:
         x = ag.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
-        places = [(0, 0), (0, 1), (1, 0), (1, 1)] if self.fault == "merge_rows_first" else [(0, 0), (1, 0), (0, 1), (1, 1)]
+        places = (
+            [(0, 0), (0, 1), (1, 0), (1, 1)] if self.fault == "merge_rows_first" else [(0, 0), (1, 0), (0, 1), (1, 1)]
+        )
         return self.reduction(self.norm(ag.concatenate([x[:, i::2, j::2] for i, j in places], axis=-1)))
 
 
