@@ -40,7 +40,7 @@ def guess_pattern(want: Array, got: Array, tolerance: float) -> str | None:
         return _non_finite(got)
     if not got.any():
         return "all zeros"
-    tries = (_axes, _scaled, _moved, _token_order, _channel_offset, _normed, _small)
+    tries = (_axes, _scaled, _moved, _token_order, _moved_together, _channel_offset, _normed, _small)
     return next((words for t in tries if (words := t(want, got, tolerance))), None)
 
 
@@ -226,6 +226,15 @@ def _moved(want: Array, got: Array, tolerance: float) -> str | None:
         if _close(moved, got, tolerance):
             return "; ".join(f"axis {a}: {describe_permutation(found[a])}" for a in axes)
     return None
+
+
+def _moved_together(want: Array, got: Array, tolerance: float) -> str | None:
+    """As :func:`_moved`, over the first two axes as one: windows of all images in another order."""
+    if want.ndim < 3 or min(want.shape[:2]) < 2:
+        return None
+    shape = (-1, *want.shape[2:])
+    words = _moved(want.reshape(shape), got.reshape(shape), tolerance)
+    return f"axes 0 and 1 together: {words[8:]}" if words is not None and words.startswith("axis 0: ") else None
 
 
 def _token_order(want: Array, got: Array, tolerance: float) -> str | None:

@@ -103,7 +103,7 @@ class PortAttention(Module):
         windows = tap("windows", windows)
         count, n = windows.shape[0] // b, w * w
         if fault == "mixed_batch":
-            windows = windows.reshape(b, count, n, 3 * c).transpose(2, 0, 1, 3).reshape(b * count, n, 3 * c)
+            windows = windows.reshape(b, count, n, 3 * c).swapaxes(0, 1).reshape(b * count, n, 3 * c)
         split = (
             (n, self.heads, 3, c // self.heads) if fault == "heads_before_qkv" else (n, 3, self.heads, c // self.heads)
         )
