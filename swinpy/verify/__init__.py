@@ -1,10 +1,11 @@
 """Tools that find faults in a Swin: this library's, or your own port of one."""
 
 from swinpy.probe import tap
-from swinpy.verify.compare import Diff, Difference, diff, windows_to_map
+from swinpy.verify.compare import Diff, Difference, diff
 from swinpy.verify.complexity import Complexity, LayerCost, complexity
 from swinpy.verify.gradients import GradcheckReport, GradcheckRow, gradcheck_model
 from swinpy.verify.kernels import KernelReport, validate_kernels
+from swinpy.verify.layouts import windows_to_map
 from swinpy.verify.leak import LeakReport, ReceptiveField, leak_test, receptive_field, window_regions
 from swinpy.verify.recorder import trace
 from swinpy.verify.trace_file import Trace, TraceFileError, fixed_weights

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from swinpy.geometry import geometry, window_tokens
+from swinpy.verify.layouts import joined, renamer, windows_to_map
 from swinpy.verify.patterns import guess_function, guess_pattern, guess_windows
 from swinpy.verify.trace_file import Trace, as_trace
 
@@ -17,11 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["Diff", "Difference", "Layout", "Renaming", "diff", "windows_to_map"]
+    from swinpy.verify.layouts import Renaming
+
+__all__ = ["Diff", "Difference", "Layout", "diff"]
 
 Array = np.ndarray[Any, Any]
 Layout: TypeAlias = "str | Callable[[Array, tuple[int, ...]], Array]"
-Renaming: TypeAlias = "Mapping[str, str] | Callable[[str], str]"
 
 # Relative to the largest expected value: a few hundred ops of up to some thousand terms, in the lower of both dtypes.
 _RTOL = {"float64": 1e-9, "float32": 1e-4, "float16": 2**-6}
@@ -172,7 +172,7 @@ def diff(
     backward: 0 compared, none differs
     """
     a, b = as_trace(first), as_trace(second)
-    rename = _renamer(names)
+    rename = renamer(names)
     partners = {name: rename(name) for name in a.values}
     shared = [n for n in a.values if partners[n] in b.values]
     judge = _Judge(a, b, partners, dict(layouts or {}), rtol)
@@ -192,25 +192,6 @@ def diff(
         tuple(n for n in b.values if n not in used),
         tuple(gradless) if gradients else (),
     )
-
-
-def _renamer(names: Renaming | None) -> Callable[[str], str]:
-    if callable(names):
-        return names
-    rules = [
-        (re.compile("".join("(.+)" if c == "*" else re.escape(c) for c in theirs)), replacement.split("*"))
-        for theirs, replacement in (names or {}).items()
-    ]
-
-    def rename(name: str) -> str:
-        for pattern, pieces in rules:
-            match = pattern.fullmatch(name)
-            if match:
-                texts = [*match.groups(), ""]
-                return "".join(p + t for p, t in zip(pieces, texts, strict=False))
-        return name
-
-    return rename
 
 
 class _Judge:
@@ -266,7 +247,7 @@ class _Judge:
             got = got if got.shape == shape else self._unwindowed(name, got)
         elif hint is not None:
             raise ValueError(f"diff: expected a layout NCHW, NHWC, windows or a function; got {hint!r} for {name}.")
-        return got.reshape(shape) if _joined(got.shape, shape) else got
+        return got.reshape(shape) if joined(got.shape, shape) else got
 
     def _unwindowed(self, name: str, got: Array) -> Array:
         cut = self._windows(name)
@@ -339,22 +320,6 @@ class _Judge:
         return rtol * scale, scale
 
 
-def _joined(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
-    """Whether one shape is the other with neighbouring axes joined."""
-    if got == want or len(got) == len(want):
-        return False
-    short, long = sorted((got, want), key=len)
-    i = 0
-    for n in short:
-        size = 1
-        while i < len(long) and (size < n or long[i] == 1):
-            size *= long[i]
-            i += 1
-        if size != n:
-            return False
-    return i == len(long)
-
-
 def _where(wrong: Array) -> str:
     """The axes along which only some indices are touched."""
     if wrong.all():
@@ -372,33 +337,3 @@ def _ranges(indices: Array) -> str:
     runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
     shown = [f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs[:6]]
     return ", ".join(shown) + (", ..." if len(runs) > 6 else "")
-
-
-def windows_to_map(array: Array, size: Any, window: Any, shift: Any = (0, 0)) -> Array:
-    """Windows first, as other implementations hold tokens, to a map; what padding added is dropped.
-
-    Args:
-        array: (B * nW, N, C) or (B, nW, N, C).
-        size: (H, W) of the map.
-        window: (wh, ww).
-        shift: (sh, sw) that the map was rolled by, upwards and to the left.
-
-    Returns:
-        (B, H, W, C).
-
-    Raises:
-        ValueError: if the array holds no whole number of maps.
-    """
-    pairs = [(int(n[0]), int(n[1])) for n in (size, window, shift)]
-    cut = geometry(pairs[0], pairs[1], pairs[2], "pad")
-    table = window_tokens(cut)
-    channels = array.shape[-1]
-    if array.size % (table.size * channels) or not array.size:
-        raise ValueError(
-            f"windows_to_map: expected maps of {table.shape[0]} windows of {table.shape[1]} tokens; got {array.shape}."
-        )
-    rows = array.reshape(-1, table.size, channels)
-    out = np.empty((rows.shape[0], size[0] * size[1], channels), array.dtype)
-    inside = np.flatnonzero(table.reshape(-1) >= 0)
-    out[:, table.reshape(-1)[inside]] = rows[:, inside]
-    return out.reshape(-1, size[0], size[1], channels)

@@ -40,7 +40,7 @@ def guess_pattern(want: Array, got: Array, tolerance: float) -> str | None:
         return _non_finite(got)
     if not got.any():
         return "all zeros"
-    tries = (_axes, _scaled, _moved, _token_order, _moved_together, _channel_offset, _normed, _small)
+    tries = (_axes, _scaled, _moved, _token_order, _channel_offset, _normed, _small)
     return next((words for t in tries if (words := t(want, got, tolerance))), None)
 
 
@@ -228,15 +228,6 @@ def _moved(want: Array, got: Array, tolerance: float) -> str | None:
     return None
 
 
-def _moved_together(want: Array, got: Array, tolerance: float) -> str | None:
-    """As :func:`_moved`, over the first two axes as one: windows of all images in another order."""
-    if want.ndim < 3 or min(want.shape[:2]) < 2:
-        return None
-    shape = (-1, *want.shape[2:])
-    words = _moved(want.reshape(shape), got.reshape(shape), tolerance)
-    return f"axes 0 and 1 together: {words[8:]}" if words is not None and words.startswith("axis 0: ") else None
-
-
 def _token_order(want: Array, got: Array, tolerance: float) -> str | None:
     """An axis of h * w tokens read column by column, or two axes (H, W) filled in the other's order."""
     for axis, n in enumerate(want.shape):
@@ -249,7 +240,7 @@ def _token_order(want: Array, got: Array, tolerance: float) -> str | None:
         h, w = want.shape[axis : axis + 2]
         swapped = np.swapaxes(want, axis, axis + 1).reshape(want.shape)
         if h > 1 and w > 1 and h != w and _close(swapped, got, tolerance):
-            return f"axes {axis} and {axis + 1}: columns written as rows (H and W exchanged in a reshape)"
+            return f"axes {axis} and {axis + 1}: exchanged in a reshape (columns written as rows)"
     return None
 
 

@@ -194,7 +194,7 @@ PATTERNS: dict[str, tuple[Callable[[Array], Array], str]] = {
     "lost": (lambda x: x[:, [0, 1, 1, 2, 3, 4]], "axis 1: taken as 0, 1, 1, 2, 3, 4; 1 of 6 are lost"),
     "columns_as_rows": (
         lambda x: x.swapaxes(1, 2).reshape(x.shape),
-        "axes 1 and 2: columns written as rows (H and W exchanged in a reshape)",
+        "axes 1 and 2: exchanged in a reshape (columns written as rows)",
     ),
     "constant": (lambda x: x + 0.25, "0.25 is added to every value"),
     "bias": (

@@ -55,7 +55,7 @@ BY_DIFF = {
     "shift_down": Found("layers.0.blocks.1.attn.qkv", "axis 1: rolled by 2; axis 2: rolled by 2"),
     "pad_after_qkv": Found("layers.0.blocks.0.attn.windows", "got 0", PADDED),
     "tanh_gelu": Found("layers.0.blocks.0.mlp.act", "the tanh approximation of GELU (of layers.0.blocks.0.mlp.fc1)"),
-    "mixed_batch": Found("layers.0.blocks.0.attn.q", "axes 0 and 1 together: interleaved: 24 blocks of 2"),
+    "mixed_batch": Found("layers.0.blocks.0.attn.q", "axes 0 and 1: exchanged in a reshape"),
     "dropout_in_eval": Found("layers.0.blocks.0.mlp", ""),
     "head_before_norm": Found("head.input", ""),
     "detached_k": Found("layers.1.blocks.1.attn.windows", "axis 5 only at 16-31 of 48", phase="backward"),
