@@ -149,13 +149,15 @@ class Primitive:
             out = self._wrap(result, self._record(ctx, inputs) if state.grad == "on" else None, True)
         else:
             out = self._wrap(result, None, False)
-            if type(result) is tuple or result.base is not None:
-                out = _sharing_versions(out, inputs)
+            out = out if type(result) is not tuple and result.base is None else _sharing_versions(out, inputs)
         if state.observers:
-            results = out if type(out) is tuple else (out,)
-            outputs = tuple(t.data for t in results)
-            notify(state.observers, OpEvent(self.name, "forward", tuple(arrays), outputs, static, results))
+            self._tell(state, arrays, out, static)
         return out
+
+    def _tell(self, state: State, arrays: list[Any], out: Any, static: dict[str, Any]) -> None:
+        results = out if type(out) is tuple else (out,)
+        outputs = tuple(t.data for t in results)
+        notify(state.observers, OpEvent(self.name, "forward", tuple(arrays), outputs, static, results))
 
     def _explain(self, error: Exception, arrays: list[Any], static: dict[str, Any]) -> None:
         """Say in our words that shapes do not broadcast or a number is no array, if that is why forward failed."""

@@ -10,7 +10,8 @@ from swinpy._engine import check_engine
 
 check_engine()
 
-from swinpy.models import (  # noqa: E402 (after the check)
+from swinpy import verify  # noqa: E402 (after the check)
+from swinpy.models import (  # noqa: E402
     LoadReport,
     SaveReport,
     SwinConfig,
@@ -41,4 +42,5 @@ __all__ = [
     "load_weights",
     "resize_model",
     "save_weights",
+    "verify",
 ]

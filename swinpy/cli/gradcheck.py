@@ -17,7 +17,7 @@ from swinpy.verify import gradcheck_model
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from swinpy.nn import Module
+    from swinpy.models import SwinTransformer
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -77,7 +77,7 @@ def _size(given: list[int] | None, config: Any) -> tuple[int, int]:
     return given[0], given[-1]
 
 
-def _redraw(model: Module, seed: int) -> None:
+def _redraw(model: SwinTransformer, seed: int) -> None:
     """Values that leave no gradient near 0: fresh weights have zero biases and norms that hide faults."""
     rng = np.random.default_rng(seed)
     for name, parameter in model.named_parameters():
