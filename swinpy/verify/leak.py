@@ -117,16 +117,16 @@ class LeakReport:
 def _places(tokens: Sequence[Pair]) -> str:
     rows, columns = sorted({t[0] for t in tokens}), sorted({t[1] for t in tokens})
     if len(tokens) == len(rows) * len(columns) and len(tokens) > 2:
-        return f"rows {_span(rows)}, columns {_span(columns)}"
+        return f"{_span('row', rows)}, {_span('column', columns)}"
     shown = ", ".join(map(str, tokens[:_SHOWN]))
     return shown + (f", ... ({len(tokens)})" if len(tokens) > _SHOWN else "")
 
 
-def _span(numbers: list[int]) -> str:
-    whole = numbers == list(range(numbers[0], numbers[-1] + 1))
+def _span(name: str, numbers: list[int]) -> str:
     if len(numbers) == 1:
-        return str(numbers[0])
-    return f"{numbers[0]}-{numbers[-1]}" if whole else ",".join(map(str, numbers))
+        return f"{name} {numbers[0]}"
+    whole = numbers == list(range(numbers[0], numbers[-1] + 1))
+    return f"{name}s {numbers[0]}-{numbers[-1]}" if whole else f"{name}s {','.join(map(str, numbers))}"
 
 
 def leak_test(

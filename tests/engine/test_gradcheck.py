@@ -181,3 +181,27 @@ def test_many_components() -> None:
     assert ag.gradcheck(lambda x, y: ag.tanh((x * a).sum() + (y * b).sum() + 0.3), start)
     with pytest.raises(ag.GradcheckError, match="expected input 1 to have derivative"):
         ag.gradcheck(lambda x, y: ag.tanh((x * a).sum() + (y.detach() * b).sum() + 0.3) + 0 * y.sum(), start)
+
+
+def test_all_together_only() -> None:
+    """One direction in everything finds one wrong input among many, in a time that does not grow with them."""
+    calls = []
+
+    def fn(*xs: ag.Tensor) -> ag.Tensor:
+        calls.append(len(xs))
+        return sum((ag.sin(x) for x in xs[1:]), ag.sin(xs[0]))  # type: ignore[arg-type,return-value]
+
+    inputs = [X] * 20
+    assert ag.gradcheck(fn, inputs, each=False)
+    together = len(calls)
+    assert ag.gradcheck(fn, inputs)
+    assert len(calls) - together > 10 * together
+    with pytest.raises(ag.GradcheckError, match=r"expected inputs \[0, 1, .* together to have derivative"):
+        ag.gradcheck(lambda *xs: fn(*xs[:-1]) + ag.sin(xs[-1].detach()), inputs, each=False)
+
+
+def test_a_smaller_step_stays_clear_of_a_kink() -> None:
+    near = np.array([1e-3, -1e-3, 0.5])
+    with pytest.raises(ag.GradcheckError, match="inconclusive"):
+        ag.gradcheck(lambda x: ag.relu(x) * ag.exp(x), [near], seed=1)
+    assert ag.gradcheck(lambda x: ag.relu(x) * ag.exp(x), [near], seed=1, step=1e-4)

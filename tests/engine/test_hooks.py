@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import autograd as ag
+from autograd.extend import graph_nodes
 
 
 def _raise(*_: Any) -> Any:
@@ -95,3 +96,56 @@ def test_what_a_leaf_hook_keeps_is_not_the_gradient(replaces: bool) -> None:
     before = kept[0].copy()
     (x * 3).sum().backward()
     np.testing.assert_array_equal(kept[0], before)
+
+
+# ---- what an observer may hold on to
+
+
+def test_an_observer_gets_the_tensors_and_may_watch_their_gradients() -> None:
+    x = leaf(1.0, 2.0)
+    seen: dict[str, Any] = {}
+
+    def on_op(event: ag.OpEvent) -> None:
+        if event.phase == "forward":
+            assert len(event.results) == len(event.outputs)
+            for tensor, array in zip(event.results, event.outputs, strict=True):
+                assert tensor.data is array
+            event.results[0].register_grad_hook(lambda g, name=event.name: seen.setdefault(name, g.copy()))
+        else:
+            assert event.results == ()
+
+    with ag.observe(on_op):
+        y = ag.exp(x * 3)
+        y.sum().backward()
+    np.testing.assert_array_equal(seen["multiply"], y.data)
+    np.testing.assert_array_equal(seen["exp"], np.ones(2))
+    np.testing.assert_array_equal(x.grad, 3 * y.data)
+
+
+def test_an_observer_of_an_op_without_a_graph_gets_its_tensors_too() -> None:
+    shapes = []
+    with ag.no_grad(), ag.observe(lambda e: shapes.append([(t.shape, t.requires_grad) for t in e.results])):
+        ag.split(ag.Tensor(np.ones((4, 2))), 2)
+    assert shapes == [[((2, 2), False), ((2, 2), False)]]
+
+
+def test_graph_nodes_are_those_of_backward_in_the_order_of_forward() -> None:
+    x = leaf(2.0)
+    a = x * 3
+    b = ag.exp(a)
+    unused = ag.tanh(a)
+    nodes = graph_nodes([a + b, b])
+    assert [n.primitive.name for n in nodes] == ["multiply", "exp", "add"]
+    assert nodes[1].ctx is not None
+    assert nodes[1].ctx.nbytes() > 0
+    assert graph_nodes([x, x.detach()]) == []
+    assert [n.primitive.name for n in graph_nodes([unused])] == ["multiply", "tanh"]
+    (a + b).backward()
+    assert [n.ctx for n in nodes] == [None] * 3
+
+
+def test_graph_nodes_of_a_long_chain() -> None:
+    x = leaf(1.0)
+    for _ in range(20_000):
+        x = -x
+    assert len(graph_nodes([x])) == 20_000
