@@ -96,8 +96,9 @@ class Mlp(Module):
         """fc2(hidden), dropped out."""
         return ag.dropout(self.fc2(hidden), self.drop, self.training)
 
-    def forward(self, x: ag.Tensor) -> ag.Tensor:
-        return self.output(self.hidden(x))
+    def forward(self, x: ag.Tensor, from_hidden: bool = False) -> ag.Tensor:
+        """The whole, or with ``from_hidden`` only what follows :meth:`hidden`: either way a call that is seen."""
+        return self.output(x if from_hidden else self.hidden(x))
 
 
 class WindowAttention(Module):
@@ -220,7 +221,7 @@ class PreNormBlock(Block):
 
     def branch(self, y: ag.Tensor) -> ag.Tensor:
         """fc2 of the hidden layer: a third of the block's products, for a result that backward has no use for."""
-        return self.mlp.output(y)
+        return self.mlp(y, from_hidden=True)
 
 
 class PatchMerging(Module):

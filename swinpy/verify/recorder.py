@@ -139,7 +139,7 @@ class Recorder:
         if event.name in _LAYER_OPS:
             self._layer(event)
         elif event.name in _ACTIVATIONS:
-            self.add(self.scoped("act"), event.results[0])
+            self.add(self._activation(event), event.results[0])
         elif event.name == "window_attention":
             self._attention(event)
 
@@ -156,6 +156,12 @@ class Recorder:
             self.add(layer, result, shown=result.data + bias.data.astype(result.dtype, copy=False))
         else:
             self.add(layer, result)
+
+    def _activation(self, event: ag.OpEvent) -> str:
+        """``act`` beside the layer whose bias the op adds, else in the module that runs."""
+        names = [self.parameters[id(a)][0] for a in event.inputs if id(a) in self.parameters]
+        parent = names[0].rpartition(".")[0].rpartition(".")[0] if names else ""
+        return f"{parent}.act" if parent else self.scoped("act")
 
     def _attention(self, event: ag.OpEvent) -> None:
         """Run the composite twin on the op's inputs; its inner gradients come from the op's output gradient."""

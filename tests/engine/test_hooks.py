@@ -134,13 +134,14 @@ def test_graph_nodes_are_those_of_backward_in_the_order_of_forward() -> None:
     a = x * 3
     b = ag.exp(a)
     unused = ag.tanh(a)
-    nodes = graph_nodes([a + b, b])
+    total = a + b
+    nodes = graph_nodes([total, b])
     assert [n.primitive.name for n in nodes] == ["multiply", "exp", "add"]
     assert nodes[1].ctx is not None
     assert nodes[1].ctx.nbytes() > 0
     assert graph_nodes([x, x.detach()]) == []
     assert [n.primitive.name for n in graph_nodes([unused])] == ["multiply", "tanh"]
-    (a + b).backward()
+    total.backward()
     assert [n.ctx for n in nodes] == [None] * 3
 
 
