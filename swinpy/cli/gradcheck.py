@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--full", action="store_true", help="the model as it is, not narrowed: every part along one joint direction"
     )
     parser.add_argument("--train", action="store_true", help="in training mode, with DropPath's draws repeated")
-    parser.add_argument("--step", type=float, default=0.02, help="largest step of a component (default: 0.02)")
+    parser.add_argument("--step", type=float, default=1e-3, help="largest step of a component (default: 0.001)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights, the image and the directions")
 
 
@@ -70,7 +70,7 @@ def run(args: Namespace) -> int:
 def _size(given: list[int] | None, config: Any) -> tuple[int, int]:
     """As asked for; by default a map one window and a bit high and wide, so that windows are shifted and padded."""
     if given is None:
-        side = config.window(0)
+        side = int(np.max(config.window(0)))  # one number, or (down, across)
         return (side + 2) * config.patch_size, (side + 1) * config.patch_size
     if len(given) > 2 or min(given) < 1:
         raise ValueError(f"--img-size: expected one positive number or two; got {' '.join(map(str, given))}.")
@@ -78,12 +78,20 @@ def _size(given: list[int] | None, config: Any) -> tuple[int, int]:
 
 
 def _redraw(model: SwinTransformer, seed: int) -> None:
-    """Values that leave no gradient near 0: fresh weights have zero biases and norms that hide faults."""
+    """Values that leave no gradient near 0: fresh weights have zero biases and norms that hide faults.
+
+    The ReLUs of V2's position bias (coordinates within +-8) get biases that keep them clear of their kinks, half of
+    them on and half off: there are thousands, and finite differences must step over none.
+    """
     rng = np.random.default_rng(seed)
     for name, parameter in model.named_parameters():
         shape = parameter.shape
         if "norm" in name and name.endswith("weight"):
             value = rng.uniform(0.5, 1.5, shape)
+        elif name.endswith("cpb_mlp.0.bias"):
+            value = rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
+        elif name.endswith("cpb_mlp.0.weight"):
+            value = rng.uniform(-0.02, 0.02, shape)
         else:
             spread = 0.2 if len(shape) == 1 else 0.5 / math.sqrt(math.prod(shape[1:]))
             value = rng.standard_normal(shape) * spread

@@ -195,8 +195,8 @@ class Block(Module):
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
         """One block.
 
-        With ``checkpoint`` only its inputs and the MLP's hidden layer are kept for backward. Without the hidden layer it
-        would keep half of that, but compute fc2, a third of the block's products, a second time for a result that
+        With ``checkpoint`` only its inputs and the MLP's hidden layer are kept for backward. Without the hidden layer
+        it would keep half of that, but compute fc2, a third of the block's products, a second time for a result that
         backward has no use for.
         """
         keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)

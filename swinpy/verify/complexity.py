@@ -173,7 +173,8 @@ def _activations(nodes: list[Node], owner: dict[int, str], known: set[int]) -> d
 def complexity(model: Module, input_size: int | tuple[int, ...], batch: int = 1) -> Complexity:
     """Count what one forward costs and what it keeps for backward.
 
-    Products count (linear, convolution, q k^T and p v), as in the papers' "FLOPs": Swin-T at 224 has 4.5 G. Activation
+    Products count (linear, convolution, q k^T and p v), as in the papers' "FLOPs": Swin-T at 224 has 4.5 G. For V2 they
+    include the small MLP of the position bias, which the official count leaves out (1% at window 16). Activation
     memory is summed over the arrays that the graph really saves, each buffer once, for a training step of the model in
     the mode and dtype that it is in; geometry tables that are cached outside the graph are not counted.
 
