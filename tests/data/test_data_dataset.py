@@ -81,7 +81,8 @@ def test_channel_stats(seed, n, side):
 
 
 def test_unknown_name(tmp_path):
-    with pytest.raises(ValueError, match="expected a name of cifar10, cifar100, scenes, digits; got 'imagenet'"):
+    known = "expected a name of cifar10, cifar100, scenes, digits, folder; got 'imagenet'"
+    with pytest.raises(ValueError, match=known):
         load_dataset("imagenet", tmp_path)
 
 
