@@ -10,6 +10,7 @@ from swinpy._engine import check_engine
 
 check_engine()
 
+from autograd import get_num_threads, set_num_threads  # noqa: E402 (after the check)
 from swinpy.models import (  # noqa: E402 (after the check)
     LoadReport,
     SaveReport,
@@ -37,8 +38,10 @@ __all__ = [
     "convert_weights",
     "create_model",
     "eval_config",
+    "get_num_threads",
     "list_models",
     "load_weights",
     "resize_model",
     "save_weights",
+    "set_num_threads",
 ]

@@ -2,6 +2,7 @@
 
 from autograd.context import kernel_mode
 from autograd.kernels import rows as _rows  # noqa: F401 (registers the rows)
+from autograd.kernels import cpu as _cpu  # noqa: F401, I001 (after the rows, behind which it puts its twins)
 from autograd.kernels.registry import (
     KERNELS,
     Cost,
@@ -14,6 +15,7 @@ from autograd.kernels.registry import (
     register_implementation,
     register_kernel,
 )
+from autograd.kernels.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "KERNELS",
@@ -24,7 +26,9 @@ __all__ = [
     "KernelUnavailableError",
     "call_kernel",
     "explain",
+    "get_num_threads",
     "kernel_mode",
     "register_implementation",
     "register_kernel",
+    "set_num_threads",
 ]

@@ -97,7 +97,12 @@ class Mlp(Module):
         return ag.dropout(self.fc2(hidden), self.drop, self.training)
 
     def forward(self, x: ag.Tensor) -> ag.Tensor:
-        return self.output(self.hidden(x))
+        """All of it; without dropout as one op, which keeps one hidden map for backward instead of two."""
+        if self.drop and self.training:
+            return self.output(self.hidden(x))
+        assert self.fc1.bias is not None
+        assert self.fc2.bias is not None
+        return ag.mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
 
 
 class WindowAttention(Module):
@@ -189,11 +194,19 @@ class Block(Module):
         raise NotImplementedError
 
     def branch(self, y: ag.Tensor) -> ag.Tensor:
-        """The MLP's branch from the second result of :meth:`residuals`: what need not be computed again in backward."""
+        """The MLP's branch from the second result of :meth:`residuals`."""
+        return y
+
+    def again(self, y: ag.Tensor) -> ag.Tensor:
+        """With checkpointing, the part of :meth:`branch` that is computed again in backward."""
+        return self.branch(y)
+
+    def once(self, y: ag.Tensor) -> ag.Tensor:
+        """The rest of it, from what :meth:`again` returned, which is kept."""
         return y
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
-        """One block; with ``checkpoint`` only its inputs and what :meth:`branch` takes are kept for backward."""
+        """One block; with ``checkpoint`` only its inputs and what :meth:`once` takes are kept for backward."""
         keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
         mlp_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
         inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
@@ -201,8 +214,12 @@ class Block(Module):
         def run(x: ag.Tensor, branch: ag.Tensor | None = None) -> tuple[ag.Tensor, ag.Tensor]:
             return self.residuals(Stream(x, branch, stream.keep), keep)
 
-        x, y = ag.checkpoint(run, *inputs) if checkpoint else run(*inputs)
-        out = Stream(x, self.branch(y), mlp_keep)
+        def run_again(*tensors: ag.Tensor) -> tuple[ag.Tensor, ag.Tensor]:
+            x, y = run(*tensors)
+            return x, self.again(y)
+
+        x, y = ag.checkpoint(run_again, *inputs) if checkpoint else run(*inputs)
+        out = Stream(x, self.once(y) if checkpoint else self.branch(y), mlp_keep)
         return out if self.norm3 is None else Stream(out.normed(self.norm3)[1])
 
 
@@ -215,10 +232,16 @@ class PreNormBlock(Block):
 
     def residuals(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
         x, y = stream.normed(self.norm1)
-        x, y = Stream(x, self.mix(y), keep).normed(self.norm2)
-        return x, self.mlp.hidden(y)
+        return Stream(x, self.mix(y), keep).normed(self.norm2)
 
     def branch(self, y: ag.Tensor) -> ag.Tensor:
+        branch: ag.Tensor = self.mlp(y)
+        return branch
+
+    def again(self, y: ag.Tensor) -> ag.Tensor:
+        return self.mlp.hidden(y)
+
+    def once(self, y: ag.Tensor) -> ag.Tensor:
         """fc2 of the hidden layer: a third of the block's products, for a result that backward has no use for."""
         return self.mlp.output(y)
 
