@@ -1,8 +1,8 @@
 """Kernels: the registry, and the engine's own rows."""
 
 from autograd.context import kernel_mode
+from autograd.kernels import cpu as _cpu  # noqa: F401 (puts compiled twins behind them)
 from autograd.kernels import rows as _rows  # noqa: F401 (registers the rows)
-from autograd.kernels import cpu as _cpu  # noqa: F401, I001 (after the rows, behind which it puts its twins)
 from autograd.kernels.registry import (
     KERNELS,
     Cost,

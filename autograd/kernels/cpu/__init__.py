@@ -1,4 +1,4 @@
-"""Compiled twins of the references for NumPy arrays, by Numba (extra ``fast``): used by themselves where it is installed.
+"""Compiled twins of the references for NumPy arrays, by Numba (extra ``fast``), used by themselves if it is installed.
 
 This module only registers: a kernel's file, and with it Numba, is imported when the kernel first runs. The files here
 may import Numba at their top; nothing else may import them.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autograd.kernels import rows as _rows  # noqa: F401 (the rows that the twins go behind)
 from autograd.kernels.registry import Implementation, register_implementation
 
 if TYPE_CHECKING:

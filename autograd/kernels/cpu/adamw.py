@@ -55,8 +55,6 @@ def adamw(
     correction = (1 - beta2**step) ** -0.5
     step_size = lr / (1 - beta1**step)
     decay = 1 - lr * weight_decay
-    numbers = np.array(
-        [grad_scale, beta1, 1 - beta1, beta2, 1 - beta2, decay, step_size, correction, eps], param.dtype
-    )
+    numbers = np.array([grad_scale, beta1, 1 - beta1, beta2, 1 - beta2, decay, step_size, correction, eps], param.dtype)
     p, g, m, v = (a.reshape(-1) for a in (param, plain(grad), exp_avg, exp_avg_sq))
     run_pieces(lambda _, a, b: _update(p, g, m, v, numbers, a, b), pieces(p.size, 7 * p.itemsize))

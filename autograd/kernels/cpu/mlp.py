@@ -45,9 +45,7 @@ def mlp_fwd(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, keep_hidden: bool) -> tu
     return out.reshape(*x.shape[:-1], len(w2)), hidden
 
 
-def mlp_bwd(
-    g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any, needs: tuple[bool, ...]
-) -> tuple[Any | None, ...]:
+def mlp_bwd(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any, needs: tuple[bool, ...]) -> tuple[Any | None, ...]:
     rows, g_rows, hidden, b1 = rows_of(x), rows_of(g), plain(hidden), plain(b1)
     activated, gx, gb1 = _through(g_rows, rows, hidden, w1, b1, w2)
     ghidden = activated[1]

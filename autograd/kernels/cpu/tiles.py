@@ -5,8 +5,8 @@ with tiles of ROWS x COLUMNS numbers. A tile stays in registers while the inner 
 B (two vectors) and, one after another, ROWS numbers of A, each spread over a vector. LLVM does not find that shape by
 itself, so it is written in its own language.
 
-Matrices are where an array's memory starts, and an offset; sizes of the result are rounded up to whole tiles, so scratch arrays are padded
-(:func:`padded_rows`, :func:`padded_columns`) and what lies in the padding must be finite where it is multiplied.
+A matrix is an array's memory from an offset on. Sizes of the result are rounded up to whole tiles, so scratch arrays
+are padded (:func:`padded_rows`, :func:`padded_columns`), and what lies in the padding must be finite.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ __all__ = [
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
-# What LLVM may assume. Sums may be taken in any order (lanes of a vector) and a * b + c may be one instruction; NaN and
-# infinities are left alone, unlike with full fast-math. A kernel does not depend on the threads: its own order is fixed.
+# What LLVM may assume. Sums may be taken in any order (lanes of a vector; the order is fixed once compiled) and
+# a * b + c may be one instruction; NaN and infinities are left alone, unlike with full fast-math.
 _FLAGS = {"reassoc", "contract", "arcp", "nsz"}
 
 

@@ -53,7 +53,7 @@ def _parts(n: int, least: int, most: int) -> list[slice]:
 
 
 def product(x: Array, y: Array, bias: Array | None = None) -> Array:
-    """``x @ y`` (``+ bias`` on every row) with 16-bit floats multiplied in float32 on the CPU (NumPy has no BLAS for them).
+    """``x @ y``, plus ``bias`` on every row; 16-bit floats in float32 on the CPU (NumPy has no BLAS for them).
 
     A large 2-D product is cut, and the engine's threads take the parts: by rows or columns of the result, or, where a
     long sum gives a small result as in weight gradients, by parts of the sum. The cut depends on sizes alone, so that
