@@ -31,6 +31,7 @@ _mlp = Primitive(
     _forward,
     lambda ctx, g: call_kernel("mlp_bwd", g, *ctx.saved, ctx.needs),
     autocast="low",
+    floats=True,
     fresh=True,
 )
 

@@ -46,7 +46,11 @@ def mlp_fwd(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, keep_hidden: bool) -> tu
 
 
 def mlp_bwd(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any, needs: tuple[bool, ...]) -> tuple[Any | None, ...]:
-    rows, g_rows, hidden, b1 = rows_of(x), rows_of(g), plain(hidden), plain(b1)
+    rows, g_rows, b1 = rows_of(x), rows_of(g), plain(b1)
+    gb2 = sum_rows(g_rows, g.dtype) if needs[4] else None
+    if not any(needs[:4]):
+        return None, None, None, None, gb2
+    hidden = plain(hidden)
     activated, gx, gb1 = _through(g_rows, rows, hidden, w1, b1, w2)
     ghidden = activated[1]
     return (
@@ -54,7 +58,7 @@ def mlp_bwd(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any, needs: tuple
         product(ghidden.T, rows) if needs[1] else None,
         gb1 if needs[2] else None,
         product(g_rows.T, activated[0]) if needs[3] else None,
-        sum_rows(g_rows, g.dtype) if needs[4] else None,
+        gb2,
     )
 
 

@@ -86,6 +86,7 @@ def _backward(
         first, second = zero, zero
         for j in range(channels):
             h = gi[j] * weight[j]
+            oi[j] = h  # kept rounded: h - mean(h) from an unrounded product would not cancel where it must
             first += h
             second += h * ((xi[j] - m) * r)
         first *= inverse
@@ -94,7 +95,7 @@ def _backward(
             xhat = (xi[j] - m) * r
             gweight[j] += gi[j] * xhat
             gbias[j] += gi[j]
-            oi[j] = r * (gi[j] * weight[j] - first - xhat * second)
+            oi[j] = r * (oi[j] - first - xhat * second)
         if extra.size:
             ei = extra[i]
             for j in range(channels):

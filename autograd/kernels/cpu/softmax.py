@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.cpu.toolkit import exp, jit, pieces, plain, rows_of, run_pieces
+from autograd.kernels.cpu.toolkit import exp, jit, larger, pieces, plain, rows_of, run_pieces
 from autograd.kernels.reference.cross_entropy import smoothed_targets
 
 __all__ = ["cross_entropy_bwd", "cross_entropy_fwd", "softmax_bwd", "softmax_fwd"]
@@ -27,7 +27,7 @@ def _softmax(x: Any, mask: Any, out: Any, start: int, stop: int) -> None:
                 oi[j] = row[j]
         peak = oi[0]
         for j in range(row.size):
-            peak = max(peak, oi[j])
+            peak = larger(peak, oi[j])
         if peak == -np.inf:  # nothing left to keep
             peak = zero
         total = zero
@@ -58,7 +58,7 @@ def _losses(logits: Any, soft: Any, losses: Any, log_probs: Any, start: int, sto
         row, ti, oi = logits[i], soft[i], log_probs[i]
         peak = row[0]
         for j in range(row.size):
-            peak = max(peak, row[j])
+            peak = larger(peak, row[j])
         total = zero
         for j in range(row.size):
             total += exp(row[j] - peak)

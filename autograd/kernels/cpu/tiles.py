@@ -11,6 +11,7 @@ are padded (:func:`padded_rows`, :func:`padded_columns`), and what lies in the p
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import binding, ir
@@ -19,7 +20,7 @@ from numba.extending import intrinsic
 
 from autograd.kernels.cpu.toolkit import jit
 
-__all__ = ["COLUMNS", "ROWS", "add_product", "largest", "multiply", "multiply_to", "padded_columns", "padded_rows"]
+__all__ = ["COLUMNS", "ROWS", "add_product", "multiply", "multiply_to", "padded_columns", "padded_rows"]
 
 
 def _lanes() -> int:
@@ -45,11 +46,71 @@ def padded_columns(n: int) -> int:
     return -(-n // COLUMNS) * COLUMNS
 
 
+def _constant(n: int) -> Any:
+    return ir.Constant(ir.IntType(64), n)
+
+
+class _Matrix:
+    """A matrix argument of the tile in LLVM's language: where it starts, and vectors of it."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, array: Any, at: Any) -> None:
+        self.builder, number = builder, ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
+        self.align = 4 if kind.dtype == types.float32 else 8
+        self.vector = ir.VectorType(number, _LANES)
+        self.start = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
+
+    def place(self, offset: Any, n: int) -> Any:
+        """Of the n-th vector from an offset."""
+        there = self.builder.gep(self.start, [self.builder.add(offset, _constant(_LANES * n))])
+        return self.builder.bitcast(there, self.vector.as_pointer())
+
+    def load(self, offset: Any, n: int) -> Any:
+        return self.builder.load(self.place(offset, n), align=self.align)
+
+    def store(self, value: Any, offset: Any, n: int) -> None:
+        self.builder.store(value, self.place(offset, n), align=self.align)
+
+    def spread(self, offset: Any) -> Any:
+        """One number in all lanes of a vector."""
+        nothing = ir.Constant(self.vector, ir.Undefined)
+        number = self.builder.load(self.builder.gep(self.start, [offset]))
+        first = self.builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        return self.builder.shuffle_vector(first, nothing, lanes)
+
+
+def _generate(context: Any, builder: Any, signature: Any, args: Any, accumulate: bool) -> Any:
+    """The tile's code: sums in registers, one step of the inner index after another, then the sums to C."""
+    a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth = args
+    left = _Matrix(context, builder, signature.args[0], a, a_at)
+    right = _Matrix(context, builder, signature.args[4], b, b_at)
+    result = _Matrix(context, builder, signature.args[7], c, c_at)
+    vector = left.vector
+    name = f"llvm.fma.v{_LANES}f{8 * left.align}"
+    fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+    zero = ir.Constant(vector, [0.0] * _LANES)
+    a_rows = [builder.mul(a_row, _constant(i)) for i in range(ROWS)]
+    c_rows = [builder.mul(c_row, _constant(i)) for i in range(ROWS)]
+    sums = {(i, n): cgutils.alloca_once_value(builder, zero) for i in range(ROWS) for n in range(_VECTORS)}
+    for (i, n), total in sums.items():
+        builder.store(result.load(c_rows[i], n) if accumulate else zero, total)
+    with cgutils.for_range(builder, depth) as loop:
+        b_here, a_here = builder.mul(loop.index, b_row), builder.mul(loop.index, a_column)
+        row = [right.load(b_here, n) for n in range(_VECTORS)]
+        for i in range(ROWS):
+            number = left.spread(builder.add(a_rows[i], a_here))
+            for n in range(_VECTORS):
+                builder.store(builder.call(fma, [number, row[n], builder.load(sums[i, n])]), sums[i, n])
+    for (i, n), total in sums.items():
+        result.store(builder.load(total), c_rows[i], n)
+    return context.get_dummy_value()
+
+
 def _tile(accumulate: bool) -> Any:
     """A compiled function: C = A B, or C += A B, for one tile.
 
-    Its arguments: A, offset, distance of its rows, distance of its columns; B, offset, distance of its rows;
-    C, offset, distance of its rows; and the inner size.
+    Its arguments: A, offset, distance of its rows, distance of its columns; B, offset, distance of its rows; C, offset,
+    distance of its rows; and the inner size.
     """
 
     @intrinsic
@@ -67,97 +128,14 @@ def _tile(accumulate: bool) -> Any:
         c_row: Any,
         depth: Any,
     ) -> Any:
-        size = types.intp
-        signature = types.void(a, size, size, size, b, size, size, c, size, size, size)
-        kind, align = (ir.FloatType(), 4) if a.dtype == types.float32 else (ir.DoubleType(), 8)
-        vector = ir.VectorType(kind, _LANES)
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth = args
-
-            def start(array_type: Any, array: Any, at: Any) -> Any:
-                return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
-
-            def fixed(n: int) -> Any:
-                return ir.Constant(ir.IntType(64), n)
-
-            def vector_at(pointer: Any, offset: Any) -> Any:
-                return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
-
-            a_start = start(signature.args[0], a, a_at)
-            b_start = start(signature.args[4], b, b_at)
-            c_start = start(signature.args[7], c, c_at)
-            name = f"llvm.fma.v{_LANES}f{8 * align}"
-            fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
-            places = [
-                [
-                    vector_at(c_start, builder.add(builder.mul(c_row, fixed(i)), fixed(_LANES * n)))
-                    for n in range(_VECTORS)
-                ]
-                for i in range(ROWS)
-            ]
-            zero = ir.Constant(vector, [0.0] * _LANES)
-            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(_VECTORS)] for _ in range(ROWS)]
-            for i in range(ROWS):
-                for n in range(_VECTORS):
-                    first = builder.load(places[i][n], align=align) if accumulate else zero
-                    builder.store(first, sums[i][n])
-            steps = [builder.mul(a_row, fixed(i)) for i in range(ROWS)]
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-            nothing = ir.Constant(vector, ir.Undefined)
-            with cgutils.for_range(builder, depth) as loop:
-                b_here, a_here = builder.mul(loop.index, b_row), builder.mul(loop.index, a_column)
-                row = [
-                    builder.load(vector_at(b_start, builder.add(b_here, fixed(_LANES * n))), align=align)
-                    for n in range(_VECTORS)
-                ]
-                for i in range(ROWS):
-                    number = builder.load(builder.gep(a_start, [builder.add(steps[i], a_here)]))
-                    spread = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
-                    spread = builder.shuffle_vector(spread, nothing, lanes)
-                    for n in range(_VECTORS):
-                        builder.store(builder.call(fma, [spread, row[n], builder.load(sums[i][n])]), sums[i][n])
-            for i in range(ROWS):
-                for n in range(_VECTORS):
-                    builder.store(builder.load(sums[i][n]), places[i][n], align=align)
-            return context.get_dummy_value()
-
-        return signature, generate
+        n = types.intp
+        return types.void(a, n, n, n, b, n, n, c, n, n, n), partial(_generate, accumulate=accumulate)
 
     return tile
 
 
 _tile_set = _tile(accumulate=False)
 _tile_add = _tile(accumulate=True)
-
-
-@intrinsic
-def largest(context: Any, x: Any, at: Any, count: Any) -> Any:
-    """The largest of ``count`` numbers from place ``at`` of an array; count is a multiple of COLUMNS.
-
-    LLVM vectorises a maximum only where it may take NaN for impossible.
-    """
-    kind, align = (ir.FloatType(), 4) if x.dtype == types.float32 else (ir.DoubleType(), 8)
-    vector = ir.VectorType(kind, _LANES)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x, at, count = args
-        start = builder.gep(context.make_array(signature.args[0])(context, builder, x).data, [at])
-        lanes = ir.Constant(ir.IntType(64), _LANES)
-
-        def load(index: Any) -> Any:
-            pointer = builder.bitcast(builder.gep(start, [builder.mul(index, lanes)]), vector.as_pointer())
-            return builder.load(pointer, align=align)
-
-        best = cgutils.alloca_once_value(builder, load(ir.Constant(ir.IntType(64), 0)))
-        with cgutils.for_range(builder, builder.udiv(count, lanes)) as loop:
-            here, so_far = load(loop.index), builder.load(best)
-            builder.store(builder.select(builder.fcmp_ordered(">", here, so_far), here, so_far), best)
-        name = f"llvm.vector.reduce.fmax.v{_LANES}f{8 * align}"
-        reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [vector]), name)
-        return builder.call(reduce, [builder.load(best)])
-
-    return x.dtype(x, types.intp, types.intp), generate
 
 
 @jit

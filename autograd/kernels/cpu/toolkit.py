@@ -31,7 +31,7 @@ __all__ = [
     "cdf",
     "exp",
     "jit",
-    "log",
+    "larger",
     "nearest",
     "pieces",
     "plain",
@@ -95,6 +95,18 @@ def nearest(context: Any, x: Any) -> Any:
         return builder.call(builder.module.declare_intrinsic("llvm.rint", [kind]), args)
 
     return x(x), generate
+
+
+@intrinsic
+def larger(context: Any, x: Any, y: Any) -> Any:
+    """The larger of two numbers that are not NaN: only without NaN does a running maximum vectorise."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        function = builder.module.declare_intrinsic("llvm.maxnum", [kind], ir.FunctionType(kind, [kind, kind]))
+        return builder.call(function, args, fastmath=("nnan", "nsz"))
+
+    return x(x, x), generate
 
 
 @intrinsic
@@ -177,16 +189,6 @@ def _exp(x: Any) -> Any:
         return _ZERO if x < _EXP_LOW else value
 
     return exp32
-
-
-def log(x: Any) -> Any:
-    """log(x) in compiled code."""
-    raise NotImplementedError("log: expected to be called from compiled code.")
-
-
-@_compiled(log)
-def _log(x: Any) -> Any:
-    return lambda x: math.log(x)
 
 
 # erf(t) = t P(t^2) / Q(t^2) on [-4, 4], error below 3e-7: as in autograd.kernels.reference.erf
