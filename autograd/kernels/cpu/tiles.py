@@ -16,9 +16,8 @@ from typing import Any
 
 from llvmlite import binding, ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from autograd.kernels.cpu.toolkit import jit
+from autograd.kernels.cpu.toolkit import instruction, jit
 
 __all__ = ["COLUMNS", "ROWS", "add_product", "multiply", "multiply_to", "padded_columns", "padded_rows"]
 
@@ -113,7 +112,7 @@ def _tile(accumulate: bool) -> Any:
     distance of its rows; and the inner size.
     """
 
-    @intrinsic
+    @instruction
     def tile(
         context: Any,
         a: Any,

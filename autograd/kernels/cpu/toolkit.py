@@ -30,6 +30,7 @@ __all__ = [
     "add_up",
     "cdf",
     "exp",
+    "instruction",
     "jit",
     "larger",
     "nearest",
@@ -52,6 +53,11 @@ _FLAGS = {"reassoc", "contract", "arcp", "nsz"}
 def jit(function: _F) -> _F:
     """Compile a function on plain arrays and numbers when it is first called, for the types of that call."""
     return cast("_F", numba.njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")(function))
+
+
+def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function for compiled code that is written in LLVM's language; it is called without the ``context``."""
+    return cast("Callable[..., Any]", intrinsic(function))
 
 
 # ---- the cache on disk
@@ -86,7 +92,7 @@ if not _cached():
 # keeps libm's last digits. Constants are of the argument's dtype: a Python float would widen everything to float64.
 
 
-@intrinsic
+@instruction
 def nearest(context: Any, x: Any) -> Any:
     """The nearest integer, as a float."""
 
@@ -97,7 +103,7 @@ def nearest(context: Any, x: Any) -> Any:
     return x(x), generate
 
 
-@intrinsic
+@instruction
 def larger(context: Any, x: Any, y: Any) -> Any:
     """The larger of two numbers that are not NaN: only without NaN does a running maximum vectorise."""
 
@@ -109,7 +115,7 @@ def larger(context: Any, x: Any, y: Any) -> Any:
     return x(x, x), generate
 
 
-@intrinsic
+@instruction
 def power_of_two(context: Any, n: Any) -> Any:
     """2**n of an integral float32 in [-126, 127]: n + 127 is written into the exponent's bits."""
 
@@ -121,7 +127,7 @@ def power_of_two(context: Any, n: Any) -> Any:
     return types.float32(types.float32), generate
 
 
-@intrinsic
+@instruction
 def read(context: Any, array: Any, place: Any) -> Any:
     """The number at ``place`` of a C-ordered array's memory: no check, no wrapping of negative indices, no row taken
     out (which would count references on a counter that the threads share)."""
@@ -133,7 +139,7 @@ def read(context: Any, array: Any, place: Any) -> Any:
     return array.dtype(array, types.intp), generate
 
 
-@intrinsic
+@instruction
 def write(context: Any, array: Any, place: Any, value: Any) -> Any:
     """``value`` to ``place`` of a C-ordered array's memory, as :func:`read`."""
 
