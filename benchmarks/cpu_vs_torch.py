@@ -74,6 +74,7 @@ def _ours(case: Case) -> tuple[Steps, dict[str, str]]:
     from swinpy.train.optim import AdamW
 
     swinpy.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    ag.kernels.warmup()  # torch has loaded its code by now, too
     model = swinpy.create_model(case.model, num_classes=case.classes, drop_path_rate=0.0)
     images, labels = _inputs(case, model.config.image[0])
     optimizer = AdamW(model.named_parameters(), model.no_weight_decay())

@@ -3,6 +3,7 @@
 from autograd.context import kernel_mode
 from autograd.kernels import cpu as _cpu  # noqa: F401 (puts compiled twins behind them)
 from autograd.kernels import rows as _rows  # noqa: F401 (registers the rows)
+from autograd.kernels.cpu import warmup
 from autograd.kernels.registry import (
     KERNELS,
     Cost,
@@ -31,4 +32,5 @@ __all__ = [
     "register_implementation",
     "register_kernel",
     "set_num_threads",
+    "warmup",
 ]

@@ -42,8 +42,8 @@ def empty(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
-    lent: np.ndarray[Any, Any] = np.asarray(_Lease(_block(nbytes), nbytes))
-    return lent.view(dtype).reshape(shape)
+    lent: np.ndarray[Any, Any] = np.asarray(_Lease(_block(nbytes), nbytes)).view(dtype).reshape(shape)
+    return lent
 
 
 def _block(nbytes: int) -> np.ndarray[Any, Any]:

@@ -41,7 +41,20 @@ PUBLIC_ENGINE = {
 }
 AUTOGRAD_NEEDS = {"numpy"}
 AUTOGRAD_WHEN_ASKED = {"cupy", "cupyx", "llvmlite", "ml_dtypes", "numba", "scipy", "threadpoolctl"}
-HEAVY = ("cupy", "numba", "scipy", "matplotlib", "mpi4py", "sklearn", "PIL", "torch", "pandas", "tensorboardX")
+HEAVY = (
+    "cupy",
+    "llvmlite",
+    "numba",
+    "threadpoolctl",
+    "scipy",
+    "matplotlib",
+    "mpi4py",
+    "sklearn",
+    "PIL",
+    "torch",
+    "pandas",
+    "tensorboardX",
+)
 
 
 def _graph() -> dict[str, set[str]]:

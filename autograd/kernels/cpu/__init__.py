@@ -19,9 +19,22 @@ from autograd.kernels.registry import Implementation, register_implementation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["compiled_dtype", "is_available", "register_compiled"]
+__all__ = ["compiled_dtype", "is_available", "register_compiled", "warmup"]
 
 _COMPILED = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+_modules: set[str] = set()
+
+
+def warmup() -> None:
+    """Import Numba and all compiled kernels now, not when each first runs (a second or so); nothing without Numba.
+
+    Code for the types of a call is still compiled, or read from the disk, at the first such call.
+    """
+    if is_available() is None:
+        for module in sorted(_modules):
+            import_module(module)
 
 
 @lru_cache(maxsize=1)
@@ -49,6 +62,8 @@ def register_compiled(
         can_run: None if it takes the arguments, else why not.
         function: its name in the module, by default the row's.
     """
+
+    _modules.add(module)
 
     @lru_cache(maxsize=1)
     def load() -> Callable[..., Any]:

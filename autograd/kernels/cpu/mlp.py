@@ -14,12 +14,14 @@ from autograd.kernels.reference.product import product
 
 __all__ = ["mlp_bwd", "mlp_fwd"]
 
-_CHUNK = 256  # rows, about
-_LEAST_ROWS = 1024  # below, BLAS would arrange the weights anew for every few rows: whole products are faster
+# Rows of a chunk, about. BLAS arranges the weights anew for every chunk, which takes as long as multiplying some tens
+# of rows; the hidden rows of a larger one would leave the cache. Few rows in all make up to four chunks, for threads.
+_CHUNK, _LEAST_CHUNK, _FEW = 384, 96, 4
+_LEAST_ROWS = _FEW * _LEAST_CHUNK  # below, whole products, cut by columns, are faster
 
 
 def _chunks(rows: int) -> list[tuple[int, int]]:
-    count = max(1, rows // _CHUNK)
+    count = max(rows // _CHUNK, min(_FEW, rows // _LEAST_CHUNK))
     return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
 

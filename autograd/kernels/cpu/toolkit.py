@@ -48,6 +48,7 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 # What LLVM may assume. Sums may be taken in any order (lanes of a vector; the order is fixed once compiled) and
 # a * b + c may be one instruction; NaN and infinities are left alone, unlike with full fast-math.
 _FLAGS = {"reassoc", "contract", "arcp", "nsz"}
+_EXACT_ORDER = _FLAGS - {"reassoc"}  # for polynomials, whose order is chosen for its rounding
 
 
 def jit(function: _F) -> _F:
@@ -169,7 +170,7 @@ def _compiled(stub: Callable[..., Any]) -> Callable[[_F], _F]:
             chosen.__annotations__ = {}
             return chosen
 
-        overload(stub)(template)
+        overload(stub, jit_options={"fastmath": _EXACT_ORDER})(template)
         return choose
 
     return decorate
