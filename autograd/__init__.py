@@ -16,6 +16,7 @@ from autograd.checkpoint import checkpoint
 from autograd.context import OpEvent, autocast, detect_anomaly, enable_grad, kernel_mode, no_grad, observe
 from autograd.gradcheck import GradcheckError, gradcheck
 from autograd.graph import grad
+from autograd.kernels.threads import get_num_threads, set_num_threads
 from autograd.ops import *  # noqa: F403 (the names are in autograd.ops.__all__)
 from autograd.ops import __all__ as _ops
 from autograd.random import Generator, default_generator, fork_rng, manual_seed
@@ -35,6 +36,7 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "fork_rng",
+    "get_num_threads",
     "grad",
     "gradcheck",
     "has_gpu",
@@ -46,5 +48,6 @@ __all__ = [
     "observe",
     "random",
     "resolve_device",
+    "set_num_threads",
     *_ops,
 ]

@@ -19,8 +19,11 @@ array([ 3., 12.])
 from autograd.backend import Array, array_module, device_of, is_array
 from autograd.dtypes import accumulator, is_float
 from autograd.graph import Node, graph_nodes
+from autograd.kernels.buffers import empty
+from autograd.kernels.cpu import compiled_dtype, register_compiled
 from autograd.kernels.reference.blocks import run_blocks, total_of
 from autograd.kernels.registry import Cost, Implementation, Kernel, call_kernel, register_kernel
+from autograd.kernels.threads import map_pieces
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axes, normalize_axis, unbroadcast
 
@@ -35,12 +38,16 @@ __all__ = [
     "accumulator",
     "array_module",
     "call_kernel",
+    "compiled_dtype",
     "device_of",
+    "empty",
     "graph_nodes",
     "is_array",
     "is_float",
+    "map_pieces",
     "normalize_axes",
     "normalize_axis",
+    "register_compiled",
     "register_kernel",
     "run_blocks",
     "total_of",

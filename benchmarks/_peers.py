@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
+    "RESULTS",
     "ROOT",
     "Peer",
     "Worker",

@@ -10,7 +10,8 @@ from swinpy._engine import check_engine
 
 check_engine()
 
-from swinpy import verify  # noqa: E402 (after the check)
+from autograd import get_num_threads, set_num_threads  # noqa: E402 (after the check)
+from swinpy import verify  # noqa: E402
 from swinpy.models import (  # noqa: E402
     LoadReport,
     SaveReport,
@@ -38,9 +39,11 @@ __all__ = [
     "convert_weights",
     "create_model",
     "eval_config",
+    "get_num_threads",
     "list_models",
     "load_weights",
     "resize_model",
     "save_weights",
+    "set_num_threads",
     "verify",
 ]

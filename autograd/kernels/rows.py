@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autograd.kernels.reference import adamw, cross_entropy, gelu, layer_norm, softmax
+from autograd.kernels.reference import adamw, cross_entropy, gelu, layer_norm, mlp, softmax
 from autograd.kernels.registry import Cost, Kernel, register_kernel
 
 __all__: list[str] = []
@@ -41,3 +41,20 @@ register_kernel(
     )
 )
 register_kernel(Kernel("adamw", adamw.adamw, _elementwise(12, 4, 3), writes=(0, 2, 3)))
+
+
+def _mlp_cost(passes: int) -> Any:
+    """FLOPs of so many times both products; each map read or written once, the hidden one too where it is kept."""
+
+    def cost(x: Any, *arguments: Any) -> Cost:
+        w1, w2 = (arguments[0], arguments[2]) if passes == 1 else (arguments[2], arguments[4])
+        rows = x.size // max(1, x.shape[-1])
+        products = 2 * rows * (w1.size + w2.size)
+        maps = rows * (w1.shape[1] + w2.shape[0] + w1.shape[0])
+        return Cost(passes * products, passes * (maps + w1.size + w2.size) * x.itemsize)
+
+    return cost
+
+
+register_kernel(Kernel("mlp_fwd", mlp.mlp_fwd, _mlp_cost(1)))
+register_kernel(Kernel("mlp_bwd", mlp.mlp_bwd, _mlp_cost(2)))

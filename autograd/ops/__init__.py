@@ -42,6 +42,7 @@ from autograd.ops.logic import (
     where,
 )
 from autograd.ops.losses import cross_entropy
+from autograd.ops.mlp import mlp
 from autograd.ops.nn import (
     bias_gelu,
     gelu,
@@ -112,6 +113,7 @@ __all__ = [
     "mean",
     "min",
     "minimum",
+    "mlp",
     "moveaxis",
     "multiply",
     "negative",

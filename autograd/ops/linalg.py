@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from autograd.backend import array_module, is_array
+from autograd.backend import is_array
 from autograd.dtypes import accumulator
-from autograd.kernels.reference.blocks import as_rows, blas_is_single, map_blocks, total_of
+from autograd.kernels.reference.blocks import as_rows, sum_rows
+from autograd.kernels.reference.product import linear_gradients, product, worth_one_pass
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import unbroadcast
 
@@ -17,38 +16,6 @@ if TYPE_CHECKING:
     from autograd.tensor import Tensor, TensorLike
 
 __all__ = ["linear", "matmul", "product"]
-
-
-# Multiply-adds from which a product is worth cutting: below, waking a thread costs more than it saves.
-_LARGE = 1 << 24
-_PIECES = 8  # a fixed number, so that the bits do not depend on the threads
-
-
-def product(x: Array, y: Array) -> Array:
-    """``x @ y`` with 16-bit floats multiplied in float32 on the CPU (NumPy has no BLAS for them).
-
-    Where BLAS has one thread, a large 2-D product is cut and the engine's threads take the pieces: one pool instead of
-    two that wait for each other. The cut is by rows of ``x``, or, where the sum is longer than the rows are many (the
-    gradient of a weight), by terms of the sum.
-    """
-    acc = accumulator(x.dtype)
-    if array_module(x) is not np:
-        return x @ y
-    if acc != x.dtype:
-        return product(x.astype(acc), y.astype(acc)).astype(x.dtype)
-    if x.ndim != 2 or y.ndim != 2 or x.size * y.shape[1] < _LARGE or not blas_is_single():
-        return x @ y
-    rows, terms = x.shape
-    if terms > rows:
-        return total_of(map_blocks(lambda block: x[:, block] @ y[block], _cut(terms, _PIECES)), x)
-    out = np.empty((rows, y.shape[1]), x.dtype)
-    map_blocks(lambda block: np.matmul(x[block], y, out=out[block]), _cut(rows, _PIECES))
-    return out
-
-
-def _cut(length: int, pieces: int) -> list[slice]:
-    ends = [length * i // pieces for i in range(pieces + 1)]
-    return list(map(slice, ends[:-1], ends[1:]))
 
 
 def _transposed(x: Array) -> Array:
@@ -110,17 +77,15 @@ def _linear_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None) -> Ar
         raise ValueError(f"linear: expected bias {weight.shape[:1]} for weight {weight.shape}; got {bias.shape}.")
     needs = ctx.needs
     ctx.save(x if needs[1] else None, weight if needs[0] else None)
-    out = product(as_rows(x), weight.T)
-    if bias is not None:
-        out += bias
+    out = product(as_rows(x), weight.T, bias)
     return out.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def _linear_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
     x, weight = ctx.saved
     rows = as_rows(g)
-    if all(ctx.needs[:2]) and _worth_one_pass(rows, weight):
-        gx, gw, gb = _linear_gradients(rows, as_rows(x), weight)
+    if all(ctx.needs[:2]) and worth_one_pass(rows, weight):
+        gx, gw, gb = linear_gradients(rows, as_rows(x), weight)
         return gx.reshape(*g.shape[:-1], weight.shape[1]), gw, gb if ctx.needs[2] else None
     gx = gw = gb = None
     if ctx.needs[0]:
@@ -128,33 +93,8 @@ def _linear_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
     if ctx.needs[1]:
         gw = product(rows.T, as_rows(x))
     if ctx.needs[2]:
-        gb = rows.sum(axis=0, dtype=accumulator(g.dtype)).astype(g.dtype, copy=False)
+        gb = sum_rows(rows, accumulator(g.dtype)).astype(g.dtype, copy=False)
     return gx, gw, gb
-
-
-def _worth_one_pass(g: Array, weight: Array) -> bool:
-    """Whether the gradients are large enough to share out, and the partial sums of the weight's small enough."""
-    return (
-        array_module(g) is np
-        and accumulator(g.dtype) == g.dtype
-        and 2 * g.shape[0] * weight.size >= _LARGE
-        and g.shape[0] >= max(weight.shape)
-        and blas_is_single()
-    )
-
-
-def _linear_gradients(g: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """All three gradients of a linear layer, rows (T, out), in one pass over pieces of the rows by all threads."""
-    gx = np.empty((len(g), weight.shape[1]), g.dtype)
-
-    def piece(block: slice) -> tuple[Array, Array]:
-        part = g[block]
-        np.matmul(part, weight, out=gx[block])
-        return part.T @ x[block], part.sum(axis=0)
-
-    pieces = _PIECES if len(g) >= _PIECES * max(weight.shape) else _PIECES // 2
-    parts = map_blocks(piece, _cut(len(g), pieces))
-    return gx, total_of([w for w, _ in parts], weight), total_of([b for _, b in parts], weight)
 
 
 _linear = Primitive("linear", _linear_forward, _linear_vjp, autocast="low", fresh=True)

@@ -8,7 +8,7 @@ from support.tolerances import COMPOSITE
 import autograd as ag
 from autograd.kernels import KERNELS
 from autograd.kernels.reference import blocks
-from autograd.ops import linalg
+from autograd.kernels.reference import product as products
 
 every_kernel = pytest.mark.parametrize("name", sorted(KERNEL_ROWS))
 
@@ -19,12 +19,13 @@ def cut(monkeypatch):
 
     def call(threads, piece_bytes=64):
         monkeypatch.setattr(blocks, "PIECE_BYTES", piece_bytes)
-        monkeypatch.setattr(blocks, "num_threads", lambda: threads)
-        monkeypatch.setattr(blocks, "_pool", None)
-        monkeypatch.setattr(linalg, "_LARGE", 1)
-        monkeypatch.setattr(linalg, "blas_is_single", lambda: True)
+        monkeypatch.setattr(products, "_LARGE", 1)
+        monkeypatch.setattr(products, "blas_is_single", lambda: True)
+        ag.set_num_threads(threads)
 
-    return call
+    before = ag.get_num_threads()
+    yield call
+    ag.set_num_threads(before)
 
 
 def _results(name):
@@ -79,7 +80,7 @@ def test_product_in_pieces(shape, cut):
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((rows, terms)), rng.standard_normal((terms, columns))
     cut(threads=2)
-    np.testing.assert_allclose(linalg.product(x, y), x @ y, rtol=COMPOSITE, atol=COMPOSITE)
+    np.testing.assert_allclose(products.product(x, y), x @ y, rtol=COMPOSITE, atol=COMPOSITE)
 
 
 def test_a_fault_in_any_piece_is_raised(cut):

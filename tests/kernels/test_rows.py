@@ -2,12 +2,24 @@
 
 import numpy as np
 import pytest
+from support.implementations import needs_numba
 from support.kernel_rows import KERNEL_ROWS
 from support.layouts import LAYOUTS, relayout
 from support.runner import cotangents, gradients, outputs
 from support.table import find
 
-from autograd.kernels import KERNELS, Cost, Implementation, call_kernel, explain, kernel_mode, register_implementation
+import autograd as ag
+from autograd.kernels import (
+    KERNELS,
+    Cost,
+    Implementation,
+    KernelUnavailableError,
+    call_kernel,
+    cpu,
+    explain,
+    kernel_mode,
+    register_implementation,
+)
 
 NAMES = sorted(KERNEL_ROWS)
 DTYPES = (np.float64, np.float32, np.float16)
@@ -99,6 +111,52 @@ def test_validate_accepts_the_reference_as_its_own_twin(name, monkeypatch):
         args, options = _arguments(name, dtype)
         with kernel_mode("validate"):
             call_kernel(name, *args, **options)
+
+
+@needs_numba
+@every_kernel
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_compiled_twin_runs_and_agrees(name, dtype):
+    args, options = _arguments(name, dtype)
+    assert explain(name, *args, **options).startswith(f"{name}: runs cpu")
+    with kernel_mode("validate"):
+        call_kernel(name, *args, **options)
+
+
+@needs_numba
+@every_kernel
+def test_compiled_twin_refuses_float16(name):
+    args, options = _arguments(name, np.float16)
+    if name == "cross_entropy_bwd":  # what forward saved for it is float32
+        assert all(a.dtype != np.float16 for a in args if isinstance(a, np.ndarray))
+        return
+    with kernel_mode("cpu"), pytest.raises(KernelUnavailableError, match="compiled kernels take float32 or float64"):
+        call_kernel(name, *args, **options)
+
+
+@needs_numba
+@every_kernel
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_bits_of_compiled_twins_do_not_depend_on_threads(name, dtype):
+    found, before = [], ag.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            ag.set_num_threads(threads)
+            args, options = _arguments(name, dtype)
+            with kernel_mode("cpu"):
+                result = call_kernel(name, *args, **options)
+            arrays = [*(result if isinstance(result, tuple) else (result,)), *(args[i] for i in KERNELS[name].writes)]
+            found.append([a.tobytes() for a in arrays if a is not None])
+    finally:
+        ag.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+def test_without_numba_the_reason_is_given(monkeypatch):
+    monkeypatch.setattr(cpu, "is_available", lambda: "Numba is not installed (pip install 'swinpy[fast]')")
+    args, options = _arguments("gelu_fwd")
+    assert "runs reference" in explain("gelu_fwd", *args, **options)
+    assert "cpu: Numba is not installed (pip install 'swinpy[fast]')" in explain("gelu_fwd", *args, **options)
 
 
 @every_kernel

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["ROOT", "Import", "Module", "modules"]
+__all__ = ["ROOT", "Import", "Module", "importable", "modules"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("autograd", "swinpy")
@@ -44,6 +45,13 @@ class Module:
 
     def __repr__(self) -> str:
         return self.name
+
+    @property
+    def compiled(self) -> bool:
+        """Made for Numba, which it imports at its top."""
+        return any(
+            i.target.partition(".")[0] in ("numba", "llvmlite") or "kernels.cpu." in i.target for i in self.imports()
+        )
 
     @property
     def empty(self) -> bool:
@@ -114,3 +122,8 @@ def modules() -> tuple[Module, ...]:
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             found.append(Module(name, path, ast.parse(path.read_text(encoding="utf-8"))))
     return tuple(found)
+
+
+def importable() -> tuple[Module, ...]:
+    """All of them but, where Numba is not installed, the compiled kernels."""
+    return tuple(m for m in modules() if not m.compiled or find_spec("numba"))

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from repo.sources import PACKAGES, ROOT, Module, modules
+from repo.sources import PACKAGES, ROOT, Module, importable, modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +32,30 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"_engine", "data", "heads", "io", "models", "nn", "ops", "train", "verify"},
 }
 # Of the engine, swinpy sees what is public: these modules, and in them the names in __all__.
-PUBLIC_ENGINE = {"autograd", "autograd.extend", "autograd.kernels", "autograd.random"}
+PUBLIC_ENGINE = {
+    "autograd",
+    "autograd.extend",
+    "autograd.kernels",
+    "autograd.kernels.cpu.tiles",
+    "autograd.kernels.cpu.toolkit",
+    "autograd.random",
+}
 AUTOGRAD_NEEDS = {"numpy"}
-AUTOGRAD_WHEN_ASKED = {"cupy", "cupyx", "numba", "scipy", "ml_dtypes"}
-HEAVY = ("cupy", "numba", "scipy", "matplotlib", "mpi4py", "sklearn", "PIL", "torch", "pandas", "tensorboardX")
+AUTOGRAD_WHEN_ASKED = {"cupy", "cupyx", "llvmlite", "ml_dtypes", "numba", "scipy", "threadpoolctl"}
+HEAVY = (
+    "cupy",
+    "llvmlite",
+    "numba",
+    "threadpoolctl",
+    "scipy",
+    "matplotlib",
+    "mpi4py",
+    "sklearn",
+    "PIL",
+    "torch",
+    "pandas",
+    "tensorboardX",
+)
 
 
 def _graph() -> dict[str, set[str]]:
@@ -154,7 +174,7 @@ def _python(code: str) -> str:
 
 
 def _names(package: str) -> list[str]:
-    return [m.name for m in modules() if _top(m.name) == package]
+    return [m.name for m in importable() if _top(m.name) == package]
 
 
 def test_every_autograd_module_imports_without_swinpy() -> None:
@@ -166,7 +186,7 @@ def test_every_module_imports_first() -> None:
     """Whatever module of a package is named first, no import order is needed."""
     code = (
         "import importlib\n"
-        f"for n in {[m.name for m in modules() if m.name not in _scripts()]}:\n"
+        f"for n in {[m.name for m in importable() if m.name not in _scripts()]}:\n"
         "    for loaded in [m for m in sys.modules if m.partition('.')[0] in ('autograd', 'swinpy')]:\n"
         "        del sys.modules[loaded]\n"
         "    importlib.import_module(n)\n"
@@ -185,7 +205,7 @@ def test_import_is_light(package: str) -> None:
     assert _python(code).split() == []
 
 
-@pytest.mark.parametrize("module", modules(), ids=repr)
+@pytest.mark.parametrize("module", importable(), ids=repr)
 def test_all_is_explicit_and_true(module: Module) -> None:
     if not module.public or module.empty or module.name in _scripts():
         return
@@ -194,3 +214,17 @@ def test_all_is_explicit_and_true(module: Module) -> None:
     missing = [n for n in loaded.__all__ if not hasattr(loaded, n)]
     assert missing == []
     assert len(set(loaded.__all__)) == len(loaded.__all__)
+
+
+def test_compiled_kernels_are_imported_by_nothing_but_each_other() -> None:
+    """They import Numba at their top; the registry loads them by name when a kernel first runs."""
+    compiled = {m.name for m in modules() if m.compiled}
+    assert compiled
+    wrong = [
+        (m.name, i.target)
+        for m in modules()
+        if not m.compiled
+        for i in m.imports()
+        if i.target in compiled and not i.typing_only
+    ]
+    assert wrong == []

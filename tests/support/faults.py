@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+import autograd as ag
 from autograd import graph, ops, random
 from autograd.kernels import KERNELS
 from autograd.primitive import PRIMITIVES
@@ -56,17 +57,21 @@ def generic(check: str, row: str) -> Callable[[], None]:
 
 
 def assert_caught(fault: Fault) -> None:
-    """The check passes, fails while the fault is planted, and passes again."""
-    fault.check()
-    with Patch.context() as patch:
-        fault.plant(patch)
-        try:
-            fault.check()
-        except AssertionError:
-            pass
-        else:
-            raise AssertionError(f"nothing noticed: {fault.name}")
-    fault.check()
+    """The check passes, fails while the fault is planted, and passes again.
+
+    With the references, because that is where faults of kernels are planted.
+    """
+    with ag.kernel_mode("reference"):
+        fault.check()
+        with Patch.context() as patch:
+            fault.plant(patch)
+            try:
+                fault.check()
+            except AssertionError:
+                pass
+            else:
+                raise AssertionError(f"nothing noticed: {fault.name}")
+        fault.check()
 
 
 # ---- ways to plant

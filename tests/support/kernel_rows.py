@@ -86,6 +86,18 @@ def _cross_entropy_bwd(rng: Rng, dtype: Any) -> Any:
     return (rng.standard_normal(4).astype(wide), log_probs, rng.integers(0, 5, 4), 0.1), {}
 
 
+def _mlp(rng: Rng, dtype: Any) -> tuple[Any, ...]:
+    """x, w1, b1, w2, b2."""
+    shapes = ((3, 2, 4), (8, 4), (8,), (5, 8), (5,))
+    return tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes)
+
+
+def _mlp_bwd(rng: Rng, dtype: Any) -> Any:
+    x, w1, b1, w2, _ = _mlp(rng, dtype)
+    g, hidden = rng.standard_normal((3, 2, 5)).astype(dtype), (x.reshape(6, 4) @ w1.T).astype(dtype)
+    return (g, x, hidden, w1, b1, w2, (True,) * 5), {}
+
+
 def _adamw(rng: Rng, dtype: Any) -> Any:
     param, grad, first = (rng.standard_normal((5, 7)).astype(dtype) for _ in range(3))
     second = np.square(rng.standard_normal((5, 7))).astype(dtype)
@@ -106,6 +118,8 @@ KERNEL_ROWS: dict[str, KernelRow] = {
     "softmax_bwd": KernelRow(_softmax_bwd, "softmax"),
     "cross_entropy_fwd": KernelRow(_cross_entropy_fwd, "cross_entropy"),
     "cross_entropy_bwd": KernelRow(_cross_entropy_bwd, "cross_entropy"),
+    "mlp_fwd": KernelRow(lambda rng, dtype: ((*_mlp(rng, dtype), True), {}), "mlp"),
+    "mlp_bwd": KernelRow(_mlp_bwd, "mlp"),
     "adamw": KernelRow(_adamw, None),
 }
 

@@ -83,6 +83,40 @@ register(
 )
 
 
+def _mlp(s: Source, batch: tuple[int, ...]) -> Sample:
+    shapes = ((*batch, 4), (6, 4), (6,), (3, 6), (3,))
+    return Sample(tuple(s.normal(shape) for shape in shapes))
+
+
+def _bad_mlp(*shapes: tuple[int, ...]) -> Any:
+    return lambda: ag.mlp(*(np.ones(shape) for shape in shapes))
+
+
+register(
+    OpInfo(
+        "mlp",
+        ag.mlp,
+        {
+            "matrix": lambda s: _mlp(s, (3,)),
+            "map": lambda s: _mlp(s, s.shape(3)),
+            "vector": lambda s: _mlp(s, ()),
+            "many_rows": lambda s: _mlp(s, (1100,)),
+            "empty": lambda s: _mlp(s, (2, 0)),
+        },
+        lambda x, w1, b1, w2, b2: references.gelu(x @ w1.T + b1) @ w2.T + b2,
+        composite=lambda x, w1, b1, w2, b2: ag.linear(ag.bias_gelu(ag.linear(x, w1), b1), w2, b2),
+        exempt={"scalar": "x has a feature axis; the error is checked"},
+        errors=(
+            BadCall(_bad_mlp((2, 3), (5, 4), (5,), (3, 5), (3,)), ValueError, "got (2, 3), (5, 4)"),
+            BadCall(_bad_mlp((2, 4), (5, 4), (4,), (3, 5), (3,)), ValueError, "(5, 4), (4,)"),
+            BadCall(_bad_mlp((2, 4), (5, 4), (5,), (3, 4), (3,)), ValueError, "(3, 4) and (3,)"),
+            BadCall(_bad_mlp((2, 4), (5, 4), (5,), (3, 5), (5,)), ValueError, "(3, 5) and (5,)"),
+            BadCall(_bad_mlp((), (5, 4), (5,), (3, 5), (3,)), ValueError, "got ()"),
+        ),
+    )
+)
+
+
 # ---- NCHW maps
 
 

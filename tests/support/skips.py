@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["ALLOWED", "NO_GPU", "NO_HIPS", "NO_PARITY", "is_allowed"]
+__all__ = ["ALLOWED", "NO_GPU", "NO_HIPS", "NO_NUMBA", "NO_PARITY", "is_allowed"]
 
 NO_GPU = "no CUDA device"
 NO_HIPS = "SWINPY_HIPS_PYTHON names no interpreter that has HIPS autograd"
+NO_NUMBA = "Numba is not installed"
 NO_PARITY = "torch or transformers is not installed"
 
 ALLOWED = (
     NO_GPU,
     NO_HIPS,
+    NO_NUMBA,
     NO_PARITY,
 )
 

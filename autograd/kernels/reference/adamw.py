@@ -10,10 +10,11 @@ from autograd.kernels.reference.blocks import run_blocks
 if TYPE_CHECKING:
     from autograd.backend import Array
 
-__all__ = ["adamw"]
+__all__ = ["adamw", "check_adamw"]
 
 
-def _check(step: int, *updated: Array) -> None:
+def check_adamw(step: int, *updated: Array) -> None:
+    """Raise ValueError for a step below 1, or for arrays that cannot be updated in place."""
     if step < 1:
         raise ValueError(f"adamw: expected step of 1 or more; got {step}.")
     if not all(a.flags.c_contiguous for a in updated):  # of others, reshape(-1) is a copy: the update would be lost
@@ -54,7 +55,7 @@ def adamw(
 
     Source: Loshchilov & Hutter 2019, algorithm 2; the order of operations is torch.optim.AdamW's.
     """
-    _check(step, param, exp_avg, exp_avg_sq)
+    check_adamw(step, param, exp_avg, exp_avg_sq)
     xp = array_module(param)
     step_size, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
     p, g, m, v = (a.reshape(-1) for a in (param, grad, exp_avg, exp_avg_sq))

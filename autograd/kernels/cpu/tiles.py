@@ -1,0 +1,212 @@
+"""Products of small matrices that lie in the cache: the inner loops of compiled attention.
+
+BLAS is made for large matrices; a 49 x 32 one costs it more to set up than to multiply. ``multiply`` covers the result
+with tiles of ROWS x COLUMNS numbers. A tile stays in registers while the inner index runs: each step loads one row of
+B (two vectors) and, one after another, ROWS numbers of A, each spread over a vector. LLVM does not find that shape by
+itself, so it is written in its own language.
+
+A matrix is an array's memory from an offset on. Sizes of the result are rounded up to whole tiles, so scratch arrays
+are padded (:func:`padded_rows`, :func:`padded_columns`), and what lies in the padding must be finite.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from llvmlite import binding, ir
+from numba.core import cgutils, types
+
+from autograd.kernels.cpu.toolkit import instruction, jit
+
+__all__ = ["COLUMNS", "ROWS", "add_product", "multiply", "multiply_to", "padded_columns", "padded_rows"]
+
+
+def _lanes() -> int:
+    """float32 numbers in a vector register of this processor."""
+    try:
+        features = binding.get_host_cpu_features()
+    except RuntimeError:  # llvmlite cannot tell on this platform
+        return 4
+    return 16 if features.get("avx512f") else 8 if features.get("avx2") or features.get("avx") else 4
+
+
+_LANES = _lanes()
+_VECTORS = 2  # of B, side by side
+ROWS = 4  # ROWS * _VECTORS = 8 sums at once hide the latency of a multiply-add and fit 16 registers
+COLUMNS = _LANES * _VECTORS
+
+
+def padded_rows(n: int) -> int:
+    return -(-n // ROWS) * ROWS
+
+
+def padded_columns(n: int) -> int:
+    return -(-n // COLUMNS) * COLUMNS
+
+
+def _constant(n: int) -> Any:
+    return ir.Constant(ir.IntType(64), n)
+
+
+class _Matrix:
+    """A matrix argument of the tile in LLVM's language: where it starts, and vectors of it."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, array: Any, at: Any) -> None:
+        self.builder, number = builder, ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
+        self.align = 4 if kind.dtype == types.float32 else 8
+        self.vector = ir.VectorType(number, _LANES)
+        self.start = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
+
+    def place(self, offset: Any, n: int) -> Any:
+        """Of the n-th vector from an offset."""
+        there = self.builder.gep(self.start, [self.builder.add(offset, _constant(_LANES * n))])
+        return self.builder.bitcast(there, self.vector.as_pointer())
+
+    def load(self, offset: Any, n: int) -> Any:
+        return self.builder.load(self.place(offset, n), align=self.align)
+
+    def store(self, value: Any, offset: Any, n: int) -> None:
+        self.builder.store(value, self.place(offset, n), align=self.align)
+
+    def spread(self, offset: Any) -> Any:
+        """One number in all lanes of a vector."""
+        nothing = ir.Constant(self.vector, ir.Undefined)
+        number = self.builder.load(self.builder.gep(self.start, [offset]))
+        first = self.builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        return self.builder.shuffle_vector(first, nothing, lanes)
+
+
+def _generate(context: Any, builder: Any, signature: Any, args: Any, accumulate: bool) -> Any:
+    """The tile's code: sums in registers, one step of the inner index after another, then the sums to C."""
+    a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth = args
+    left = _Matrix(context, builder, signature.args[0], a, a_at)
+    right = _Matrix(context, builder, signature.args[4], b, b_at)
+    result = _Matrix(context, builder, signature.args[7], c, c_at)
+    vector = left.vector
+    name = f"llvm.fma.v{_LANES}f{8 * left.align}"
+    fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+    zero = ir.Constant(vector, [0.0] * _LANES)
+    a_rows = [builder.mul(a_row, _constant(i)) for i in range(ROWS)]
+    c_rows = [builder.mul(c_row, _constant(i)) for i in range(ROWS)]
+    sums = {(i, n): cgutils.alloca_once_value(builder, zero) for i in range(ROWS) for n in range(_VECTORS)}
+    for (i, n), total in sums.items():
+        builder.store(result.load(c_rows[i], n) if accumulate else zero, total)
+    with cgutils.for_range(builder, depth) as loop:
+        b_here, a_here = builder.mul(loop.index, b_row), builder.mul(loop.index, a_column)
+        row = [right.load(b_here, n) for n in range(_VECTORS)]
+        for i in range(ROWS):
+            number = left.spread(builder.add(a_rows[i], a_here))
+            for n in range(_VECTORS):
+                builder.store(builder.call(fma, [number, row[n], builder.load(sums[i, n])]), sums[i, n])
+    for (i, n), total in sums.items():
+        result.store(builder.load(total), c_rows[i], n)
+    return context.get_dummy_value()
+
+
+def _tile(accumulate: bool) -> Any:
+    """A compiled function: C = A B, or C += A B, for one tile.
+
+    Its arguments: A, offset, distance of its rows, distance of its columns; B, offset, distance of its rows; C, offset,
+    distance of its rows; and the inner size.
+    """
+
+    @instruction
+    def tile(
+        context: Any,
+        a: Any,
+        a_at: Any,
+        a_row: Any,
+        a_column: Any,
+        b: Any,
+        b_at: Any,
+        b_row: Any,
+        c: Any,
+        c_at: Any,
+        c_row: Any,
+        depth: Any,
+    ) -> Any:
+        n = types.intp
+        return types.void(a, n, n, n, b, n, n, c, n, n, n), partial(_generate, accumulate=accumulate)
+
+    return tile
+
+
+_tile_set = _tile(accumulate=False)
+_tile_add = _tile(accumulate=True)
+
+
+@jit
+def multiply_to(
+    a: Any,
+    a_at: int,
+    a_row: int,
+    a_column: int,
+    b: Any,
+    b_row: int,
+    c: Any,
+    c_at: int,
+    c_row: int,
+    rows: int,
+    columns: int,
+    depth: int,
+) -> None:
+    """C = A B for ``rows`` and ``columns`` rounded up to whole tiles, B from the start of its array.
+
+    Args:
+        a: element (i, k) lies at a_at + i * a_row + k * a_column.
+        a_at: see a.
+        a_row: see a.
+        a_column: see a.
+        b: row-major with b_row numbers from row to row; columns up to whole tiles.
+        b_row: see b.
+        c: row-major from c_at on with c_row numbers from row to row; rows and columns up to whole tiles.
+        c_at: see c.
+        c_row: see c.
+        rows: of C.
+        columns: of C.
+        depth: inner size, exact.
+    """
+    for i in range(0, rows, ROWS):
+        for j in range(0, columns, COLUMNS):
+            _tile_set(a, a_at + i * a_row, a_row, a_column, b, j, b_row, c, c_at + i * c_row + j, c_row, depth)
+
+
+@jit
+def multiply(
+    a: Any,
+    a_at: int,
+    a_row: int,
+    a_column: int,
+    b: Any,
+    b_row: int,
+    c: Any,
+    c_row: int,
+    rows: int,
+    columns: int,
+    depth: int,
+) -> None:
+    """:func:`multiply_to` with C from the start of its array."""
+    multiply_to(a, a_at, a_row, a_column, b, b_row, c, 0, c_row, rows, columns, depth)
+
+
+@jit
+def add_product(
+    a: Any,
+    a_at: int,
+    a_row: int,
+    a_column: int,
+    b: Any,
+    b_at: int,
+    b_row: int,
+    c: Any,
+    c_row: int,
+    rows: int,
+    columns: int,
+    depth: int,
+) -> None:
+    """C += A B; as :func:`multiply`, with B from b_at on."""
+    for i in range(0, rows, ROWS):
+        for j in range(0, columns, COLUMNS):
+            _tile_add(a, a_at + i * a_row, a_row, a_column, b, b_at + j, b_row, c, i * c_row + j, c_row, depth)

@@ -1,0 +1,153 @@
+"""One setting for threads, and the one pool that runs pieces of work: references, BLAS products and compiled kernels.
+
+Work is cut into pieces that each compute their own rows. NumPy, BLAS and the compiled kernels all let go of Python's
+lock, so pieces run side by side in plain threads. BLAS has threads of its own, which would compete with the pool (and
+spin for a while after each product): while pieces run, it is held to one. For that, threadpoolctl must be installed
+(extra ``fast``), or the environment must say so before NumPy is imported (OPENBLAS_NUM_THREADS=1).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["blas_is_single", "get_num_threads", "map_pieces", "one_blas_thread", "set_num_threads"]
+
+_count: int | None = None
+_pool: ThreadPoolExecutor | None = None
+_lock = threading.Lock()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def get_num_threads() -> int:
+    """How many threads the engine computes with: what was set, else the cores that the process may use."""
+    return _count if _count is not None else _cores()
+
+
+def set_num_threads(n: int) -> None:
+    """Compute with ``n`` threads from now on: references, matrix products and compiled kernels alike.
+
+    Results do not depend on it, to the last bit, where BLAS can be held to one thread (see :func:`blas_is_single`).
+
+    Args:
+        n: 1 or more.
+
+    Raises:
+        ValueError: for less than 1.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"set_num_threads: expected a whole number of 1 or more; got {n!r}.")
+    global _count
+    with _lock:
+        if n != get_num_threads():
+            _forget_pool()
+        _count = n
+
+
+def _forget_pool() -> None:
+    """The next call makes a new one. Of a forked child: it has none of its parent's threads."""
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+def _helpers() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(max_workers=max(1, get_num_threads() - 1), thread_name_prefix="autograd")
+        return _pool
+
+
+def map_pieces(piece: Callable[..., Any], arguments: list[Any]) -> list[Any]:
+    """``[piece(a) for a in arguments]`` on all threads; each call works on its part alone.
+
+    Which thread takes which piece is left to chance; the results come back in order.
+    """
+    threads = min(get_num_threads(), len(arguments))
+    if threads < 2:
+        with one_blas_thread():
+            return [piece(a) for a in arguments]
+    results: list[Any] = [None] * len(arguments)
+    numbers = iter(range(len(arguments)))  # shared: each thread takes the next piece
+
+    def work() -> None:
+        for i in numbers:
+            results[i] = piece(arguments[i])
+
+    with one_blas_thread():
+        pool = _helpers()
+        helpers = [pool.submit(contextvars.copy_context().run, work) for _ in range(threads - 1)]
+        try:
+            work()
+        finally:
+            for helper in helpers:
+                if not helper.cancel():  # one that never started has nothing left to do
+                    helper.result()
+    return results
+
+
+# ---- BLAS
+
+
+def _single_by_environment() -> bool:
+    return any(os.environ.get(name) == "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"))
+
+
+@lru_cache(maxsize=1)
+def _blas_pools() -> tuple[Any, ...]:
+    """NumPy's BLAS as threadpoolctl sees it; none where it is not installed or finds none that it can set."""
+    if find_spec("threadpoolctl") is None:
+        return ()
+    from threadpoolctl import ThreadpoolController
+
+    return tuple(c for c in ThreadpoolController().lib_controllers if c.user_api == "blas")
+
+
+@lru_cache(maxsize=1)
+def blas_is_single() -> bool:
+    """Whether BLAS can be held to one thread, so that large products are cut here and share the engine's pool."""
+    return _single_by_environment() or bool(_blas_pools())
+
+
+_depth = 0
+_before: list[int] = []
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """BLAS uses one thread inside the block; then as many as before. Blocks may nest and overlap across threads."""
+    global _depth
+    if _single_by_environment() or not _blas_pools():
+        yield
+        return
+    with _lock:
+        if _depth == 0:
+            _before[:] = [pool.get_num_threads() for pool in _blas_pools()]
+            for pool in _blas_pools():
+                pool.set_num_threads(1)
+        _depth += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                for pool, n in zip(_blas_pools(), _before, strict=True):
+                    pool.set_num_threads(n)

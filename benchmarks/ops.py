@@ -1,0 +1,251 @@
+"""Each kernel, forward and backward, against torch's op at the shapes of Swin-T, batch 8, float32.
+
+Beside each time stands the share of the machine's limit that it reaches: of memory bandwidth (a copy of a large array
+in the same run) for norms, GELU, residual, softmax, loss and optimiser, of BLAS's best rate for products and attention.
+
+    python benchmarks/ops.py --torch-python PATH [--threads 2] [--rounds 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import _peers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROWS, C, HEADS, SIDE, BATCH, HIDDEN, CLASSES, PARAMETERS = 25088, 96, 3, 56, 8, 384, 1000, 28_288_354
+Steps = dict[str, "Callable[[], Any]"]
+
+# What limits each op: bytes moved at the least, or floating-point operations.
+_MAP, _HIDDEN = 4 * ROWS * C, 4 * ROWS * HIDDEN
+_ATTENTION = 2 * 2 * BATCH * (SIDE // 7) ** 2 * 49**2 * C
+_MLP = 2 * 2 * ROWS * C * HIDDEN
+LIMITS: dict[str, tuple[str, int]] = {
+    "layer_norm_fwd": ("bytes", 2 * _MAP),
+    "layer_norm_bwd": ("bytes", 3 * _MAP),
+    "residual_layer_norm_fwd": ("bytes", 4 * _MAP),
+    "residual_layer_norm_bwd": ("bytes", 4 * _MAP),
+    "gelu_fwd": ("bytes", 2 * _HIDDEN),
+    "gelu_bwd": ("bytes", 3 * _HIDDEN),
+    "bias_gelu_fwd": ("bytes", 2 * _HIDDEN),
+    "bias_gelu_bwd": ("bytes", 3 * _HIDDEN),
+    "softmax_fwd": ("bytes", 2 * 4 * BATCH * 64 * HEADS * 49 * 49),
+    "softmax_bwd": ("bytes", 3 * 4 * BATCH * 64 * HEADS * 49 * 49),
+    "cross_entropy_fwd": ("bytes", 2 * 4 * 1024 * CLASSES),
+    "cross_entropy_bwd": ("bytes", 2 * 4 * 1024 * CLASSES),
+    "adamw": ("bytes", 7 * 4 * PARAMETERS),
+    "mlp_fwd": ("flops", _MLP),
+    "mlp_bwd": ("flops", 2 * _MLP),
+    "window_attention_fwd": ("flops", _ATTENTION),
+    "window_attention_bwd": ("flops", 5 * _ATTENTION // 2),
+}
+
+
+def _arrays() -> dict[str, Any]:
+    """The same numbers for both peers."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> Any:
+        return rng.standard_normal(shape, np.float32)
+
+    return {
+        "x": normal(BATCH, SIDE, SIDE, C),
+        "branch": normal(BATCH, SIDE, SIDE, C),
+        "g": normal(BATCH, SIDE, SIDE, C),
+        "g_sum": normal(BATCH, SIDE, SIDE, C),
+        "weight": normal(C),
+        "bias": normal(C),
+        "hidden": normal(ROWS, HIDDEN),
+        "g_hidden": normal(ROWS, HIDDEN),
+        "bias_hidden": normal(HIDDEN),
+        "scores": normal(BATCH * 64, HEADS, 49, 49),
+        "g_scores": normal(BATCH * 64, HEADS, 49, 49),
+        "logits": normal(1024, CLASSES),
+        "labels": rng.integers(0, CLASSES, 1024),
+        "w1": normal(HIDDEN, C) / 10,
+        "w2": normal(C, HIDDEN) / 20,
+        "qkv": normal(BATCH, SIDE, SIDE, 3 * C),
+        "table": normal(HEADS, 49, 49),
+        "qkv_bias": normal(3 * C),
+    }
+
+
+def _ours() -> tuple[Steps, dict[str, str]]:
+    sys.path.insert(0, str(_peers.ROOT))
+    import numpy as np
+
+    import swinpy
+    from autograd.kernels import call_kernel
+    from swinpy.geometry import geometry
+    from swinpy.ops import AttentionSpec
+
+    swinpy.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    a = _arrays()
+    eps, everything = 1e-5, (True,) * 5
+    _, mean, rstd = call_kernel("layer_norm_fwd", a["x"], a["weight"], a["bias"], eps)
+    probabilities = call_kernel("softmax_fwd", a["scores"])
+    _, log_probs = call_kernel("cross_entropy_fwd", a["logits"], a["labels"], 0.0)
+    mlp = (a["w1"], a["bias_hidden"], a["w2"])
+    _, kept = call_kernel("mlp_fwd", a["x"], *mlp, a["bias"], True)
+    spec = AttentionSpec(geometry((SIDE, SIDE), (7, 7), (3, 3)), HEADS, (C // HEADS) ** -0.5)
+    attention = (a["qkv"], a["table"], a["qkv_bias"], None, spec)
+    param, grad, first, second = (np.full(PARAMETERS, 0.1, np.float32) for _ in range(4))
+    options = {"lr": 1e-4, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.05, "step": 10}
+    calls: dict[str, tuple[Any, ...]] = {
+        "layer_norm_fwd": (a["x"], a["weight"], a["bias"], eps),
+        "layer_norm_bwd": (a["g"], a["x"], a["weight"], mean, rstd),
+        "residual_layer_norm_fwd": (a["x"], a["branch"], None, a["weight"], a["bias"], eps),
+        "residual_layer_norm_bwd": (a["g_sum"], a["g"], a["x"], None, a["weight"], mean, rstd),
+        "gelu_fwd": (a["hidden"],),
+        "gelu_bwd": (a["g_hidden"], a["hidden"]),
+        "bias_gelu_fwd": (a["hidden"], a["bias_hidden"]),
+        "bias_gelu_bwd": (a["g_hidden"], a["hidden"], a["bias_hidden"]),
+        "softmax_fwd": (a["scores"],),
+        "softmax_bwd": (a["g_scores"], probabilities),
+        "cross_entropy_fwd": (a["logits"], a["labels"], 0.0),
+        "cross_entropy_bwd": (np.full(1024, 1e-3, np.float32), log_probs, a["labels"], 0.0),
+        "mlp_fwd": (a["x"], *mlp, a["bias"], True),
+        "mlp_bwd": (a["g"], a["x"], kept, *mlp, everything),
+        "window_attention_fwd": attention,
+        "window_attention_bwd": (a["g"], *attention),
+    }
+
+    steps: Steps = {name: (lambda n=name, c=c: _run(call_kernel, n, c)) for name, c in calls.items()}
+    steps["adamw"] = lambda: call_kernel("adamw", param, grad, first, second, **options)
+    source, target = np.ones(1 << 25, np.float32), np.ones(1 << 25, np.float32)
+    square = np.ones((2048, 2048), np.float32)
+    steps["copy"] = lambda: _copy(source, target)
+    steps["gemm"] = lambda: (square @ square, None)[1]
+    return steps, {"numpy": np.__version__, "swinpy": swinpy.__version__}
+
+
+def _run(call_kernel: Any, name: str, arguments: tuple[Any, ...]) -> None:
+    call_kernel(name, *arguments)
+
+
+def _copy(source: Any, target: Any) -> None:
+    """A large copy by all threads."""
+    from autograd.extend import map_pieces
+
+    n = len(source) // 8
+    map_pieces(lambda i: target.__setitem__(slice(i * n, i * n + n), source[i * n : i * n + n]), list(range(8)))
+
+
+def _torch() -> tuple[Steps, dict[str, str]]:
+    import torch
+    from torch.nn import functional
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    t = {name: torch.from_numpy(array) for name, array in _arrays().items()}
+    leaves = {name: t[name].clone().requires_grad_() for name in t if name != "labels"}
+
+    def norm(v: Any) -> Any:
+        return functional.layer_norm(v["x"], (C,), v["weight"], v["bias"], 1e-5)
+
+    def residual(v: Any) -> Any:
+        total = v["x"] + v["branch"]
+        return total, functional.layer_norm(total, (C,), v["weight"], v["bias"], 1e-5)
+
+    def mlp(v: Any) -> Any:
+        hidden = functional.gelu(functional.linear(v["x"], v["w1"], v["bias_hidden"]))
+        return functional.linear(hidden, v["w2"], v["bias"])
+
+    ops: dict[str, tuple[Any, Any]] = {  # forward, and the gradients of its results
+        "layer_norm": (norm, t["g"]),
+        "residual_layer_norm": (residual, (t["g_sum"], t["g"])),
+        "gelu": (lambda v: functional.gelu(v["hidden"]), t["g_hidden"]),
+        "bias_gelu": (lambda v: functional.gelu(v["hidden"] + v["bias_hidden"]), t["g_hidden"]),
+        "softmax": (lambda v: v["scores"].softmax(-1), t["g_scores"]),
+        "cross_entropy": (lambda v: functional.cross_entropy(v["logits"], t["labels"]), torch.tensor(1.0)),
+        "mlp": (mlp, t["g"]),
+        "window_attention": (_torch_attention(torch), t["g"]),
+    }
+    steps: Steps = {}
+    for name, (op, g) in ops.items():
+        graph = op(leaves)
+        steps[f"{name}_fwd"] = lambda op=op: _without_grad(torch, op, t)
+        steps[f"{name}_bwd"] = lambda graph=graph, g=g: _backward(torch, graph, g, leaves)
+    parameter = torch.nn.Parameter(torch.full((PARAMETERS,), 0.1))
+    parameter.grad = torch.full((PARAMETERS,), 0.1)
+    optimizer = torch.optim.AdamW([parameter], lr=1e-4, weight_decay=0.05)
+    steps["adamw"] = lambda: (optimizer.step(), None)[1]
+    return steps, {"torch": torch.__version__}
+
+
+def _torch_attention(torch: Any) -> Any:
+    """sdpa with the copies that it needs: bias, roll, partition, mask, reverse, roll back."""
+    windows = SIDE // 7
+    region = torch.zeros(SIDE, SIDE)
+    for i, rows in enumerate((slice(0, -7), slice(-7, -3), slice(-3, None))):
+        for j, columns in enumerate((slice(0, -7), slice(-7, -3), slice(-3, None))):
+            region[rows, columns] = 3 * i + j
+    cut = region.reshape(windows, 7, windows, 7).transpose(1, 2).reshape(-1, 49)
+    mask = (cut[:, None] != cut[:, :, None]) * -100.0
+
+    def attend(v: Any) -> Any:
+        x = torch.roll(v["qkv"] + v["qkv_bias"], (-3, -3), (1, 2)).reshape(BATCH, windows, 7, windows, 7, 3, HEADS, -1)
+        q, k, value = x.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, BATCH * windows**2, HEADS, 49, -1)
+        added = (v["table"][None] + mask[:, None]).repeat(BATCH, 1, 1, 1)
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, value, attn_mask=added)
+        out = out.reshape(BATCH, windows, windows, HEADS, 7, 7, -1).permute(0, 1, 4, 2, 5, 3, 6)
+        return torch.roll(out.reshape(BATCH, SIDE, SIDE, C), (3, 3), (1, 2))
+
+    return attend
+
+
+def _without_grad(torch: Any, op: Any, tensors: Any) -> None:
+    with torch.no_grad():
+        op(tensors)
+
+
+def _backward(torch: Any, graph: Any, g: Any, leaves: Any) -> None:
+    for leaf in leaves.values():
+        leaf.grad = None
+    torch.autograd.backward(graph, g, retain_graph=True)
+
+
+PEERS = {"ours": _ours, "torch": _torch}
+
+
+def _main() -> None:
+    parser = _peers.add_options(argparse.ArgumentParser(description=__doc__.partition("\n")[0]), rounds=7)
+    parser.set_defaults(threads=len(os.sched_getaffinity(0)))
+    parser.add_argument("--torch-python", default=os.environ.get("SWINPY_TORCH_PYTHON", sys.executable))
+    options = parser.parse_args()
+    if options.worker:
+        _peers.serve(*PEERS[options.worker]())
+        return
+    _peers.refuse_when_loaded(options.max_load, options.force)
+    peers = [_peers.Peer("ours", __file__, threads=options.threads)]
+    peers.append(_peers.Peer("torch", __file__, options.torch_python, threads=options.threads))
+    results: dict[str, Any] = {}
+    with _peers.start(peers) as workers:
+        copy = _peers.interleave(workers[:1], "copy", options.rounds)["ours"]["min"]
+        gemm = _peers.interleave(workers[:1], "gemm", options.rounds)["ours"]["min"]
+        rates = {"bytes": 2 * 4 * (1 << 25) / copy, "flops": 2 * 2048**3 / gemm}
+        print(f"limits: copy {rates['bytes'] / 1e9:.1f} GB/s, product {rates['flops'] / 1e9:.0f} GFLOP/s")
+        for name, (kind, amount) in LIMITS.items():
+            figures = _peers.interleave(workers, name, options.rounds)
+            r, mine = _peers.ratio(figures, "torch"), figures["ours"]["min"]
+            share = amount / mine / rates[kind]
+            results[name] = {"figures": figures, "ours_divided_by_torch": r, "limit": kind, "share_of_limit": share}
+            print(
+                f"{name:24s} ours {1e3 * mine:7.2f} ms  torch {1e3 * figures['torch']['min']:7.2f} ms  "
+                f"ratio {r['min']:.2f} ({r['median']:.2f})  {100 * share:.0f}% of the limit ({kind})",
+                flush=True,
+            )
+        record = _peers.record(workers, options)
+    what = "kernels at the shapes of Swin-T's first stage, batch 8, float32"
+    path = _peers.write_json("ops", {"what": what, "limits": rates, "results": results, **record})
+    print(f"written: {path.relative_to(_peers.ROOT)}")
+
+
+if __name__ == "__main__":
+    _main()

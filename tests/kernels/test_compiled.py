@@ -1,0 +1,89 @@
+"""Compiled kernels as a whole: when Numba is loaded, what is forgotten of the cache, functions that vectorise."""
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from repo.sources import ROOT
+from support.implementations import needs_numba
+
+import autograd as ag
+
+pytestmark = needs_numba
+
+
+def test_numba_is_loaded_by_the_first_kernel_that_needs_it():
+    code = (
+        "import sys, numpy as np, autograd as ag\n"
+        "x = ag.Tensor(np.ones((3, 4), np.float32)) * 2\n"
+        "assert 'numba' not in sys.modules\n"
+        "ag.gelu(x)\n"
+        "assert 'numba' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr in ("", "swinpy: compiling CPU kernels, once (a few seconds each; kept on disk)\n")
+
+
+def test_warmup_imports_every_kernel():
+    ag.kernels.warmup()
+    assert "autograd.kernels.cpu.norm" in sys.modules
+    assert "autograd.kernels.cpu.mlp" in sys.modules
+
+
+def test_code_older_than_a_source_is_forgotten(tmp_path, monkeypatch):
+    """Numba looks at a kernel's own file; a function compiled into it may have changed in another."""
+    from autograd.kernels.cpu import toolkit
+
+    folder = tmp_path / "autograd" / "kernels" / "cpu"
+    (folder / "__pycache__").mkdir(parents=True)
+    old, new, source = folder / "__pycache__" / "old.nbi", folder / "__pycache__" / "new.nbi", folder / "tool.py"
+    for age, file in ((300, old), (200, source), (100, new)):
+        file.touch()
+        os.utime(file, (1e9 - age, 1e9 - age))
+    monkeypatch.setattr(toolkit, "_SHIPPED", tmp_path)
+    toolkit._drop_stale()
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def _elementwise(function, x):
+    from autograd.kernels.cpu.toolkit import cdf, exp, jit
+
+    if function == "exp":
+
+        @jit
+        def run(x, out):
+            for i in range(x.size):
+                out[i] = exp(x[i])
+    else:
+
+        @jit
+        def run(x, out):
+            for i in range(x.size):
+                out[i] = cdf(x[i])
+
+    out = np.empty_like(x)
+    run(x, out)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_exp(dtype):
+    """To 2 ulp; 0 for what is far below; NaN stays NaN."""
+    x = np.concatenate([np.linspace(-86.9, 88, 20001), np.linspace(-1, 1, 20001)]).astype(dtype)
+    got, want = _elementwise("exp", x), np.exp(x.astype(np.longdouble))
+    assert float((abs(got - want) / np.spacing(want.astype(dtype))).max()) <= 2
+    edges = _elementwise("exp", np.array([-np.inf, -1e4, np.nan, 0.0], dtype))
+    np.testing.assert_array_equal(edges, np.array([0, 0, np.nan, 1], dtype))
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 3e-7), (np.float64, 4e-16)])
+def test_cdf(dtype, bound):
+    """The bound of the reference's erf, halved, and a few roundings."""
+    x = np.linspace(-8, 8, 4001).astype(dtype)
+    want = np.array([0.5 + 0.5 * math.erf(float(v) * math.sqrt(0.5)) for v in x])
+    assert float(abs(_elementwise("cdf", x) - want).max()) <= bound
