@@ -1,4 +1,4 @@
-"""Pieces against torch: bicubic resampling of the absolute position."""
+"""Pieces against torch: bicubic resampling of absolute positions and bias tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support import tolerances
 from support.swin_parity import import_or_skip
 
 import autograd as ag
-from swinpy.models.resample import bicubic_matrix, resize_map
+from swinpy.models.resample import bicubic_matrix, resize_bias_table, resize_map
 
 pytestmark = pytest.mark.parity
 
@@ -50,3 +50,15 @@ def test_resize_map_and_its_gradient(source: tuple[int, int], target: tuple[int,
     np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=0, atol=tolerances.BICUBIC * 10)
     assert x.grad is not None
     np.testing.assert_allclose(x.grad, y.grad.numpy(), rtol=0, atol=tolerances.BICUBIC * 10)
+
+
+@pytest.mark.parametrize(
+    ("window", "target"), [((7, 7), (12, 12)), ((12, 12), (7, 7)), ((3, 5), (4, 2)), ((1, 1), (4, 4))]
+)
+def test_bias_table_at_another_window(window: tuple[int, int], target: tuple[int, int]) -> None:
+    """As the official code resizes it: rows of the table as an image, one channel a head."""
+    old, new = ((2 * h - 1, 2 * w - 1) for h, w in (window, target))
+    table = np.random.default_rng(0).standard_normal((old[0] * old[1], 3))
+    expected = _torch_resize(torch.tensor(table).reshape(*old, 3), new).numpy()
+    got = resize_bias_table(table, window, target)
+    np.testing.assert_allclose(got, expected.reshape(-1, 3), rtol=0, atol=tolerances.BICUBIC * 10)
