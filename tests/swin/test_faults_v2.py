@@ -55,13 +55,13 @@ def _transfer() -> None:
 def _pre_norm(self: SwinBlockV2, stream: Stream, keep: Any) -> Any:
     x = stream.settled()
     x = Stream(x, self.attn(self.norm1(x)), keep).settled()
-    return x, self.mlp(self.norm2(x))
+    return x, x
 
 
 def _norm_of_the_sum(self: SwinBlockV2, stream: Stream, keep: Any) -> Any:
     x = stream.settled()
     x = self.norm1(Stream(x, self.attn(x), keep).settled())
-    return x, self.norm2(self.mlp(x))
+    return x, x
 
 
 def _bias_unbounded(self: PositionMlp, coordinates: Any) -> Any:
@@ -154,8 +154,8 @@ def _shift_the_other_way(self: SwinMlpBlock, size: Any) -> Any:
 
 
 FAULTS = (
-    Fault("pre-norm in V2", GOLDEN, _in_class(SwinBlockV2, "residuals", _pre_norm)),
-    Fault("norm of the sum instead of the branch", GOLDEN, _in_class(SwinBlockV2, "residuals", _norm_of_the_sum)),
+    Fault("norm before attention in V2", GOLDEN, _in_class(SwinBlockV2, "to_mlp", _pre_norm)),
+    Fault("norm of the sum instead of the branch", GOLDEN, _in_class(SwinBlockV2, "to_mlp", _norm_of_the_sum)),
     Fault("16 sigmoid forgotten", GOLDEN, _in_class(PositionMlp, "forward", _bias_unbounded)),
     Fault("a key bias where there is none", GOLDEN, _in_class(CosineAttention, "qkv_bias", _with_key_bias)),
     Fault(
