@@ -154,7 +154,7 @@ def _shift_the_other_way(self: SwinMlpBlock, size: Any) -> Any:
 
 
 FAULTS = (
-    Fault("attention reads the normed stream in V2", GOLDEN, _in_class(SwinBlockV2, "to_mlp", _pre_norm)),
+    Fault("norm before attention in V2", GOLDEN, _in_class(SwinBlockV2, "to_mlp", _pre_norm)),
     Fault("norm of the sum instead of the branch", GOLDEN, _in_class(SwinBlockV2, "to_mlp", _norm_of_the_sum)),
     Fault("16 sigmoid forgotten", GOLDEN, _in_class(PositionMlp, "forward", _bias_unbounded)),
     Fault("a key bias where there is none", GOLDEN, _in_class(CosineAttention, "qkv_bias", _with_key_bias)),
