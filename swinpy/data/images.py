@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from swinpy.data.dataset import DatasetCorrupt
+
 if TYPE_CHECKING:
     import os
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["BadImage", "centre_crop", "open_image", "peek_image", "resize", "to_bytes"]
 
 
-class BadImage(ValueError):
+class BadImage(DatasetCorrupt):
     """A file that holds no whole image; the message names it."""
 
 
