@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from swinpy.geometry import dropped_shift
 
@@ -37,6 +41,42 @@ def _pair(value: int | Pair) -> Pair:
     if len(value) != 2:
         raise ValueError(f"img_size: expected one number or (H, W); got {value}.")
     return int(value[0]), int(value[1])
+
+
+def _number(name: str, kind: str, value: Any) -> int | float:
+    """``value`` as a Python int or finite float; NumPy's numbers will do, strings and booleans will not."""
+    try:
+        if kind == "int" and not isinstance(value, bool):
+            return operator.index(value)
+        if kind == "float" and not isinstance(value, (str, bool)):
+            if math.isnan(value) or (math.isinf(value) and name != "mask_value"):
+                raise ValueError(f"{name}: expected a finite number; got {value}.")
+            return float(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{name}: expected {'a whole number' if kind == 'int' else 'a number'}; got {value!r}.")
+
+
+def _typed(name: str, annotation: str, value: Any) -> Any:
+    """The value of a field as what its annotation says: NumPy's numbers as Python's, lists as tuples.
+
+    Raises:
+        TypeError: for anything else, so that nothing is found out in the middle of a forward.
+    """
+    if "tuple" in annotation or "Pair" in annotation:
+        if np.ndim(value) == 1 and not isinstance(value, str):
+            return tuple(_number(name, "int", v) for v in value)
+        if not annotation.startswith("int"):
+            raise TypeError(f"{name}: expected a sequence of whole numbers; got {value!r}.")
+        return _number(name, "int", value)
+    if annotation == "bool":
+        if not isinstance(value, (bool, np.bool)):
+            raise TypeError(f"{name}: expected True or False; got {value!r}.")
+        return bool(value)
+    if value is None and "None" in annotation:
+        return None
+    kind = annotation.partition(" ")[0]
+    return _number(name, kind, value) if kind in ("int", "float") else value
 
 
 @dataclass(frozen=True)
@@ -90,6 +130,7 @@ class SwinConfig:
         layer_norm_eps: of every layer norm.
 
     Raises:
+        TypeError: for a value of the wrong kind.
         ValueError: for values that do not fit together, naming the fix.
     """
 
@@ -129,10 +170,8 @@ class SwinConfig:
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("depths", "num_heads", "feature_norms", "pretrained_window_sizes"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not isinstance(self.window_size, int):
-            object.__setattr__(self, "window_size", tuple(self.window_size))
+        for field in fields(self):
+            object.__setattr__(self, field.name, _typed(field.name, str(field.type), getattr(self, field.name)))
         if not isinstance(self.img_size, int):
             object.__setattr__(self, "img_size", _pair(self.img_size))
         self._check_sizes()
@@ -166,6 +205,8 @@ class SwinConfig:
             )
         if not self.mask_value < 0:
             raise ValueError(f"mask_value: expected a negative number; got {self.mask_value}.")
+        if not 0 < self.layer_norm_eps < math.inf:
+            raise ValueError(f"layer_norm_eps: expected a small positive number; got {self.layer_norm_eps}.")
 
     def _check_heads(self) -> None:
         if not self.depths or len(self.depths) != len(self.num_heads) or min(self.depths) < 1:

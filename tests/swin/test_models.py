@@ -231,12 +231,15 @@ def test_initialisation_follows_the_seed() -> None:
         ({"position": "sinus"}, "position: expected one of relative, absolute, both, none; got 'sinus'"),
         ({"small_map": "crop"}, "small_map: expected one of clamp, clamp_axis, clamp_height, pad; got 'crop'"),
         ({"attention": "flash"}, "attention: expected one of fused, composite; got 'flash'"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps: expected a finite number; got nan"),
+        ({"layer_norm_eps": 0}, "layer_norm_eps: expected a small positive number; got 0"),
+        ({"mlp_ratio": float("inf")}, "mlp_ratio: expected a finite number; got inf"),
         ({"checkpoint": "all"}, "checkpoint: expected one of none, block, stage; got 'all'"),
         ({"drop_rate": 1.0}, r"drop_rate: expected a rate in \[0, 1\); got 1.0"),
         ({"drop_path_rate": -0.1}, "drop_path_rate: expected a rate"),
         ({"attn_drop_rate": 0.1}, "attn_drop_rate: expected 0 with attention='fused'.*Use attention='composite'"),
         ({"mask_value": 0.0}, "mask_value: expected a negative number; got 0.0"),
-        ({"mask_value": math.nan}, "mask_value: expected a negative number; got nan"),
+        ({"mask_value": math.nan}, "mask_value: expected a finite number; got nan"),
         ({"feature_norms": (2,)}, r"feature_norms: expected stages 0 to 1; got \(2,\)"),
         ({"widow_size": 3}, "expected options among .*; got widow_size"),
     ],
@@ -291,3 +294,27 @@ def test_public_names() -> None:
     for name in swinpy.__all__:
         assert hasattr(swinpy, name)
     assert swinpy.__version__
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"embed_dim": "96"}, "embed_dim: expected a whole number; got '96'"),
+        ({"embed_dim": None}, "embed_dim: expected a whole number; got None"),
+        ({"num_classes": True}, "num_classes: expected a whole number; got True"),
+        ({"img_size": 224.0}, "img_size: expected a whole number; got 224.0"),
+        ({"depths": "22"}, "depths: expected a sequence of whole numbers; got '22'"),
+        ({"depths": 2}, "depths: expected a sequence of whole numbers; got 2"),
+        ({"depths": (2, 1.5)}, "depths: expected a whole number; got 1.5"),
+        ({"drop_rate": "0.1"}, "drop_rate: expected a number; got '0.1'"),
+        ({"shift": 1}, "shift: expected True or False; got 1"),
+    ],
+)
+def test_options_of_the_wrong_kind(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        swinpy.SwinConfig(**option)
+
+
+def test_numbers_of_numpy_become_pythons() -> None:
+    config = swinpy.SwinConfig(embed_dim=np.int64(96), depths=np.array([2, 2, 6, 2]), drop_rate=np.float32(0.5))
+    assert [type(v) for v in (config.embed_dim, config.depths[0], config.drop_rate)] == [int, int, float]
