@@ -70,7 +70,7 @@ def run(args: Namespace) -> int:
 def _size(given: list[int] | None, config: Any) -> tuple[int, int]:
     """As asked for; by default a map one window and a bit high and wide, so that windows are shifted and padded."""
     if given is None:
-        side = int(np.max(config.window(0)))  # one number, or (down, across)
+        side = max(config.window(0))
         return (side + 2) * config.patch_size, (side + 1) * config.patch_size
     if len(given) > 2 or min(given) < 1:
         raise ValueError(f"--img-size: expected one positive number or two; got {' '.join(map(str, given))}.")

@@ -46,6 +46,8 @@ def macs_of(event: ag.OpEvent) -> int:
         return int(out.size * math.prod(event.inputs[1].shape[1:]))
     if event.name == "matmul":
         return int(out.size * x.shape[-1])
+    if event.name == "mlp":
+        return int(x.size // x.shape[-1] * (event.inputs[1].size + event.inputs[3].size))
     if event.name == "window_attention":
         cut = event.static["spec"].cut
         windows = x.shape[0] * math.prod(cut.windows)

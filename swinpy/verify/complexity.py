@@ -131,11 +131,17 @@ class _Counter:
     def on_op(self, event: ag.OpEvent) -> None:
         scope = self.stack[-1] if self.stack else ""
         # a layer whose parameters an op reads, though the layer was not called, is the op's owner
-        below = [o for a in event.inputs if (o := self.owners.get(id(a))) is not None]
-        if below and below[0].startswith(scope):
-            scope = below[0]
-            self.outputs.setdefault(scope, event.results[-1].shape)
-        self.macs[scope] = self.macs.get(scope, 0) + macs_of(event)
+        below = list(dict.fromkeys(o for a in event.inputs if (o := self.owners.get(id(a))) is not None))
+        if event.name == "mlp" and len(below) == 2:  # two layers in one op
+            rows = event.results[0].size // event.results[0].shape[-1]
+            for layer, weight in zip(below, (event.inputs[1], event.inputs[3]), strict=True):
+                self.outputs.setdefault(layer, (*event.results[0].shape[:-1], weight.shape[0]))
+                self.macs[layer] = self.macs.get(layer, 0) + rows * weight.size
+        else:
+            if below and below[0].startswith(scope):
+                scope = below[0]
+                self.outputs.setdefault(scope, event.results[-1].shape)
+            self.macs[scope] = self.macs.get(scope, 0) + macs_of(event)
         for tensor in event.results:
             if tensor.edge is not None:
                 self.nodes[tensor.edge[0].number] = scope

@@ -2,8 +2,8 @@
 
 Three sources of names. A module call: its dotted path. An op that reads a layer's parameters, where a model calls the
 op and not the layer (``fc1`` inside a fused op): the layer's path. A tap in the code: the path of the module that runs,
-and the tap's name. Fused window attention keeps no inner values, so its composite twin runs beside it, on the same
-inputs and with the same output gradient, and is watched in its place.
+and the tap's name. Fused ops (window attention, MLP) keep no inner values, so their composite twins run beside them, on
+the same inputs and with the same output gradient, and are watched in their place.
 """
 
 from __future__ import annotations
@@ -142,6 +142,8 @@ class Recorder:
             self.add(self._activation(event), event.results[0])
         elif event.name == "window_attention":
             self._attention(event)
+        elif event.name == "mlp":
+            self._mlp(event)
 
     def _layer(self, event: ag.OpEvent) -> None:
         names = [self.parameters[id(a)][0] for a in event.inputs if id(a) in self.parameters]
@@ -164,18 +166,39 @@ class Recorder:
         return f"{parent}.act" if parent else self.scoped("act")
 
     def _attention(self, event: ag.OpEvent) -> None:
-        """Run the composite twin on the op's inputs; its inner gradients come from the op's output gradient."""
-        (real,) = event.results
         self.trace.meta.setdefault("windows", {})[self.stack[-1] if self.stack else ""] = _cut(event.static["spec"])
+        self._twin(event, window_attention_composite)
+        self.add(self.scoped("map"), event.results[0])
+
+    def _mlp(self, event: ag.OpEvent) -> None:
+        """fc1, act and fc2 of an MLP in one op, by the names of its weights."""
+        names = [self.parameters[id(a)][0] for a in event.inputs if id(a) in self.parameters]
+        layers = [n.rpartition(".")[0] for n in names if n.endswith(".weight")]
+        if len(layers) != 2:
+            return
+        first, second = layers
+
+        def composite(x: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> Any:
+            hidden = ag.linear(x, w1, b1)
+            self.add(first, hidden)
+            active = ag.gelu(hidden)
+            self.add(f"{first.rpartition('.')[0]}.act", active)
+            return ag.linear(active, w2, b2)
+
+        self._twin(event, composite)
+        self.add(second, event.results[0])
+
+    def _twin(self, event: ag.OpEvent, composite: Callable[..., ag.Tensor]) -> None:
+        """Run ``composite`` on the op's inputs; its inner gradients come from the op's output gradient."""
+        (real,) = event.results
         wants = real.requires_grad
         inputs: list[Any] = [None if a is None else ag.Tensor(a, requires_grad=wants) for a in event.inputs]
         self.shadowed = True
         try:
             with ag.enable_grad() if wants else ag.no_grad():
-                twin = window_attention_composite(*inputs, **event.static)
+                twin = composite(*inputs, **event.static)
         finally:
             self.shadowed = False
-        self.add(self.scoped("map"), real)
         if wants:
             real.register_grad_hook(lambda g: twin.backward(g.astype(twin.dtype, copy=False)))
 

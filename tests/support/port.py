@@ -167,7 +167,7 @@ class PortMerging(Module):
 
 class PortStage(Module):
     def __init__(self, stage: int, config: SwinConfig, rates: list[float], fault: str) -> None:
-        channels, heads, w = config.embed_dim * 2**stage, config.num_heads[stage], config.window(stage)
+        channels, heads, w = config.embed_dim * 2**stage, config.num_heads[stage], min(config.window(stage))
         self.blocks = ModuleList(
             [PortBlock(channels, heads, w, w // 2 * (i % 2), rate, config, fault) for i, rate in enumerate(rates)]
         )

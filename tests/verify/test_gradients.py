@@ -22,8 +22,8 @@ SMALL = TINY.with_changes(img_size=14, depths=(2, 1), num_heads=(1, 2), num_clas
 class WrongMlp(Mlp):
     """Its output's gradient is a tenth too large."""
 
-    def forward(self, x: Any, from_hidden: bool = False) -> Any:
-        y = super().forward(x, from_hidden)
+    def forward(self, x: Any) -> Any:
+        y = super().forward(x)
         if y.requires_grad:
             y.register_grad_hook(lambda g: g * 1.1)
         return y

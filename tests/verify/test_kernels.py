@@ -121,7 +121,7 @@ def test_the_command_passes(dtype: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    "kernel", ["window_attention_fwd", "window_attention_bwd", "bias_gelu_bwd", "residual_layer_norm_fwd"]
+    "kernel", ["window_attention_fwd", "window_attention_bwd", "mlp_bwd", "residual_layer_norm_fwd"]
 )
 def test_the_command_names_a_planted_fault(plant: Any, kernel: str, capsys: pytest.CaptureFixture[str]) -> None:
     right = _reference(kernel)

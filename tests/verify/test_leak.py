@@ -10,7 +10,7 @@ from support.port import PortAttention
 from support.swin_models import TINY, build, images, redraw
 
 import autograd as ag
-from swinpy.models.parts import WindowAttention
+from swinpy.models.swin_v1 import TableAttention
 from swinpy.verify import leak_test, receptive_field, window_regions
 
 Array = np.ndarray[Any, Any]
@@ -21,8 +21,8 @@ def _map(size: tuple[int, int], batch: int = 2) -> Array:
     return np.random.default_rng(0).standard_normal((batch, *size, 8))
 
 
-def _ours(shift: int, **changes: Any) -> WindowAttention:
-    module = WindowAttention(8, 2, (3, 3), shift, CONFIG.with_changes(**changes)).astype("float64").eval()
+def _ours(shift: int, **changes: Any) -> TableAttention:
+    module = TableAttention(8, 2, (3, 3), (shift, shift), CONFIG.with_changes(**changes)).astype("float64").eval()
     redraw(module)
     return module
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin_models import images, tiny
+from support.swin_models import images, redraw, tiny
 
 import autograd as ag
+import swinpy
 from swinpy.io import atomic
 from swinpy.nn import Linear, Module
 from swinpy.probe import watchers, watching
@@ -86,6 +88,26 @@ def test_fused_and_composite_attention_have_the_same_trace(size: tuple[int, int]
         scale = max(float(abs(composite[name]).max()), 1.0)
         np.testing.assert_allclose(fused[name], composite[name], rtol=0, atol=tolerances.COMPOSITE * scale)
     assert diff(fused, composite, rtol=tolerances.COMPOSITE * 100).same
+
+
+@pytest.mark.parametrize(
+    "model", ["swinv2_tiny_window8_256", "swin_mlp_tiny_c24_patch4_window8_256", "swin_s3_tiny_224"]
+)
+def test_other_variants(model: str) -> None:
+    """Every module has its value, watched or not the result is the same, and V2's fused trace is the composite's."""
+    changes: dict[str, Any] = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_classes": 3, "dtype": "float64"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        net = swinpy.create_model(model, img_size=64, **changes).eval()
+        other = swinpy.create_model(model, img_size=64, attention="composite", **changes).eval()
+    redraw(net)
+    other.load_state_dict(net.state_dict())
+    x = images((72, 52), 1)
+    seen = trace(net, x)
+    np.testing.assert_array_equal(seen["output"], net(x).numpy())
+    missing = [n for n, m in net.named_modules() if n and n not in seen and "ModuleList" not in type(m).__name__]
+    assert missing == []
+    assert diff(seen, trace(other, x), rtol=1e-9).same
 
 
 def test_block_gradients_are_those_of_the_settled_stream() -> None:
