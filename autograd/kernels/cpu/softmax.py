@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.cpu.toolkit import exp, jit, larger, pieces, plain, rows_of, run_pieces
+from autograd.kernels.cpu.toolkit import exp, jit, larger, pieces, plain, read, rows_of, run_pieces, write
 from autograd.kernels.reference.cross_entropy import smoothed_targets
 
 __all__ = ["cross_entropy_bwd", "cross_entropy_fwd", "softmax_bwd", "softmax_fwd"]
@@ -15,40 +15,40 @@ __all__ = ["cross_entropy_bwd", "cross_entropy_fwd", "softmax_bwd", "softmax_fwd
 
 @jit
 def _softmax(x: Any, mask: Any, out: Any, start: int, stop: int) -> None:
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+    """Rows may be short (49 scores), so nothing is done once a row but what must be: see ``read``."""
+    zero, one, width, masked = x.dtype.type(0), x.dtype.type(1), x.shape[1], mask.size > 0
     for i in range(start, stop):
-        row, oi = x[i], out[i]
-        if mask.size:
-            mi = mask[i]
-            for j in range(row.size):
-                oi[j] = row[j] + mi[j]
+        at = i * width
+        if masked:
+            for j in range(at, at + width):
+                write(out, j, read(x, j) + read(mask, j))
         else:
-            for j in range(row.size):
-                oi[j] = row[j]
-        peak = oi[0]
-        for j in range(row.size):
-            peak = larger(peak, oi[j])
+            for j in range(at, at + width):
+                write(out, j, read(x, j))
+        peak = read(out, at)
+        for j in range(at, at + width):
+            peak = larger(peak, read(out, j))
         if peak == -np.inf:  # nothing left to keep
             peak = zero
         total = zero
-        for j in range(row.size):
-            e = exp(oi[j] - peak)
-            oi[j] = e
+        for j in range(at, at + width):
+            e = exp(read(out, j) - peak)
+            write(out, j, e)
             total += e
-        total = one / total if total != zero else one
-        for j in range(row.size):
-            oi[j] *= total
+        scale = one / total if total != zero else one
+        for j in range(at, at + width):
+            write(out, j, read(out, j) * scale)
 
 
 @jit
 def _softmax_backward(g: Any, y: Any, out: Any, start: int, stop: int) -> None:
+    width = y.shape[1]
     for i in range(start, stop):
-        gi, yi, oi = g[i], y[i], out[i]
-        total = y.dtype.type(0)
-        for j in range(gi.size):
-            total += gi[j] * yi[j]
-        for j in range(gi.size):
-            oi[j] = yi[j] * (gi[j] - total)
+        at, total = i * width, y.dtype.type(0)
+        for j in range(at, at + width):
+            total += read(g, j) * read(y, j)
+        for j in range(at, at + width):
+            write(out, j, read(y, j) * (read(g, j) - total))
 
 
 @jit
