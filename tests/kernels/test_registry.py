@@ -188,6 +188,28 @@ def test_validate_allows_low_precision_its_rounding(monkeypatch):
             call_kernel("double_fwd", X.astype(np.float32))
 
 
+def test_validate_holds_a_statistic_to_the_size_of_its_operand(monkeypatch):
+    """The mean of rows without one is noise, and differs with the order of summation; the first output is strict."""
+    right = KERNELS["layer_norm_fwd"].reference
+    x = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    x -= x.mean(axis=1, keepdims=True)
+
+    def plant(first, mean):
+        def twin(*args):
+            y, m, r = right(*args)
+            return y * y.dtype.type(1 + first), m + m.dtype.type(mean), r
+
+        _planted(monkeypatch, twin, "layer_norm_fwd")
+        with kernel_mode("validate"):
+            ag.layer_norm(x, np.ones(8, np.float32), np.zeros(8, np.float32))
+
+    plant(0, 1e-7)
+    with pytest.raises(KernelMismatchError, match="output 1"):
+        plant(0, 1e-2)
+    with pytest.raises(KernelMismatchError, match="output 0"):
+        plant(1e-3, 0)
+
+
 # ---- kernels that write to an argument
 
 
