@@ -96,6 +96,8 @@ def _run(options: Namespace, command: str) -> int:
     if options.list_models:
         say("\n".join(list_models()))
         return 0
+    if options.threads is not None:
+        ag.set_num_threads(options.threads)
     problem = None
     try:
         with _users_input():

@@ -17,6 +17,7 @@ FREE_ON_RESUME = frozenset(
         "dataset_download",
         "workers",
         "device",
+        "threads",
         "log_interval",
         "val_interval",
         "output",
@@ -145,6 +146,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     add = group.add_argument
     add("--device", default="cpu", metavar="D", help="cpu, gpu, cuda, cuda:N or auto (default: %(default)s)")
+    add("--threads", type=_at_least(1), metavar="N", help="of BLAS and kernels (default: the cores there are)")
     add("--seed", type=_at_least(0), default=42, metavar="N", help="(default: %(default)s)")
     add("--log-interval", type=_at_least(1), default=50, metavar="N", help="steps between log lines")
     add("--val-interval", type=_at_least(1), default=1, metavar="N", help="epochs between evaluations")

@@ -207,7 +207,7 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
     loaded = str(run.loaded).splitlines() if run.loaded else []
     return [
         f"python {platform.python_version()}  numpy {np.__version__}  {blas}",
-        f"device {ag.describe_device(run.model.device)}",
+        f"device {ag.describe_device(run.model.device)}, {ag.get_num_threads()} threads",
         f"data {run.train.name} ({kind}) from {run.train.source}: {len(run.train)} train, {len(run.test)} test, "
         f"{size[0]}x{size[1]}, {run.train.num_classes} classes",
         f"model {options.model}: {run.model.num_parameters():,} parameters, {cost.flops / 1e9:.3f} GFLOPs an image "

@@ -72,3 +72,10 @@ def test_a_run_outlives_its_reader(tmp_path):
     assert not notes
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if r["kind"] == "step"] == [1, 2]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads(threads, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("autograd.kernels.threads._count", None)
+    assert main([*SMALL, "--max-steps", "1", "--threads", str(threads), "--output", str(tmp_path)], prog="x") == 0
+    assert f"device cpu, {threads} threads" in capsys.readouterr().out
