@@ -1,14 +1,54 @@
-"""Parameter names of torchvision's Swins."""
+"""torchvision's Swins: how to import them, the cases to compare at, and their parameter names."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
+from support.torchvision_stub import make_importable
+from swinpy import SwinConfig
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["to_tv", "tv_name"]
+__all__ = ["TV_BASE", "load_tv", "to_tv", "tv_cases", "tv_name"]
+
+TV_BASE = SwinConfig(
+    img_size=64,
+    num_classes=7,
+    embed_dim=12,
+    depths=(2, 2),
+    num_heads=(2, 3),
+    window_size=5,
+    drop_path_rate=0.0,
+    small_map="pad",
+)
+
+
+def tv_cases(base: SwinConfig) -> dict[str, tuple[SwinConfig, tuple[int, int]]]:
+    """Configurations and image sizes at which maps are padded, odd, not square, or smaller than a window of 5."""
+    three = base.with_changes(depths=(2, 2, 2), num_heads=(2, 3, 4))
+    return {
+        "divisible": (base, (80, 80)),  # 20x20, 10x10
+        "padded": (base, (68, 92)),  # 17x23, odd at merging, 9x12
+        "one_axis_small": (base, (16, 64)),  # 4x16: rows padded up to the window and not shifted, columns shifted
+        "one_axis_equal": (base, (64, 20)),  # 16x5
+        "all_small": (three, (12, 8)),  # 3x2, 2x1, 1x1
+        "shrinking": (three, (60, 28)),  # 15x7, 8x4, 4x2
+        "no_qkv_bias": (base.with_changes(qkv_bias=False), (36, 52)),
+        "mlp_2": (base.with_changes(mlp_ratio=2.0, window_size=4), (44, 36)),
+    }
+
+
+def load_tv() -> tuple[Any, Any]:
+    """torch, and torchvision's module of Swins; an ImportError where they are not installed."""
+    import torch
+
+    make_importable(torch)
+    from torchvision.models import swin_transformer
+
+    return torch, swin_transformer
+
 
 _RULES: tuple[tuple[str, Any], ...] = (
     (r"^patch_embed\.proj\.", "features.0.0."),

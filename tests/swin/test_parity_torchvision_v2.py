@@ -6,55 +6,25 @@ Coordinates are computed in float32 there, so that their buffers are replaced by
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from support import tolerances
 from support.swin_models import build, images
 from support.swin_parity import assert_gradients_agree, import_or_skip, loss_and_gradients, put_exact_coordinates
-from support.swin_tv_names import to_tv, tv_name
-from support.torchvision_stub import make_importable
+from support.swin_tv_names import TV_BASE, load_tv, to_tv, tv_cases, tv_name
 
-from swinpy import SwinConfig, SwinTransformer
+if TYPE_CHECKING:
+    from swinpy import SwinTransformer
 
 pytestmark = pytest.mark.parity
 
 
-def _load() -> tuple[Any, Any]:
-    import torch
+torch, torchvision_swin = import_or_skip(load_tv)
 
-    make_importable(torch)
-    from torchvision.models import swin_transformer
-
-    return torch, swin_transformer
-
-
-torch, torchvision_swin = import_or_skip(_load)
-
-BASE = SwinConfig(
-    architecture="v2",
-    img_size=64,
-    num_classes=7,
-    embed_dim=12,
-    depths=(2, 2),
-    num_heads=(2, 3),
-    window_size=5,
-    drop_path_rate=0.0,
-    small_map="pad",
-    key_bias="zeroed",
-)
-THREE = BASE.with_changes(depths=(2, 2, 2), num_heads=(2, 3, 4))
-CASES = {
-    "divisible": (BASE, (80, 80)),  # 20x20, 10x10
-    "padded": (BASE, (68, 92)),  # 17x23, odd at merging, 9x12
-    "one_axis_small": (BASE, (16, 64)),  # 4x16: rows padded up to the window and not shifted, columns shifted
-    "one_axis_equal": (BASE, (64, 20)),  # 16x5
-    "all_small": (THREE, (12, 8)),  # 3x2, 2x1, 1x1
-    "shrinking": (THREE, (60, 28)),  # 15x7, 8x4, 4x2
-    "no_qkv_bias": (BASE.with_changes(qkv_bias=False), (36, 52)),
-    "mlp_2": (BASE.with_changes(mlp_ratio=2.0, window_size=4), (44, 36)),
-}
+BASE = TV_BASE.with_changes(architecture="v2", key_bias="zeroed")
+CASES = tv_cases(BASE)
 
 
 def _twin(model: SwinTransformer) -> Any:

@@ -11,9 +11,8 @@ import pytest
 from repo.sources import ROOT
 from support.swin_models import build, images
 from support.swin_parity import import_or_skip
-from support.torchvision_stub import make_importable
+from support.swin_tv_names import TV_BASE, load_tv
 
-from swinpy import SwinConfig
 from swinpy.verify import Trace, diff, trace
 
 if TYPE_CHECKING:
@@ -23,27 +22,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.parity
 
 
-def _load() -> tuple[Any, Any]:
-    import torch
+torch, torchvision_swin = import_or_skip(load_tv)
 
-    make_importable(torch)
-    from torchvision.models import swin_transformer
-
-    return torch, swin_transformer
-
-
-torch, torchvision_swin = import_or_skip(_load)
-
-CONFIG = SwinConfig(
-    img_size=64,
-    num_classes=7,
-    embed_dim=12,
-    depths=(2, 2),
-    num_heads=(2, 3),
-    window_size=4,
-    drop_path_rate=0.0,
-    small_map="pad",
-)
+CONFIG = TV_BASE.with_changes(window_size=4)
 # Ours to theirs, modules and parameters alike.
 _RULES = (
     (r"^patch_embed\.proj\b", "features.0.0"),
