@@ -52,7 +52,8 @@ def test_later_stages_do_not_run_for_nothing() -> None:
     with ag.observe(lambda event: seen.append(event.name)):
         model.features(images(20), out_indices=[0])
     assert seen.count("window_attention") == 1
-    assert seen.count("linear") == 4  # qkv, proj, fc1, fc2: no merging either
+    assert seen.count("mlp") == 1
+    assert seen.count("linear") == 2  # qkv, proj: no merging either
 
 
 def test_nhwc_is_the_transpose_of_nchw() -> None:
