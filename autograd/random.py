@@ -193,7 +193,15 @@ default_generator = Generator()
 
 
 def manual_seed(seed: int) -> Generator:
-    """Set the seed of the default generator and rewind it; returns the generator."""
+    """Set the seed of the default generator and rewind it; returns the generator.
+
+    Args:
+        seed: a whole number; its lowest 64 bits count.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    seed = as_int("manual_seed", "the seed", seed)
     default_generator.set_state({"seed": seed, "offset": 0})
     return default_generator
 

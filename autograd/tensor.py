@@ -134,6 +134,11 @@ class Tensor:
         return (self[i] for i in range(self.shape[0]))
 
     def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(
+                f"bool: expected a tensor of size 1; got shape {self.shape}. "
+                "Say which is meant: (x != 0).data.any() or .all()."
+            )
         return bool(self.item())
 
     def __float__(self) -> float:

@@ -6,12 +6,13 @@
 (1, 10)
 """
 
+from typing import Any
+
 from swinpy._engine import check_engine
 
 check_engine()
 
 from autograd import get_num_threads, set_num_threads  # noqa: E402 (after the check)
-from swinpy import verify  # noqa: E402
 from swinpy.models import (  # noqa: E402
     LoadReport,
     SaveReport,
@@ -47,3 +48,12 @@ __all__ = [
     "set_num_threads",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``swinpy.verify`` is imported when it is first used: it is large, and most programs never do."""
+    if name == "verify":
+        from importlib import import_module
+
+        return import_module("swinpy.verify")
+    raise AttributeError(f"module 'swinpy' has no attribute {name!r}")

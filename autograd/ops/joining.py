@@ -43,6 +43,7 @@ def concatenate(tensors: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     Raises:
         ValueError: for an empty sequence, or shapes that differ off ``axis``.
     """
+    tensors = list(tensors)
     if not tensors:
         raise ValueError("concatenate: expected at least one tensor; got none.")
     if axis is None:
@@ -60,6 +61,7 @@ def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     Raises:
         ValueError: for an empty sequence, or shapes that differ.
     """
+    tensors = list(tensors)
     if not tensors:
         raise ValueError("stack: expected at least one tensor; got none.")
     shapes = [np.shape(t) for t in tensors]

@@ -27,7 +27,10 @@ def _loss_target(logits: Tensor, target: Any) -> Array:
     batch, classes = logits.shape
     if target.dtype.kind in "iu":
         if target.shape != (batch,):
-            raise ValueError(f"cross_entropy: expected integer labels ({batch},); got {target.shape}.")
+            raise ValueError(
+                f"cross_entropy: expected integer labels ({batch},); got {target.shape}. "
+                "Soft or one-hot labels are floats."
+            )
         if target.size and (int(target.min()) < 0 or int(target.max()) >= classes):
             raise ValueError(
                 f"cross_entropy: expected labels in [0, {classes - 1}]; got {int(target.min())} to "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import operator
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,6 +22,7 @@ Position = Literal["relative", "absolute", "both", "none"]
 _CHOICES = {
     "architecture": ("v1", "v2", "mlp"),
     "position": ("relative", "absolute", "both", "none"),
+    "patch_rule": ("pad", "crop"),
     "small_map": ("clamp", "clamp_axis", "clamp_height", "pad"),
     "shift_rule": ("axis", "map", "height", "never"),
     "windows": ("adaptive", "fixed"),
@@ -31,6 +33,13 @@ _CHOICES = {
     "drop_path_branches": ("both", "attention"),
     "attention": ("fused", "composite"),
     "checkpoint": ("none", "block", "stage"),
+}
+# Options of timm's create_model that are something else here.
+_ELSEWHERE = {
+    "pretrained": "Weights are loaded from a file: swinpy.load_weights(model, path).",
+    "checkpoint_path": "Weights are loaded from a file: swinpy.load_weights(model, path).",
+    "features_only": "Every model has features(x, out_indices).",
+    "out_indices": "Pass them to model.features(x, out_indices).",
 }
 _V2_ONLY = ("pretrained_window_sizes", "coordinates", "key_bias", "res_post_norm_init", "extra_norm_every")
 
@@ -103,6 +112,8 @@ class SwinConfig:
         position: relative bias (the published models), absolute embedding, both or none.
         patch_norm: layer norm after the patch embedding.
         shift: shift every second block's windows.
+        patch_rule: "pad" an image that is no whole number of patches with zeros, or "crop" what is left over, as a
+            convolution does (torchvision).
         small_map: what to do where a map is smaller than the window: "clamp" the window to it (built-in size: a square
             of the smaller side, as the official code), "clamp_axis" (built-in size: each side by itself, as timm),
             "clamp_height" (built-in size: a square by the height, as transformers' V2), or "pad" the map (torchvision).
@@ -152,6 +163,7 @@ class SwinConfig:
     position: Position = "relative"
     patch_norm: bool = True
     shift: bool = True
+    patch_rule: Literal["pad", "crop"] = "pad"
     small_map: SmallMap = "clamp"
     shift_rule: ShiftRule = "axis"
     windows: Literal["adaptive", "fixed"] = "adaptive"
@@ -267,7 +279,8 @@ class SwinConfig:
 
     def map_size(self, stage: int) -> Pair:
         """(H, W) in tokens of a stage at the built-in image size; odd sizes are padded up."""
-        h, w = (-(-n // (self.patch_size * 2**stage)) for n in self.image)
+        more = self.patch_size - 1 if self.patch_rule == "pad" else 0
+        h, w = (-(-((n + more) // self.patch_size) // 2**stage) for n in self.image)
         return h, w
 
     def window(self, stage: int) -> Pair:
@@ -303,9 +316,11 @@ class SwinConfig:
             ValueError: for an unknown name, listing the known ones.
         """
         known = [f.name for f in fields(self)]
-        unknown = [name for name in changes if name not in known]
-        if unknown:
-            raise ValueError(f"SwinConfig: expected options among {', '.join(known)}; got {', '.join(unknown)}.")
+        for name in changes:
+            if name not in known:
+                near = " or ".join(difflib.get_close_matches(name, known, n=2))
+                hint = _ELSEWHERE.get(name) or (f"Did you mean {near}?" if near else "See help(swinpy.SwinConfig).")
+                raise ValueError(f"SwinConfig: expected one of its options; got {name!r}. {hint}")
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

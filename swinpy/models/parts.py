@@ -61,18 +61,19 @@ class Stream(NamedTuple):
 class PatchEmbed(Module):
     """Non-overlapping patches to C channels: (B, 3, H, W) to (B, ceil(H/p), ceil(W/p), C).
 
-    An image that is no whole number of patches is padded with zeros at the right and bottom.
+    An image that is no whole number of patches is padded with zeros at the right and bottom; with ``patch_rule="crop"``
+    what is left over there is not seen.
     """
 
     def __init__(self, config: SwinConfig) -> None:
-        self.patch_size = config.patch_size
+        self.patch_size, self.pads = config.patch_size, config.patch_rule == "pad"
         patch = (config.patch_size, config.patch_size)
         self.proj = Conv2d(config.in_chans, config.embed_dim, patch, patch)
         self.norm = LayerNorm(config.embed_dim, config.layer_norm_eps) if config.patch_norm else None
 
     def forward(self, x: ag.Tensor) -> ag.Tensor:
         down, right = (-n % self.patch_size for n in x.shape[2:])
-        if down or right:
+        if self.pads and (down or right):
             x = ag.pad(x, ((0, 0), (0, 0), (0, down), (0, right)))
         x = self.proj(x).transpose(0, 2, 3, 1)
         return x if self.norm is None else self.norm(x)

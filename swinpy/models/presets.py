@@ -21,7 +21,7 @@ Preset: TypeAlias = Literal["official", "timm", "torchvision", "hf"]
 _OPTIONS: dict[str, dict[str, Any]] = {
     "official": {"small_map": "clamp", "shift_rule": "map"},
     "timm": {"small_map": "clamp_axis", "shift_rule": "axis", "windows": "fixed", "pad_order": "roll_pad"},
-    "torchvision": {"small_map": "pad", "shift_rule": "axis"},
+    "torchvision": {"small_map": "pad", "shift_rule": "axis", "patch_rule": "crop"},
     "hf": {"initialisation": "hf"},
 }
 _MORE: dict[tuple[str, str], dict[str, Any]] = {

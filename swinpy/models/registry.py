@@ -116,8 +116,10 @@ def model_config(name: str) -> SwinConfig:
     if name not in VARIANTS:
         import difflib
 
-        near = difflib.get_close_matches(name, VARIANTS, n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "See list_models()."
+        near = difflib.get_close_matches(name.partition(".")[0], VARIANTS, n=3, cutoff=0.7)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "See swinpy.list_models()."
+        if name.partition(".")[0] in VARIANTS:
+            hint = f"Weights have no names here: create {near[0]!r} and load a file by swinpy.load_weights."
         raise ValueError(f"create_model: expected a known model; got {name!r}. {hint}")
     return VARIANTS[name]
 

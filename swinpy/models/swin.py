@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from swinpy.models.config import SwinConfig
+    from swinpy.nn.module import MismatchedKeys
 
 __all__ = ["Stage", "SwinTransformer", "make_block"]
 
@@ -154,16 +155,23 @@ class SwinTransformer(Module):
             ValueError: for another shape or device.
             TypeError: for another dtype.
         """
+        return self.forward_head(self.forward_features(x), layout="NHWC")
+
+    def forward_features(self, x: Any) -> ag.Tensor:
+        """Normed features of the last stage, (B, H', W', num_features) as timm's: "NHWC" for forward_head."""
         for _, stream in self._stages(x):
             last = stream
-        return self.forward_head(last.normed(self.norm)[1], layout="NHWC")
+        return last.normed(self.norm)[1]
 
-    def forward_head(self, features: ag.Tensor, layout: Literal["NCHW", "NHWC"] = "NCHW") -> ag.Tensor:
+    def forward_head(
+        self, features: ag.Tensor, layout: Literal["NCHW", "NHWC"] = "NCHW", pre_logits: bool = False
+    ) -> ag.Tensor:
         """Normed features of the last stage to logits: mean over the map, then the head.
 
         Args:
             features: as :meth:`features` returns the last stage's.
             layout: of the map.
+            pre_logits: without the head, (B, num_features).
 
         Raises:
             ValueError: if the channels are not where the layout has them.
@@ -175,7 +183,7 @@ class SwinTransformer(Module):
                 "Pass the layout that features() was asked for."
             )
         pooled = features.mean(axis=axes)
-        return pooled if self.head is None else self.head(pooled)
+        return pooled if self.head is None or pre_logits else self.head(pooled)
 
     def features(
         self,
@@ -197,11 +205,13 @@ class SwinTransformer(Module):
             One map a stage, in ascending order of the stage.
         """
         count = len(self.config.depths)
+        if isinstance(out_indices, int):
+            raise TypeError(f"features: expected out_indices as a sequence; got {out_indices}. Pass ({out_indices},).")
         wanted = range(count) if out_indices is None else [i + count if i < 0 else i for i in out_indices]
         if any(not 0 <= i < count for i in wanted):
             raise ValueError(f"features: expected out_indices in [{-count}, {count - 1}]; got {out_indices}.")
         if layout not in ("NCHW", "NHWC"):
-            raise ValueError(f"features: expected layout NCHW or NHWC; got {layout!r}.")
+            raise ValueError(f"features: expected layout 'NCHW' or 'NHWC'; got {layout!r}.")
         maps = []
         for stage, stream in self._stages(x, last=max(wanted, default=-1)):
             if stage in wanted:
@@ -239,8 +249,16 @@ class SwinTransformer(Module):
 
     def _checked(self, x: Any) -> ag.Tensor:
         images = x if isinstance(x, ag.Tensor) else ag.Tensor(x)
-        if images.ndim != 4 or images.shape[1] != self.config.in_chans or 0 in images.shape[2:]:
-            raise ValueError(f"SwinTransformer: expected images (B, {self.config.in_chans}, H, W); got {images.shape}.")
+        least = self.config.patch_size if self.config.patch_rule == "crop" else 1
+        if images.ndim != 4 or images.shape[1] != self.config.in_chans or min(images.shape[2:]) < least:
+            fix = "Pass at least one patch of pixels."
+            if images.ndim == 3:
+                fix = "Add a batch axis: x[None]."
+            elif images.ndim == 4 and images.shape[3] == self.config.in_chans:
+                fix = "Channels come first here: x.transpose(0, 3, 1, 2)."
+            raise ValueError(
+                f"SwinTransformer: expected images (B, {self.config.in_chans}, H, W); got {images.shape}. {fix}"
+            )
         if images.dtype != self.dtype:
             raise TypeError(
                 f"SwinTransformer: expected images of the model's dtype {self.dtype}; got {images.dtype}. "
@@ -252,6 +270,6 @@ class SwinTransformer(Module):
 
     # ---- loading
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> MismatchedKeys:
         """As :meth:`Module.load_state_dict`; the geometry buffers of official checkpoints are ignored."""
-        super().load_state_dict({k: v for k, v in state.items() if not k.endswith(_RECOMPUTED)}, strict)
+        return super().load_state_dict({k: v for k, v in state.items() if not k.endswith(_RECOMPUTED)}, strict)

@@ -5,7 +5,7 @@ Attribute names are the parameter names of the official Swin checkpoints. A modu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -25,6 +25,13 @@ class Parameter(ag.Tensor):
 
     def __init__(self, array: Any) -> None:
         super().__init__(array, requires_grad=True)
+
+
+class MismatchedKeys(NamedTuple):
+    """What :meth:`Module.load_state_dict` did not find in a state, and what it had no use for."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class StateDictError(ValueError):
@@ -92,12 +99,15 @@ class Module:
         """The parameters' own arrays (not copies) by name."""
         return {name: p.data for name, p in self.named_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> MismatchedKeys:
         """Write arrays into the parameters. All or nothing.
 
         Args:
             state: arrays by name, on the CPU or the parameter's device; cast to the parameter's dtype.
             strict: False allows missing and unexpected keys (never a wrong shape).
+
+        Returns:
+            The missing and the unexpected keys, both empty if ``strict``.
 
         Raises:
             StateDictError: naming every key that is missing, unexpected or has another shape.
@@ -121,6 +131,7 @@ class Module:
             )
         for parameter, value in [(own[k], _as_number(k, state[k], own[k].device)) for k in own if k in state]:
             parameter.assign_(value)
+        return MismatchedKeys(missing, unexpected)
 
     def zero_grad(self) -> None:
         """Forget every gradient."""
@@ -131,6 +142,16 @@ class Module:
         for parameter in self.parameters():
             parameter.requires_grad = flag
         return self
+
+    def __repr__(self) -> str:
+        """The tree of submodules with the shapes of their own parameters."""
+        own = [f"{n}{tuple(p.shape)}" for n, p in vars(self).items() if isinstance(p, Parameter)]
+        lines = [", ".join(own)] if own else []
+        lines += [f"({name}): {child!r}" for name, child in self.children()]
+        if len(lines) == len(own) == 0 or (own and len(lines) == 1):
+            return f"{type(self).__name__}({', '.join(lines)})"
+        inner = "\n".join(lines).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {inner}\n)"
 
     # ---- mode, device, dtype
 
@@ -152,9 +173,12 @@ class Module:
 
     def astype(self, dtype: Any) -> Self:
         """Cast every parameter to another float dtype, in place; gradients are dropped."""
-        target = np.dtype(dtype)
-        if target.kind != "f":
-            raise TypeError(f"astype: expected a float dtype for a module; got {target}.")
+        try:
+            target = np.dtype(dtype)
+        except TypeError:
+            target = None
+        if target is None or target.kind != "f":
+            raise TypeError(f"astype: expected float64, float32 or float16 for a module; got {dtype}.")
         for parameter in self.parameters():
             parameter.data = parameter.data.astype(target, copy=False)
             parameter.grad = None

@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     command = shlex.join(["python", prog or sys.argv[0], *argv])
     try:
-        return _run(parse_options(argv, prog), command)
+        with StopRequest() as stop:
+            return _run(parse_options(argv, prog), command, stop)
     except DatasetMissing as error:
         download = "" if "--dataset-download" in argv else f"\n{command} --dataset-download"
         _fail(f"{error}{download if 'cifar' in str(error).lower() else ''}")
@@ -92,7 +93,7 @@ def _fail(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
 
 
-def _run(options: Namespace, command: str) -> int:
+def _run(options: Namespace, command: str, stop: StopRequest) -> int:
     if options.list_models:
         say("\n".join(list_models()))
         return 0
@@ -116,7 +117,7 @@ def _run(options: Namespace, command: str) -> int:
         return tasks.throughput(run)
     if options.check:
         return tasks.check(run)
-    return Session(options, run, command).main()
+    return Session(options, run, command).main(stop)
 
 
 def _device_fault(options: Namespace, problem: Exception) -> None:
@@ -144,7 +145,7 @@ class Session:
         self.images = 0
         self.last_saved: Path | None = None
 
-    def main(self) -> int:
+    def main(self, stop: StopRequest) -> int:
         with _users_input():
             snapshot = self._resume()
         for line in banner(self.run, self.options, str(self.folder), str(snapshot.path) if snapshot else None):
@@ -158,7 +159,7 @@ class Session:
         progress = Progress(
             self.options.progress, total, self.run.trainer.steps_per_epoch, self.options.log_interval, step
         )
-        with StopRequest() as stop, contextlib.closing(progress), contextlib.closing(self.log):
+        with contextlib.closing(progress), contextlib.closing(self.log):
             try:
                 self._train(total, progress, stop)
             except (NonFiniteError, MemoryError) as error:
@@ -176,11 +177,14 @@ class Session:
         for note in self.store.sweep():
             say(f"note: {note}")
         if options.resume is None:
-            newest, _ = self.store.newest()
-            if newest is not None and not options.eval_only:
+            newest, notes = self.store.newest()
+            if (newest is not None or notes) and not options.eval_only:
+                what, fix = "whose snapshots are damaged (" + "; ".join(notes) + ")", "Move it away"
+                if newest is not None:
+                    what, fix = f"with {newest.name}", "Add --resume auto to continue it"
                 raise UsageError(
-                    f"--output: expected a folder without a run; got {self.folder} with {newest.name}. "
-                    "Add --resume auto to continue it, or choose another --experiment."
+                    f"--output: expected a folder without a run; got {self.folder} {what}. "
+                    f"{fix}, or choose another --experiment."
                 )
             if not options.eval_only or options.initial_checkpoint:
                 return None
@@ -192,6 +196,11 @@ class Session:
                 raise UsageError(
                     f"--eval: expected trained weights; got none in {self.folder}. "
                     "Name a snapshot with --resume PATH, or weights with --initial-checkpoint FILE."
+                )
+            if newest is None and notes:
+                raise UsageError(
+                    f"--resume auto: expected a snapshot that verifies in {self.store.folder}; all are damaged (see "
+                    "above) and none was touched. Move the folder away to start over, or choose another --experiment."
                 )
             if newest is None:
                 say(f"note: --resume auto: no snapshot in {self.store.folder}; starting at the beginning")
@@ -284,10 +293,11 @@ class Session:
             "eval_top5": self.result.top5,
             "lr": trainer.schedule(max(0, trainer.position.step - 1)),
             "seconds": round(self.seconds, 3),
+            "partial": trainer.position.batch != 0,
         }
         self.log.evaluation(record)
         best = self.log.best()
-        is_best = best is not None and best["step"] == record["step"]
+        is_best = not record["partial"] and best is not None and best["step"] == record["step"]
         if self.options.progress != "none":
             progress.bar.clear()
             stamp = " (synthetic data)" if self.run.test.synthetic else ""
@@ -330,10 +340,11 @@ class Session:
         peak = tasks.peak_memory_mib()
         say(f"time {self.seconds:.1f} s  {rate:.0f} img/s in this session  peak memory {peak:.0f} MiB")
         say("files " + "  ".join(map(str, files)))
-        stem = _without_resume(shlex.split(self.command))
+        stem = _without(shlex.split(self.command), "--resume", "--time-limit")
         if self.run.trainer.position.step < total:
             say("to resume: " + shlex.join([*stem, "--resume=auto"]))
-        say("to evaluate: " + shlex.join([*stem, "--eval", f"--resume={self.last_saved}"]))
+        if self.last_saved is not None:
+            say("to evaluate: " + shlex.join([*stem, "--eval", f"--resume={self.last_saved}"]))
 
     def _plots(self) -> list[Path]:
         if self.options.no_plots or not self.log.steps:
@@ -345,12 +356,12 @@ class Session:
             return []
 
 
-def _without_resume(words: list[str]) -> list[str]:
-    """A command without --resume and its value."""
+def _without(words: list[str], *options: str) -> list[str]:
+    """A command without these options and their values."""
     kept: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
-        is_value = before == "--resume" and not word.startswith("-")
-        if not (word.startswith("--resume") or is_value):
+        is_value = before in options and not word.startswith("-")
+        if not (word.partition("=")[0] in options or is_value):
             kept.append(word)
     return kept
 

@@ -49,16 +49,17 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"expected integers separated by commas; got {text!r}") from None
 
 
-def _at_least(least: float, kind: type = int, below: float = float("inf")) -> Any:
-    """A parser of numbers in [least, below)."""
+def _at_least(least: float, kind: type = int, below: float = float("inf"), most: float = float("inf")) -> Any:
+    """A parser of numbers in [least, below) and [least, most]."""
 
     def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"expected {kind.__name__}; got {text!r}") from None
-        if not least <= value < below:
-            limit = f"at least {least}" if below == float("inf") else f"in [{least}, {below})"
+        if not (least <= value < below and value <= most):
+            end = f"{most}]" if most < below else f"{below})"
+            limit = f"at least {least}" if min(below, most) == float("inf") else f"in [{least}, {end}"
             raise argparse.ArgumentTypeError(f"expected a number {limit}; got {text}")
         return value
 
@@ -88,7 +89,7 @@ def _data(parser: argparse.ArgumentParser) -> None:
 def _augmentation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("augmentation (defaults depend on the dataset)")
     add = group.add_argument
-    rate = _at_least(0, float, 1.0000001)
+    rate = _at_least(0, float, most=1)
     add("--no-aug", action="store_true", help="no augmentation at all, hard labels")
     add("--hflip", type=rate, metavar="P", help="probability of mirroring")
     add("--reprob", type=rate, metavar="P", help="probability of random erasing")
@@ -147,7 +148,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--device", default="cpu", metavar="D", help="cpu, gpu, cuda, cuda:N or auto (default: %(default)s)")
     add("--threads", type=_at_least(1), metavar="N", help="of BLAS and kernels (default: the cores there are)")
-    add("--seed", type=_at_least(0), default=42, metavar="N", help="(default: %(default)s)")
+    add("--seed", type=_at_least(0, below=2**64), default=42, metavar="N", help="(default: %(default)s)")
     add("--log-interval", type=_at_least(1), default=50, metavar="N", help="steps between log lines")
     add("--val-interval", type=_at_least(1), default=1, metavar="N", help="epochs between evaluations")
     add("--output", default="output", metavar="DIR", help="parent of run folders (default: %(default)s)")
@@ -277,7 +278,12 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
     first.random_crop = first.dataset == "folder" and not plain
     first.crop_padding = 0 if plain or first.random_crop else 4 if first.dataset.startswith("cifar") else 2
     if first.lr is not None and first.lr <= 0:
-        raise UsageError(f"--lr: expected a positive number; got {first.lr}.")
+        raise UsageError(f"--lr: expected a positive number; got {first.lr}. Leave it out for the recipe's.")
+    if first.experiment is not None and Path(first.experiment).name != first.experiment:
+        raise UsageError(
+            f"--experiment: expected the name of one folder in --output; got {first.experiment!r}. "
+            "Put the path in --output."
+        )
     tasks = [flag for flag in ("--check", "--eval", "--throughput") if getattr(first, _DEST.get(flag, flag[2:]))]
     if len(tasks) > 1:
         raise UsageError(f"{tasks[0]}: expected one task at a time; got {' and '.join(tasks)}. Run them one by one.")

@@ -66,7 +66,8 @@ class RunLog:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
-        kept = [r for r in _read_jsonl(path) if r["step"] <= from_step] if from_step else []
+        # An evaluation in the middle of an epoch, where the session before had to end, is not one of the run's.
+        kept = [r for r in _read_jsonl(path) if r["step"] <= from_step and not r.get("partial")] if from_step else []
         replace_file(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
         self.steps = [r for r in kept if r["kind"] == "step"]
         self.evals = [r for r in kept if r["kind"] == "eval"]
@@ -106,8 +107,8 @@ class RunLog:
         replace_file(self.folder / "args.json", (json.dumps(options, indent=2, default=str) + "\n").encode())
 
     def best(self) -> dict[str, Any] | None:
-        """The evaluation with the highest top-1 (the first of equals); NaN never wins."""
-        finite = [e for e in self.evals if e["eval_top1"] == e["eval_top1"]]
+        """Of the evaluations at the end of an epoch that with the highest top-1 (the first of equals); never NaN."""
+        finite = [e for e in self.evals if e["eval_top1"] == e["eval_top1"] and not e.get("partial")]
         return max(finite, key=lambda e: e["eval_top1"]) if finite else None
 
 
@@ -138,7 +139,7 @@ class Progress:
     def step(self, record: StepRecord) -> None:
         self.losses.append(record.loss)
         self.bar.update(1)
-        if self.lines and (record.step % self.interval == 0 or record.step % self.per_epoch == 0):
+        if self.lines and (0 in (record.step % self.interval, record.step % self.per_epoch, self.total - record.step)):
             self.bar.clear()
             say(self._line(record))
         if record.step % self.per_epoch == 0:

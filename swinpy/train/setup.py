@@ -104,7 +104,7 @@ def _model(options: Namespace, data: ImageDataset) -> tuple[SwinTransformer, Loa
     if classes < data.num_classes:
         raise UsageError(
             f"--num-classes: expected at least the {data.num_classes} classes of {data.name}; got {classes}. "
-            "Leave it out."
+            f"Leave it out, or pass --num-classes {data.num_classes}."
         )
     overrides = {
         field: getattr(options, option)
@@ -173,6 +173,11 @@ def build_run(options: Namespace) -> Run:
         transform=_augment(options, train, model.num_classes),
         drop_last=len(train) > batch,
     )
+    if options.grad_accum_steps > len(loader):
+        raise UsageError(
+            f"--grad-accum-steps: expected at most the {len(loader)} batches of an epoch; got "
+            f"{options.grad_accum_steps}. Lower it, or --batch-size."
+        )
     optimizer = AdamW(model.named_parameters(), model.no_weight_decay(), weight_decay=options.weight_decay)
     per_epoch = math.ceil(len(loader) / options.grad_accum_steps)
     total = per_epoch * options.epochs

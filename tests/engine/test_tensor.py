@@ -85,7 +85,12 @@ def test_0d() -> None:
     assert isinstance(x.item(), float)
 
 
-@pytest.mark.parametrize("convert", [ag.Tensor.item, bool, float, int])
+def test_truth_of_many() -> None:
+    with pytest.raises(ValueError, match=r"bool: expected a tensor of size 1; got shape \(2, 3\). Say which is meant"):
+        bool(leaf())
+
+
+@pytest.mark.parametrize("convert", [ag.Tensor.item, float, int])
 def test_one_number_of_many(convert: Any) -> None:
     with pytest.raises(ValueError, match=r"item: expected one element; got shape \(2, 3\)"):
         convert(leaf())

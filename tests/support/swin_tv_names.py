@@ -36,6 +36,7 @@ def tv_cases(base: SwinConfig) -> dict[str, tuple[SwinConfig, tuple[int, int]]]:
         "all_small": (three, (12, 8)),  # 3x2, 2x1, 1x1
         "shrinking": (three, (60, 28)),  # 15x7, 8x4, 4x2
         "no_qkv_bias": (base.with_changes(qkv_bias=False), (36, 52)),
+        "part_of_a_patch": (base.with_changes(patch_rule="crop"), (37, 54)),  # what is no whole patch is not seen
         "mlp_2": (base.with_changes(mlp_ratio=2.0, window_size=4), (44, 36)),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from typing import Any
 
@@ -161,22 +162,69 @@ def test_create_model_options() -> None:
 def test_create_model_refuses_an_unknown_name_and_suggests() -> None:
     with pytest.raises(ValueError, match=r"got 'swin_tiny_patch4_window7'. Did you mean swin_tiny_patch4_window7_224"):
         create_model("swin_tiny_patch4_window7")
-    with pytest.raises(ValueError, match=r"got 'resnet'. See list_models\(\)"):
+    with pytest.raises(ValueError, match=r"got 'resnet'. See swinpy.list_models\(\)"):
         create_model("resnet")
 
 
-def test_create_model_refuses_an_unknown_option_and_lists() -> None:
-    with pytest.raises(
-        ValueError, match=r"SwinConfig: expected options among architecture, img_size, .*window_size.*; got dept, pach"
-    ):
-        create_model("swin_cifar_nano", dept=1, pach=2)
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("dept", "Did you mean depths?"),
+        ("windw_size", "Did you mean window_size or windows?"),
+        ("pretrained", "Weights are loaded from a file: swinpy.load_weights(model, path)."),
+        ("features_only", "Every model has features(x, out_indices)."),
+        ("zzz", "See help(swinpy.SwinConfig)."),
+    ],
+)
+def test_create_model_refuses_an_unknown_option_and_says_what_is_meant(option: str, hint: str) -> None:
+    text = re.escape(f"SwinConfig: expected one of its options; got '{option}'. {hint}")
+    with pytest.raises(ValueError, match=text):
+        create_model("swin_cifar_nano", **{option: 1})
+
+
+def test_names_with_weights_are_refused_with_the_way_to_load() -> None:
+    with pytest.raises(ValueError, match="Weights have no names here: create 'swin_tiny_patch4_window7_224' and load"):
+        create_model("swin_tiny_patch4_window7_224.ms_in1k")
+
+
+def test_repr_is_the_tree() -> None:
+    text = repr(create_model("swin_cifar_nano", depths=(1, 1, 1)))
+    assert text.startswith(
+        "SwinTransformer(\n  (patch_embed): PatchEmbed(\n    (proj): Conv2d(weight(16, 3, 2, 2), bias(16,))"
+    )
+    assert text.count("(blocks): ModuleList(") == 3
+
+
+def test_forward_features_and_head() -> None:
+    model, x = create_model("swin_cifar_nano").eval(), np.ones((2, 3, 32, 32), np.float32)
+    features = model.forward_features(x)
+    assert features.shape == (2, 4, 4, 64)
+    np.testing.assert_array_equal(model.forward_head(features, layout="NHWC").numpy(), model(x).numpy())
+    pooled = model.forward_head(features, layout="NHWC", pre_logits=True)
+    np.testing.assert_array_equal(pooled.numpy(), features.mean(axis=(1, 2)).numpy())
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [((3, 32, 32), r"Add a batch axis: x\[None\]"), ((1, 32, 32, 3), r"x.transpose\(0, 3, 1, 2\)")],
+)
+def test_images_of_another_layout_get_the_fix(shape: tuple[int, ...], hint: str) -> None:
+    with pytest.raises(ValueError, match=hint):
+        create_model("swin_cifar_nano")(np.zeros(shape, np.float32))
+
+
+def test_out_indices_are_a_sequence() -> None:
+    with pytest.raises(TypeError, match=r"expected out_indices as a sequence; got 1. Pass \(1,\)"):
+        create_model("swin_cifar_nano").features(np.zeros((1, 3, 32, 32), np.float32), out_indices=1)
 
 
 def test_create_model_refuses_devices_and_dtypes() -> None:
     with pytest.raises(ValueError, match="device: expected cpu, gpu, cuda, cuda:N or auto; got 'tpu'"):
         create_model("swin_cifar_nano", device="tpu")
-    with pytest.raises(TypeError, match="expected a float dtype for a module; got int32"):
+    with pytest.raises(TypeError, match="expected float64, float32 or float16 for a module; got int32"):
         create_model("swin_cifar_nano", dtype="int32")
+    with pytest.raises(TypeError, match="expected float64, float32 or float16 for a module; got bfloat16"):
+        create_model("swin_cifar_nano", dtype="bfloat16")
 
 
 def test_initialisation() -> None:
@@ -241,7 +289,7 @@ def test_initialisation_follows_the_seed() -> None:
         ({"mask_value": 0.0}, "mask_value: expected a negative number; got 0.0"),
         ({"mask_value": math.nan}, "mask_value: expected a finite number; got nan"),
         ({"feature_norms": (2,)}, r"feature_norms: expected stages 0 to 1; got \(2,\)"),
-        ({"widow_size": 3}, "expected options among .*; got widow_size"),
+        ({"widow_size": 3}, "expected one of its options; got 'widow_size'. Did you mean window_size"),
     ],
 )
 def test_configurations_that_do_not_fit(changes: dict[str, Any], text: str) -> None:

@@ -168,7 +168,7 @@ def test_no_weight_decay() -> None:
 
 
 def test_astype_refuses() -> None:
-    with pytest.raises(TypeError, match="expected a float dtype for a module; got int64"):
+    with pytest.raises(TypeError, match="expected float64, float32 or float16 for a module; got int64"):
         tiny().astype("int64")
 
 
@@ -211,3 +211,12 @@ def test_training_on_the_gpu_draws_the_same_masks() -> None:
         model.to("gpu")
         ag.manual_seed(5)
         np.testing.assert_allclose(model(cupy.asarray(x)).numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_load_state_dict_says_what_did_not_fit() -> None:
+    model = tiny()
+    state = model.state_dict()
+    state["extra"] = np.zeros(3)
+    del state["norm.bias"]
+    assert model.load_state_dict(state, strict=False) == (["norm.bias"], ["extra"])
+    assert model.load_state_dict(model.state_dict()).missing_keys == []

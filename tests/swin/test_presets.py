@@ -32,8 +32,14 @@ EXPECTED: dict[tuple[str, str], dict[str, Any]] = {
     ("official", V2): {"small_map": "clamp", "shift_rule": "map"},
     ("timm", V1): {"small_map": "clamp_axis", "shift_rule": "axis", "windows": "fixed", "pad_order": "roll_pad"},
     ("timm", V2): {"small_map": "clamp_axis", "shift_rule": "axis", "windows": "fixed", "pad_order": "roll_pad"},
-    ("torchvision", V1): {"small_map": "pad", "shift_rule": "axis"},
-    ("torchvision", V2): {"small_map": "pad", "shift_rule": "axis", "key_bias": "zeroed", "res_post_norm_init": 1.0},
+    ("torchvision", V1): {"small_map": "pad", "shift_rule": "axis", "patch_rule": "crop"},
+    ("torchvision", V2): {
+        "small_map": "pad",
+        "shift_rule": "axis",
+        "patch_rule": "crop",
+        "key_bias": "zeroed",
+        "res_post_norm_init": 1.0,
+    },
     ("hf", V1): {
         "small_map": "clamp",
         "shift_rule": "map",

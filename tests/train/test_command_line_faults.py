@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,76 @@ def test_threads(threads, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("autograd.kernels.threads._count", None)
     assert main([*SMALL, "--max-steps", "1", "--threads", str(threads), "--output", str(tmp_path)], prog="x") == 0
     assert f"device cpu, {threads} threads" in capsys.readouterr().out
+
+
+def _files(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("resume", [(), ("--resume", "auto")])
+def test_a_run_whose_snapshots_are_all_damaged_is_left_alone(resume, tmp_path, capsys):
+    """Nothing already saved is lost, also where it does not verify."""
+    assert main([*SMALL, "--output", str(tmp_path)], prog="x") == 0
+    for state in (tmp_path / "run" / "snapshots").glob("step-*/state.json"):
+        state.write_text(state.read_text() + "x")
+    before = _files(tmp_path)
+    capsys.readouterr()
+    assert main([*SMALL, *resume, "--output", str(tmp_path)], prog="x") == 2
+    error = capsys.readouterr().err
+    assert "damaged" in error
+    assert "choose another --experiment" in error
+    assert _files(tmp_path) == before
+
+
+def test_an_interrupted_epoch_is_no_candidate_for_the_best(tmp_path, capsys):
+    """Stopped in the middle of an epoch and resumed: the summary is that of the run that was not."""
+    options = [*SMALL, "--epochs", "2", "--output", str(tmp_path)]
+    assert main([*options, "--experiment", "whole"], prog="x") == 0
+    assert main([*options, "--experiment", "parts", "--max-steps", "1"], prog="x") == 0
+    assert "best top-1" not in capsys.readouterr().out.split("epoch 0  train loss")[-1]
+    assert main([*options, "--experiment", "parts", "--resume", "auto"], prog="x") == 0
+    rows = [
+        [line.split(",")[:-1] for line in (tmp_path / name / "summary.csv").read_text().splitlines()]
+        for name in ("whole", "parts")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_the_closing_commands_can_be_used(tmp_path, capsys):
+    assert main([*SMALL, "--time-limit", "0", "--output", str(tmp_path)], prog="x") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("to evaluate") for line in lines)
+    (resume,) = (line for line in lines if line.startswith("to resume"))
+    assert "--time-limit" not in resume
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--seed", str(2**64)), "in [0, 18446744073709551616)"),
+        (("--hflip", "2"), "in [0, 1]"),
+        (("--experiment", "../escape"), "expected the name of one folder in --output"),
+        (("--grad-accum-steps", "3"), "expected at most the 2 batches of an epoch; got 3"),
+        (("--num-classes", "5"), "pass --num-classes 10"),
+    ],
+)
+def test_options_that_cannot_be(option, words, tmp_path, capsys):
+    assert words in _refused(capsys, "--output", tmp_path, *option)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)])
+def test_a_signal_before_the_start_has_its_code(number, code):
+    """While Python still imports: no traceback, the codes that are promised."""
+    program = f"import runpy, os, signal; signal.signal = _note\nrunpy.run_path({str(SCRIPT)!r}, run_name='other')"
+    note = (
+        "import os, signal, sys\n"
+        "install = signal.signal\n"
+        "def _note(number, handler):\n"
+        "    install(number, handler)\n"
+        f"    if number == {int(number)}: os.kill(os.getpid(), number)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", note + program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, "")
