@@ -203,7 +203,7 @@ def scores_backward(p: Any, dp: Any, columns: int, rows: int, inverse: Any, gbia
 
 @jit
 def _cosine_backward_rows(rows: Any, width: int, n: int, d: int, unit: Any, over: Any, short: Any) -> None:
-    """Gradient for q^ = q / |q| to one for q: (dq^ - q^ (q^ . dq^)) / |q|; where |q| <= eps, dq^ / eps.
+    """Gradient for q^ = q / |q| to one for q: (dq^ - q^ (q^ . dq^)) / |q|; none where |q| <= eps.
 
     ``unit`` times ``over`` is q^, ``short`` is 1 / max(|q|, eps).
     """
@@ -211,11 +211,11 @@ def _cosine_backward_rows(rows: Any, width: int, n: int, d: int, unit: Any, over
     for i in range(n):
         at, inverse = i * width, read(short, i)
         along = rows.dtype.type(0)
-        if inverse < most:
-            for c in range(d):
-                along += read(rows, at + c) * (read(unit, at + c) * over)
         for c in range(d):
-            write(rows, at + c, (read(rows, at + c) - read(unit, at + c) * over * along) * inverse)
+            along += read(rows, at + c) * (read(unit, at + c) * over)
+        slope = inverse if inverse < most else rows.dtype.type(0)
+        for c in range(d):
+            write(rows, at + c, (read(rows, at + c) - read(unit, at + c) * over * along) * slope)
 
 
 @jit

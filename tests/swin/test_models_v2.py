@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import fake_cupy, swin_checks, tolerances
 from support.swin_models import TINY, build, images, shapes_only, tiny
-from support.swin_parity import assert_gradients_agree, loss_and_gradients
+from support.swin_parity import assert_gradients_agree, loss_and_gradients, worst
 
 import autograd as ag
 from swinpy import create_model
@@ -131,7 +131,13 @@ def test_fused_and_composite_models_agree(name: str, size: Any) -> None:
         loss_and_gradients(tiny(attention=a, **options), x, _loss) for a in ("fused", "composite")
     )
     assert _off(logits, expected) <= tolerances.COMPOSITE_COSINE * np.abs(expected).max()
-    assert_gradients_agree(fused, composite, tolerances.COMPOSITE_COSINE)
+    # Some of these models are so sensitive that rounding the pixels alone moves a gradient by more than the tolerance;
+    # of such roundings there are some hundred on the way, with either sign.
+    ulp = 1 + tolerances.EPS * np.where(np.random.default_rng(0).random(x.shape) < 0.5, -1, 1)
+    _, moved = loss_and_gradients(tiny(attention="composite", **options), x * ulp, _loss)
+    spread, _ = worst(moved, composite)
+    assert spread < 1e-9, "a model that is fit to compare with"
+    assert_gradients_agree(fused, composite, tolerances.COMPOSITE_COSINE + 16 * spread)
 
 
 @pytest.mark.parametrize(
