@@ -22,8 +22,8 @@ MODES = ("none", "block", "stage")
 
 
 def _owner(array: Any) -> Any:
-    """The array that owns the memory a view looks into."""
-    while getattr(array, "base", None) is not None:
+    """The array that owns the memory a view looks into (or has it on loan: autograd.kernels.buffers)."""
+    while hasattr(getattr(array, "base", None), "nbytes"):
         array = array.base
     return array
 
