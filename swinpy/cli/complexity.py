@@ -26,6 +26,8 @@ def run(args: Namespace) -> int:
     size = args.img_size or list(model_config(args.model).image)
     if len(size) > 2 or min(*size, args.batch_size) < 1:
         raise ValueError(f"--img-size, --batch-size: expected positive numbers; got {size} and {args.batch_size}.")
+    if args.depth < 0:
+        raise ValueError(f"--depth: expected 0 (the whole model) or more levels; got {args.depth}.")
     counted = complexity(create_model(args.model), (size[0], size[-1]), args.batch_size)
     print(counted.table(args.depth))
     print(counted.summary())

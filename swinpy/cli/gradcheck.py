@@ -39,6 +39,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     config = model_config(args.model)
+    if not 0 < args.step < math.inf:
+        raise ValueError(f"--step: expected a positive number; got {args.step:g}.")
     narrow: dict[str, Any] = {}
     if not args.full:
         heads = config.num_heads[0]

@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from swinpy.io import read_checkpoint
+from swinpy.io.dialects import detect
+from swinpy.models import model_of
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -24,21 +26,38 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    for line in report(read_checkpoint(args.file, entry=args.entry, load=False)):
+    found = read_checkpoint(args.file, entry=args.entry, load=False)
+    for line in report(found, _kind(found, args.file, args.entry)):
         print(line)
     return 0
 
 
-def report(found: Checkpoint) -> Iterator[str]:
+def _kind(found: Checkpoint, file: str, entry: str | None) -> str:
+    """The dialect and the model, as far as the weights tell; for the model their numbers are read too."""
+    try:
+        words = f"dialect: {detect(found.stored)}"
+    except ValueError:
+        return ""
+    try:
+        name, classes = model_of(file, entry=entry)
+    except (ValueError, OSError, MemoryError):  # no whole model, one of several, or of no known shape: not told
+        return words
+    return f"{words}; model: {name}, {f'{classes:,} classes' if classes else 'no head'}"
+
+
+def report(found: Checkpoint, kind: str = "") -> Iterator[str]:
     """The lines that the command prints.
 
     Args:
         found: a file's contents; the numbers need not be loaded.
+        kind: what weights they are, for a line of its own.
 
     Yields:
         A head, a table of names, shapes and types, the total, and what was skipped.
     """
     yield f"{found.form}, {found.size:,} bytes; weights at {_plain(found.entry) or 'the top'}"
+    if kind:
+        yield kind
     yield ""
     rows = [(_plain(name), _shape(t.shape), t.dtype.name) for name, t in found.stored.items()]
     yield from _table([("name", "shape", "dtype"), *rows])

@@ -19,6 +19,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    for name in list_models(args.pattern):
+    names = list_models(args.pattern)
+    if not names:
+        raise ValueError(
+            f"list: expected a pattern that fits a model's name; got {args.pattern!r}. "
+            "'python -m swinpy list' prints all names."
+        )
+    for name in names:
         print(name)
     return 0

@@ -1,6 +1,7 @@
 """``python -m swinpy validate``: every kernel of a training step against its reference.
 
-Exit codes: 0 nothing differs; 1 a kernel differs or raised, and is named; 2 wrong arguments.
+Exit codes: 0 kernels were compared and none differs; 1 a kernel differs or raised, and is named; 2 wrong arguments, or
+nothing to compare: no implementation of any kernel took these arguments.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from swinpy.verify import validate_kernels
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from swinpy.verify import KernelReport
+
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "run a training step with every kernel compared with its reference (exit code 1 where one differs)"
+HELP = (
+    "run a training step with every kernel compared with its reference (exit code 1 where one differs, 2 if none ran)"
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,5 +58,16 @@ def run(args: Namespace) -> int:
 
     report = validate_kernels(step)
     print(f"{args.model} at {size[0]}x{size[-1]}, batch {args.batch_size}, {args.dtype} on {model.device}")
-    print(report)
-    return 1 if report.faulty else 0
+    print(report, flush=True)
+    if report.faulty:
+        return 1
+    if not report.compared:
+        raise ValueError(_nothing_compared(report, model.device))
+    return 0
+
+
+def _nothing_compared(report: KernelReport, device: str) -> str:
+    """Why every kernel ran by its reference alone; the registry's reasons say what to install."""
+    reasons = list(dict.fromkeys(reason for check in report.checks for reason in check.refused))
+    shown = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
+    return f"NOTHING WAS COMPARED: expected kernels besides the references on {device}; got none: {shown}."

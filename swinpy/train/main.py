@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import autograd as ag
 from swinpy.data import DatasetCorrupt, DatasetMissing
+from swinpy.io.words import in_words
 from swinpy.models import list_models
 from swinpy.train import tasks
 from swinpy.train.evaluate import evaluate
@@ -64,16 +65,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     except MemoryError:
         _fail("out of memory: lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing.")
     except _EXPECTED as error:
-        _fail(_in_words(error))
+        _fail(in_words(error))
     return 2
-
-
-def _in_words(error: BaseException) -> str:
-    """The message of an error; of one from the operating system, which file it was about."""
-    if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.filename is not None:
-        path = error.filename2 or error.filename
-        return f"{path}: {error.strerror}. Check the path, its permissions and the room on the disk."
-    return str(error)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from swinpy.verify.layouts import joined, renamer, windows_to_map
-from swinpy.verify.patterns import guess_function, guess_pattern, guess_windows
+from swinpy.verify.patterns import guess_complex, guess_function, guess_pattern, guess_windows
 from swinpy.verify.trace_file import Trace, as_trace
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 Layout: TypeAlias = "str | Callable[[Array, tuple[int, ...]], Array]"
 
 # Relative to the largest expected value: a few hundred ops of up to some thousand terms, in the lower of both dtypes.
-_RTOL = {"float64": 1e-9, "float32": 1e-4, "float16": 2**-6}
+_RTOL = {"float64": 1e-9, "float32": 1e-4, "float16": 2**-6, "complex128": 1e-9, "complex64": 1e-4}
 _FLOOR = 1e-6  # gradients smaller than this part of the median gradient are compared with that instead
 
 
@@ -51,8 +51,8 @@ class Difference:
     error: float
     relative: float
     index: tuple[int, ...]
-    expected: float
-    got: float
+    expected: float | complex
+    got: float | complex
     share: float
     where: str
     pattern: str | None
@@ -88,6 +88,8 @@ class Diff:
         only_second: and the other way round.
         no_gradient: names whose value both have, and whose gradient only the first has although the second has others:
             nothing flows there, or it was not recorded.
+        both_nan: names at which both hold NaN in the same place, which is no difference; ``grad:`` and the name for
+            gradients.
     """
 
     forward: Difference | None
@@ -99,6 +101,7 @@ class Diff:
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     no_gradient: tuple[str, ...]
+    both_nan: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -120,6 +123,7 @@ class Diff:
             lines.append(str(found))
             lines.append(f"  {len(differing)} of {len(names)} differ in all")
         for names, words in (
+            (self.both_nan, "NaN in both, at the same places"),
             (self.no_gradient, "no gradient in the second"),
             (self.only_first, "not compared, only in the first"),
             (self.only_second, "not compared, only in the second"),
@@ -159,7 +163,7 @@ def diff(
         A :class:`Diff`. Names that only one side has are skipped and listed.
 
     Raises:
-        ValueError: for a layout that is not known.
+        ValueError: for a layout that is not known, or arrays that are no numbers.
         TraceFileError: for a file that is no trace.
 
     >>> a = {"q": np.ones((2, 3)), "k": np.arange(6.0).reshape(2, 3)}
@@ -172,6 +176,8 @@ def diff(
     backward: 0 compared, none differs
     """
     a, b = as_trace(first), as_trace(second)
+    _require_numbers("the first", a)
+    _require_numbers("the second", b)
     rename = renamer(names)
     partners = {name: rename(name) for name in a.values}
     shared = [n for n in a.values if partners[n] in b.values]
@@ -191,7 +197,25 @@ def diff(
         tuple(n for n in a.values if partners[n] not in b.values),
         tuple(n for n in b.values if n not in used),
         tuple(gradless) if gradients else (),
+        tuple(judge.both_nan),
     )
+
+
+def _require_numbers(which: str, source: Trace) -> None:
+    for prefix, arrays in (("", source.values), ("grad:", source.gradients)):
+        for name, array in arrays.items():
+            # kind V without fields: the small floats of ml_dtypes
+            if array.dtype.kind not in "fiubc" and (array.dtype.kind != "V" or array.dtype.type is np.void):
+                raise ValueError(
+                    f"diff: expected arrays of numbers; got dtype {array.dtype} as {prefix}{name} in {which}. "
+                    "Leave it out."
+                )
+
+
+def _wide(*arrays: Array) -> list[Array]:
+    """In one dtype in which differences lose nothing: float64, or complex128 if one is complex."""
+    kind = np.complex128 if any(a.dtype.kind == "c" for a in arrays) else np.float64
+    return [a.astype(kind) for a in arrays]
 
 
 class _Judge:
@@ -202,6 +226,7 @@ class _Judge:
     ) -> None:
         self.a, self.b, self.partners, self.layouts, self.rtol = a, b, partners, layouts, rtol
         sizes = [float(abs(g).max()) for g in a.gradients.values() if g.size and np.isfinite(g).all()]
+        self.both_nan: list[str] = []
         self.floor = _FLOOR * float(np.median(sizes)) if sizes else 0.0
 
     def walk(
@@ -226,6 +251,9 @@ class _Judge:
     def _guess(self, name: str, phase: str, want: Array, got: Array, after: str | None) -> str | None:
         """What the first difference looks like."""
         tolerance, _ = self._tolerance(phase, want, got)
+        if "c" in (want.dtype.kind, got.dtype.kind):
+            wide = _wide(want, got)
+            return guess_complex(wide[0], wide[1], tolerance)
         guess = guess_pattern(want, got, tolerance)
         cut = self._cut(name)
         if guess is None and cut is not None and want.shape == got.shape and list(want.shape[1:-1]) == cut["size"]:
@@ -282,13 +310,16 @@ class _Judge:
         tolerance, scale = self._tolerance(phase, want, got)
         if want.shape != got.shape:
             where = f"expected shape {want.shape}; got {got.shape}"
-            nan = float("nan")
-            return Difference(name, phase, nan, float("inf"), (), nan, nan, 1.0, where, None, after)
+            none = float("nan")
+            return Difference(name, phase, none, float("inf"), (), none, none, 1.0, where, None, after)
         if not want.size:
             return None
-        a, b = want.astype(np.float64), got.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            error = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, abs(a - b))
+        a, b = _wide(want, got)
+        nan = np.isnan(a) & np.isnan(b)
+        if nan.any():
+            self.both_nan.append(name if phase == "forward" else f"grad:{name}")
+        with np.errstate(invalid="ignore", over="ignore"):
+            error = np.where((a == b) | nan, 0.0, abs(a - b))
         error = np.where(np.isnan(error), np.inf, error)
         wrong = error > tolerance
         if not wrong.any():
@@ -301,8 +332,8 @@ class _Judge:
             largest,
             largest / scale if scale else float("inf"),
             tuple(int(i) for i in index),
-            float(a[index]),
-            float(b[index]),
+            a[index].item(),
+            b[index].item(),
             float(wrong.mean()),
             _where(wrong),
             None,
@@ -310,7 +341,8 @@ class _Judge:
         )
 
     def _tolerance(self, phase: str, want: Array, got: Array) -> tuple[float, float]:
-        finite = abs(want.astype(np.float64))[np.isfinite(want)]
+        (wide,) = _wide(want)
+        finite = abs(wide[np.isfinite(wide)])
         scale = float(finite.max()) if finite.size else 0.0
         if phase == "backward":
             scale = max(scale, self.floor)

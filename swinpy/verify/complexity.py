@@ -11,6 +11,7 @@ import autograd as ag
 from autograd.extend import Node, graph_nodes
 from swinpy.models.cost import macs_of
 from swinpy.probe import watching
+from swinpy.verify.foreign import require_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +79,13 @@ class Complexity:
         raise KeyError(f"Complexity: expected the path of a module; got {name!r}.")
 
     def table(self, depth: int = 4) -> str:
-        """The layers whose path has at most ``depth`` components ("layers.0.blocks.1" has 4)."""
+        """The layers whose path has at most ``depth`` components ("layers.0.blocks.1" has 4; 0 is the whole model).
+
+        Raises:
+            ValueError: for a negative depth.
+        """
+        if depth < 0:
+            raise ValueError(f"Complexity.table: expected a depth of 0 or more; got {depth}.")
         lines = [f"{'layer':<34}{'output':>20}{'parameters':>14}{'MMACs':>11}{'activations MiB':>17}"]
         for layer in self.layers:
             level = len(layer.name.split(".")) if layer.name else 0
@@ -192,11 +199,15 @@ def complexity(model: Module, input_size: int | tuple[int, ...], batch: int = 1)
     Returns:
         A :class:`Complexity`.
 
+    Raises:
+        TypeError: for what is no Module.
+
     >>> import swinpy
     >>> c = complexity(swinpy.create_model("swin_cifar_nano"), 32)
     >>> c.parameters, c.macs
     (100808, 3916416)
     """
+    require_module("complexity", model)
     sides = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
     channels = getattr(getattr(model, "config", None), "in_chans", 3)
     shape = sides if len(sides) > 2 else (batch, channels, *sides)

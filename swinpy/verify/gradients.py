@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy as np
 
 import autograd as ag
 from swinpy.probe import watching
+from swinpy.verify.foreign import as_array, require_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -162,9 +164,16 @@ def gradcheck_model(
 
     Returns:
         A :class:`GradcheckReport`; nothing is raised for a gradient that is wrong.
+
+    Raises:
+        TypeError: for what is no Module.
+        ValueError: for a step that is not positive.
     """
+    require_module("gradcheck_model", model)
+    if not 0 < step < math.inf:
+        raise ValueError(f"gradcheck_model: expected a positive step; got {step}.")
     twin = copy.deepcopy(model).astype("float64")
-    image = np.array(x.numpy() if isinstance(x, ag.Tensor) else x, dtype=np.float64)
+    image = np.array(as_array(x), dtype=np.float64)
     calls = _Calls(twin)
     with ag.no_grad(), ag.fork_rng({"seed": 0, "offset": 0}), watching(calls):
         twin(ag.Tensor(image))

@@ -13,6 +13,7 @@ import numpy as np
 import autograd as ag
 from swinpy.geometry import geometry, shift_regions, window_tokens
 from swinpy.nn import Module
+from swinpy.verify.foreign import as_array, kind_of, require_callable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,8 +143,9 @@ def leak_test(
     """Perturb one token after the other and see which outputs move.
 
     Args:
-        fn: a map (B, H, W, C) to a map (B, H, W, C') of the same height and width; given and returning Tensors or NumPy
-            arrays, the same result on every call.
+        fn: a map (B, H, W, C) to a map (B, H, W, C') of the same height and width; given Tensors or NumPy arrays and
+            returning either, or the tensors of another framework. It is given copies, and must return the same on
+            every call.
         x: the map, an array or a Tensor; float64 sees most. Two images or more let a leak between them be seen.
         regions: labels (H, W): tokens with the same label may see each other (:func:`window_regions`); or a boolean
             (H * W, H * W), ``[input token, output token]``.
@@ -157,9 +159,9 @@ def leak_test(
         A :class:`LeakReport`.
 
     Raises:
-        ValueError: for shapes that do not fit.
+        ValueError: for shapes that do not fit; where outputs or gradients are not finite, or not repeatable.
     """
-    data = np.asarray(x.numpy() if isinstance(x, ag.Tensor) else x)
+    data = as_array(x)
     if data.ndim != 4:
         raise ValueError(f"leak_test: expected a map (B, H, W, C); got {data.shape}.")
     size = (int(data.shape[1]), int(data.shape[2]))
@@ -168,7 +170,7 @@ def leak_test(
         [divmod(i, size[1]) for i in range(size[0] * size[1])] if tokens == "all" else [(t[0], t[1]) for t in tokens]
     )
     rng = np.random.default_rng(seed)
-    run = _Forward(fn, data, size)
+    run = _Forward(fn, data, size, tolerance)
     moved, leaks, deaf, largest = {}, {}, {}, 0.0
     for y, column in places:
         change, batch = run.change((y, column), rng)
@@ -204,37 +206,40 @@ def _pairs(mask: Array) -> list[Pair]:
 class _Forward:
     """The function at ``data``, and how its output changes with one token of the first image."""
 
-    def __init__(self, fn: Callable[[Any], Any], data: Array, size: Pair) -> None:
+    def __init__(self, fn: Callable[[Any], Any], data: Array, size: Pair, tolerance: float) -> None:
         self.fn, self.data, self.batch_leak = fn, data, False
         self.engine, self.differentiable = False, False
-        result = fn(ag.Tensor(data, requires_grad=True)) if self._takes_tensors() else fn(data)
-        self.differentiable = isinstance(result, ag.Tensor) and result.requires_grad
-        self.base = self._array(result)
+        if self._takes_tensors():
+            result = fn(ag.Tensor(data.copy(), requires_grad=True))
+            self.differentiable = isinstance(result, ag.Tensor) and result.requires_grad
+        self.base = self(data).copy()  # a function may return the same memory every time
         if self.base.ndim < 3 or self.base.shape[:3] != (data.shape[0], *size):
             raise ValueError(
                 f"leak_test: expected fn to return (B, H, W, ...) with {(data.shape[0], *size)}; got {self.base.shape}."
             )
-        self.scale = max(float(abs(self.base).max()), 1e-300)
+        _require_finite("fn to return finite numbers", self.base)
+        self.scale = max(float(abs(self.base).max(initial=0.0)), 1e-300)
+        again = self(data)
+        if again.shape != self.base.shape or not (abs(again - self.base) <= tolerance * self.scale).all():
+            raise ValueError(
+                "leak_test: expected the same result from the same map twice; got two, fn is not repeatable. "
+                "Use evaluation mode (dropout, DropPath), or seed within fn what it draws."
+            )
 
     def _takes_tensors(self) -> bool:
         """Functions on the engine want Tensors; others are given arrays."""
         try:
             with ag.no_grad():
-                self.engine = isinstance(self.fn(ag.Tensor(self.data)), ag.Tensor)
+                self.engine = isinstance(self.fn(ag.Tensor(self.data.copy())), ag.Tensor)
         except Exception:  # a function on arrays may stumble in any way; its own errors come when it is given arrays
             self.engine = False
         return self.engine
 
-    @staticmethod
-    def _array(result: Any) -> Array:
-        array: Array = np.asarray(result.numpy() if isinstance(result, ag.Tensor) else result)
-        return array
-
     def __call__(self, data: Array) -> Array:
         if not self.engine:
-            return self._array(self.fn(data))
+            return as_array(self.fn(data.copy()))
         with ag.no_grad():
-            return self._array(self.fn(ag.Tensor(data)))
+            return as_array(self.fn(ag.Tensor(data.copy())))
 
     def change(self, place: Pair, rng: np.random.Generator) -> tuple[Array, float]:
         """(H, W): the largest change of each output token of the first image; and that of the other images."""
@@ -256,7 +261,7 @@ def _gradient_leaks(
     rng: np.random.Generator,
 ) -> dict[Pair, list[Pair]]:
     """For each output token the inputs that it has a gradient for and should not."""
-    leaf = ag.Tensor(data[:1], requires_grad=True)
+    leaf = ag.Tensor(data[:1].copy(), requires_grad=True)
     output = fn(leaf)
     size = (data.shape[1], data.shape[2])
     found = {}
@@ -266,11 +271,22 @@ def _gradient_leaks(
         (gradient,) = ag.grad(output, leaf, seed, retain_graph=True)
         if gradient is None:
             continue
+        _require_finite(f"finite gradients of output token {(y, x)}", gradient)
         reach = abs(gradient[0]).max(axis=-1)
         wrong = (reach > tolerance * reach.max()) & ~allowed[:, y * size[1] + x].reshape(size)
         if wrong.any():
             found[y, x] = _pairs(wrong)
     return found
+
+
+def _require_finite(what: str, array: Array, op: str = "leak_test") -> None:
+    """No comparison holds of NaN, so that nothing would seem to move."""
+    bad = int((~np.isfinite(array)).sum())
+    if bad:
+        raise ValueError(
+            f"{op}: expected {what}; got NaN or inf in {bad} of {array.size}. "
+            "Check the input and the weights; ag.detect_anomaly() names the op that makes them."
+        )
 
 
 def _guess(leaks: dict[Pair, list[Pair]], size: Pair) -> str:
@@ -352,8 +368,10 @@ def receptive_field(
         tolerance: gradients up to this, relative to the largest, are none (see mask_value -100).
 
     Raises:
-        ValueError: for a location outside the map, or an output that is no map.
+        TypeError: for a model of another framework, or a function that returns no Tensor.
+        ValueError: for a location outside the map, an output that is no map, or gradients that are not finite.
     """
+    require_callable("receptive_field", model)
     height, width = (size, size) if isinstance(size, int) else size
     rng = np.random.default_rng(seed)
     dtype: Any = model.dtype if isinstance(model, Module) else np.float64
@@ -362,6 +380,8 @@ def receptive_field(
         output = model.features(image, [-1 if stage is None else stage], norm=False)[0]
     else:
         output = model(image)
+    if not isinstance(output, ag.Tensor):
+        raise TypeError(f"receptive_field: expected a model that returns a Tensor; got {kind_of(output)}.")
     if output.ndim != 4:
         raise ValueError(f"receptive_field: expected a map (1, C, H', W'); got {output.shape}. Pass stage features.")
     out = (int(output.shape[2]), int(output.shape[3]))
@@ -371,5 +391,7 @@ def receptive_field(
     weights = np.zeros(output.shape, output.dtype)
     weights[0, :, y, x] = rng.uniform(0.5, 1.5, output.shape[1])
     (gradient,) = ag.grad(output, image, weights)
+    if gradient is not None:
+        _require_finite(f"finite gradients of output {(y, x)}", gradient, "receptive_field")
     reach = np.zeros((height, width)) if gradient is None else abs(gradient[0]).max(axis=0)
     return ReceptiveField((y, x), out, reach > tolerance * reach.max())

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["describe_permutation", "guess_function", "guess_pattern", "guess_windows"]
+__all__ = ["describe_permutation", "guess_complex", "guess_function", "guess_pattern", "guess_windows"]
 
 Array = np.ndarray[Any, Any]
 
@@ -19,8 +19,8 @@ _MAX_PERMUTED_AXES = 5
 
 
 def _close(a: Array, b: Array, tolerance: float) -> bool:
-    with np.errstate(invalid="ignore"):
-        return a.shape == b.shape and bool((abs(a - b) <= tolerance).all())
+    with np.errstate(invalid="ignore", over="ignore"):
+        return a.shape == b.shape and bool(((a == b) | (abs(a - b) <= tolerance)).all())
 
 
 def guess_pattern(want: Array, got: Array, tolerance: float) -> str | None:
@@ -36,12 +36,37 @@ def guess_pattern(want: Array, got: Array, tolerance: float) -> str | None:
         return None
     if want.shape != got.shape:
         return _axes(want, got, tolerance) or _shape_only(want, got, tolerance)
-    if not np.isfinite(got).all():
-        return _non_finite(got)
     if not got.any():
         return "all zeros"
+    if not (np.isfinite(want).all() and np.isfinite(got).all()):  # nothing can be summed or sorted
+        found = next((words for t in (_infinite, _axes, _token_order) if (words := t(want, got, tolerance))), None)
+        return _non_finite(got) if found is None and not np.isfinite(got).all() else found
     tries = (_axes, _scaled, _moved, _token_order, _channel_offset, _normed, _small)
-    return next((words for t in tries if (words := t(want, got, tolerance))), None)
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of huge values: a guess that fails
+        return next((words for t in tries if (words := t(want, got, tolerance))), None)
+
+
+def guess_complex(want: Array, got: Array, tolerance: float) -> str | None:
+    """As :func:`guess_pattern` for complex arrays: conjugates, lost parts and axes."""
+    for words, made in (
+        ("the complex conjugate", want.conj()),
+        ("its real part alone", want.real + 0j),
+        ("its imaginary part alone", want.imag * 1j),
+    ):
+        if _close(made, got, tolerance):
+            return words
+    return _axes(want, got, tolerance)
+
+
+def _infinite(want: Array, got: Array, tolerance: float) -> str | None:
+    """One number in place of an infinite one, or the other way round: masks of -100 and of -inf."""
+    differ = want != got
+    with np.errstate(invalid="ignore"):
+        differ &= ~(abs(want - got) <= tolerance)
+    a, b = want[differ], got[differ]
+    if not a.size or (a != a[0]).any() or (b != b[0]).any() or np.isfinite([a[0], b[0]]).all():  # NaN is not itself
+        return None
+    return f"{b[0]:.6g} wherever {a[0]:.6g} is expected: another value of the mask?"
 
 
 def _non_finite(got: Array) -> str:
@@ -248,6 +273,8 @@ def guess_windows(want: Array, got: Array, window: tuple[int, int], tolerance: f
     """Whether the windows of a map (B, H, W, C), a whole number of them, came back in another order."""
     (batch, height, width), (wh, ww) = want.shape[:3], window
     if want.ndim != 4 or got.shape != want.shape or height % wh or width % ww:
+        return None
+    if not (np.isfinite(want).all() and np.isfinite(got).all()):
         return None
 
     def cut(x: Array) -> Array:

@@ -18,6 +18,7 @@ import autograd as ag
 from swinpy.nn import Module
 from swinpy.ops import window_attention_composite
 from swinpy.probe import watching
+from swinpy.verify.foreign import as_array, kind_of, require_callable
 from swinpy.verify.trace_file import Trace, fixed_weights
 
 if TYPE_CHECKING:
@@ -252,9 +253,14 @@ def trace(
         The :class:`Trace`, in NumPy arrays.
 
     Raises:
-        TypeError: if the model returns nothing that a loss can be made of.
+        TypeError: for a model of another framework; if the model returns nothing that a loss can be made of.
     """
-    given = x if isinstance(x, ag.Tensor) else ag.Tensor(np.asarray(x) if isinstance(x, (list, tuple)) else x)
+    require_callable("trace", model)
+    given = (
+        x
+        if isinstance(x, ag.Tensor)
+        else ag.Tensor(as_array(x) if hasattr(x, "detach") or isinstance(x, (list, tuple)) else x)
+    )
     leaf = ag.Tensor(given.data, requires_grad=gradients and given.dtype.kind == "f")
     recorder = Recorder(model, [names] if isinstance(names, str) else names)
     frozen = [p for p in _parameters(model) if not p.requires_grad]
@@ -265,6 +271,8 @@ def trace(
         with ag.fork_rng({"seed": seed, "offset": 0}), ag.observe(recorder.on_op), watching(recorder):
             with ag.enable_grad() if gradients else ag.no_grad():
                 output = model(leaf)
+                if loss is None:
+                    _require_tensors(output)
                 recorder._result("output", output)
                 scalar = (loss or _weighted_sum)(output)
                 recorder.add("loss", scalar)
@@ -293,12 +301,14 @@ def _tensors(result: Any) -> list[ag.Tensor]:
     return [t for item in result for t in _tensors(item)] if isinstance(result, (list, tuple)) else []
 
 
+def _require_tensors(output: Any) -> None:
+    if not any(t.dtype.kind == "f" for t in _tensors(output)):
+        raise TypeError(f"trace: expected a model that returns Tensors; got {kind_of(output)}. Pass loss=.")
+
+
 def _weighted_sum(output: Any) -> ag.Tensor:
-    tensors = [t for t in _tensors(output) if t.dtype.kind == "f"]
-    if not tensors:
-        raise TypeError(f"trace: expected a model that returns Tensors; got {type(output).__name__}. Pass loss=.")
     total: Any = 0.0
-    for t in tensors:
+    for t in (t for t in _tensors(output) if t.dtype.kind == "f"):
         weights = ag.Tensor(fixed_weights(t.shape)).astype(t.dtype).to(t.device)
         total = total + (t * weights).sum()
     return total  # type: ignore[no-any-return]

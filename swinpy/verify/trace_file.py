@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swinpy.io.atomic import read_regular, replace_file
+from swinpy.verify.foreign import as_array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,7 +167,7 @@ def _array(name: str, data: bytes) -> Array:
         raise TraceFileError(f"{name}: expected .npy version 1 or 2; got {version}")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream, max_header_size=_HEADER)
-    if dtype.kind not in "fiub":
+    if dtype.kind not in "fiubc":
         raise TraceFileError(f"{name}: expected an array of numbers; got dtype {dtype}")
     wanted = math.prod(shape) * dtype.itemsize
     if wanted != len(data) - stream.tell():
@@ -182,4 +183,4 @@ def as_trace(source: Trace | Mapping[str, Any] | str | Path) -> Trace:
         return source
     if isinstance(source, (str, Path)):
         return Trace.load(source)
-    return Trace._from({name: np.asarray(a) for name, a in source.items()})
+    return Trace._from({name: as_array(a) for name, a in source.items()})

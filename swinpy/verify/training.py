@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swinpy.verify.foreign import as_array, require_module
 from swinpy.verify.recorder import trace
 
 if TYPE_CHECKING:
@@ -40,9 +41,11 @@ def drop_rates(
         Rates by module path, in order of execution.
 
     Raises:
+        TypeError: for what is no Module.
         ValueError: if no module matches.
     """
-    single = np.asarray(image)
+    require_module("drop_rates", model)
+    single = as_array(image)
     batch = np.repeat(single.reshape(1, *single.shape[-3:]), samples, axis=0)
     mode = model.training
     model.train()

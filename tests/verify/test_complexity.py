@@ -164,4 +164,10 @@ def test_table_and_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["complexity", "--model", "swin_cifar_nano", "--depth", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("100,808 parameters, 3.92 MMACs, ")
     assert main(["complexity", "--model", "swin_cifar_nano", "-b", "0"]) == 2
+    assert main(["complexity", "--model", "swin_cifar_nano", "--depth", "-1"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "error: --depth: expected 0" in printed.err
+    with pytest.raises(ValueError, match=r"^Complexity.table: expected a depth of 0 or more; got -1"):
+        complexity(build(TINY), 20).table(-1)
     assert np.isfinite(complexity(build(TINY), 20).macs)

@@ -260,3 +260,61 @@ def test_windows_in_another_order() -> None:
 )
 def test_describe_permutation(p: list[int], words: str) -> None:
     assert describe_permutation(np.array(p)) == words
+
+
+# ---- values that compare in no ordinary way
+
+
+def test_nan_in_both_is_said() -> None:
+    one = {"a": np.array([np.nan, 1.0]), "b": np.ones(2), "grad:b": np.array([np.nan, 2.0])}
+    result = diff(one, one)
+    assert result.same
+    assert result.both_nan == ("a", "grad:b")
+    assert "NaN in both, at the same places: 2 (a, grad:b)" in str(result)
+    elsewhere = diff(one, one | {"a": np.array([1.0, np.nan])})
+    assert elsewhere.forward is not None
+    assert elsewhere.both_nan == ("grad:b",)
+
+
+def test_complex_values_are_compared_as_complex() -> None:
+    z = RNG.standard_normal((3, 4)) + 1j * RNG.standard_normal((3, 4))
+    assert diff({"z": z}, {"z": z.copy()}).same
+    for other, words in ((z.conj(), "the complex conjugate"), (z.real, "its real part alone"), (z + 0.1j, None)):
+        found = diff({"z": z}, {"z": other}).forward
+        assert found is not None
+        assert found.pattern == words
+        assert found.error == pytest.approx(abs(other - z).max())
+        assert found.expected == z[found.index]
+    assert "expected 1+2j, got 1-2j" in str(diff({"z": np.array([1 + 2j])}, {"z": np.array([1 - 2j])}))
+    assert diff({"z": z.astype(np.complex64)}, {"z": z}).same
+    assert not diff({"z": z.real}, {"z": z}).same
+
+
+def test_complex_values_in_a_file(tmp_path: Path) -> None:
+    Trace({"z": np.array([1 + 2j])}).save(tmp_path / "z.npz")
+    assert diff(tmp_path / "z.npz", {"z": np.array([1 + 2j])}).same
+
+
+@pytest.mark.parametrize("array", [np.array(["x"]), np.array([None]), np.zeros(1, [("f", "i4")])])
+def test_what_is_no_number_is_refused(array: Array) -> None:
+    with pytest.raises(ValueError, match=r"^diff: expected arrays of numbers; got dtype .* as a in the second\. Leave"):
+        diff({"a": np.ones(1)}, {"a": array})
+    with pytest.raises(ValueError, match=r"^diff: expected arrays of numbers; got dtype .* as grad:a in the first\."):
+        diff({"a": np.ones(1), "grad:a": array}, {"a": np.ones(1)})
+
+
+def test_masks_of_minus_infinity() -> None:
+    """Warnings are errors here."""
+    mask = np.zeros((4, 9, 9))
+    mask[1:, :3, 3:] = -np.inf
+    hundred = np.maximum(mask, -100)
+    for want, got, words in ((mask, hundred, "-100 wherever -inf is"), (hundred, mask, "-inf wherever -100 is")):
+        found = diff({"mask": want}, {"mask": got}).forward
+        assert found is not None
+        assert found.error == np.inf
+        assert found.pattern == f"{words} expected: another value of the mask?"
+    found = diff({"mask": mask}, {"mask": mask.swapaxes(1, 2)}).forward
+    assert found is not None
+    assert found.pattern == "axes 1 and 2 are swapped"
+    assert guess_pattern(mask, hundred + RNG.standard_normal(mask.shape), 1e-9) is None
+    assert guess_pattern(A * 1e200, A[::-1] * 1e200, 1e190) == "axis 0: reversed"

@@ -112,7 +112,19 @@ def test_the_command_narrows(capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert "FAILED" in out
 
 
-@pytest.mark.parametrize("arguments", [["--model", "swin_nano"], ["--model", "swin_cifar_nano", "--img-size", "0"]])
+@pytest.mark.parametrize("step", [0.0, -1.0, np.inf, np.nan])
+def test_a_step_that_is_none(step: float) -> None:
+    with pytest.raises(ValueError, match=r"^gradcheck_model: expected a positive step; got"):
+        gradcheck_model(Plain(), np.ones((2, 3)), step=step)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model", "swin_nano"],
+        *(["--model", "swin_cifar_nano", *rest] for rest in (["--img-size", "0"], ["--step", "0"], ["--step", "-1"])),
+    ],
+)
 def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gradcheck", *arguments]) == 2
     assert capsys.readouterr().err.startswith("error: ")

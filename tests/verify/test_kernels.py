@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,8 +112,12 @@ def test_outside_the_block_nothing_is_noted(plant: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_command_passes(dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """With whatever implementations are registered."""
+def test_the_command_passes(dtype: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With whatever implementations are registered; where there are none, with one."""
+    row = KERNELS["adamw"]
+    monkeypatch.setitem(KERNELS, "adamw", row)
+    if find_spec("numba") is None:
+        register_implementation("adamw", cpu=Implementation(row.reference, lambda *_, **__: None))
     assert main(["validate", "--img-size", "16", "12", "--dtype", dtype]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"swin_cifar_nano at 16x12, batch 2, {dtype} on cpu")
@@ -142,3 +147,17 @@ def test_the_command_names_a_planted_fault(plant: Any, kernel: str, capsys: pyte
 def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "--img-size", "1", "2", "3"]) == 2
     assert "expected positive numbers" in capsys.readouterr().err
+
+
+def test_the_command_does_not_pass_with_nothing_compared(plant: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """No implementation at all, or one that refuses: the reason is said once more at the end."""
+    assert main(["validate", "--img-size", "8", "-b", "1"]) == 2
+    printed = capsys.readouterr()
+    assert "0 compared" in printed.out
+    words = (
+        "error: NOTHING WAS COMPARED: expected kernels besides the references on cpu; got none: no cpu implementation"
+    )
+    assert printed.err == f"{words}.\n"
+    plant("adamw", _reference("adamw"), lambda *_, **__: "Numba is not installed (planted)")
+    assert main(["validate", "--img-size", "8", "-b", "1"]) == 2
+    assert "got none: Numba is not installed (planted); no cpu implementation." in capsys.readouterr().err

@@ -11,7 +11,16 @@ from support.swin_models import TINY, build, images, redraw
 
 import autograd as ag
 from swinpy.models.swin_v1 import TableAttention
-from swinpy.verify import leak_test, receptive_field, window_regions
+from swinpy.verify import (
+    complexity,
+    diff,
+    drop_rates,
+    gradcheck_model,
+    leak_test,
+    receptive_field,
+    trace,
+    window_regions,
+)
 
 Array = np.ndarray[Any, Any]
 CONFIG = TINY.with_changes(embed_dim=8, num_heads=(2, 4))
@@ -151,6 +160,98 @@ def test_a_nan_that_appears_is_a_move() -> None:
     report = leak_test(fn, X, np.arange(36).reshape(6, 6), tokens=[(0, 0)])
     assert report.leaks == {(0, 0): [(5, 5)]}
     assert report.largest == np.inf
+
+
+def test_what_is_not_finite_is_refused() -> None:
+    x, regions = _map((4, 4), 1), window_regions((4, 4), 2)
+    with pytest.raises(ValueError, match=r"^leak_test: expected fn to return finite numbers; got NaN or inf in 128 of"):
+        leak_test(lambda t: t * np.nan, x, regions)
+    with np.errstate(divide="ignore", invalid="ignore"):  # the slope of a root at 0
+        words = r"^leak_test: expected finite gradients of output token \(0, 0\); got NaN"
+        with pytest.raises(ValueError, match=words):
+            leak_test(lambda t: (t * 0.0) ** 0.5 + t, x, regions)
+        with pytest.raises(ValueError, match=r"^receptive_field: expected finite gradients"):
+            receptive_field(lambda t: (t * 0.0) ** 0.5 + t, 4)
+
+
+def test_a_function_that_is_not_repeatable_is_refused() -> None:
+    x, regions = _map((4, 4), 1), window_regions((4, 4), 2)
+    rng = np.random.default_rng(0)
+    for fn in (lambda t: np.asarray(t) * rng.uniform(), lambda t: ag.dropout(t, 0.5, training=True)):
+        with pytest.raises(ValueError, match=r"^leak_test: expected the same result .*not repeatable"):
+            leak_test(fn, x, regions)
+
+
+def test_functions_that_write_to_what_they_get_and_return_the_same_memory() -> None:
+    x, regions = _map((4, 4), 1), np.arange(16).reshape(4, 4)
+    kept, buffer = x.copy(), np.empty_like(x)
+
+    def fn(t: Any) -> Array:
+        t = np.asarray(t)
+        np.multiply(t, 2, out=t)
+        np.copyto(buffer, np.roll(t, 1, axis=1))
+        return buffer
+
+    report = leak_test(fn, x, regions)
+    np.testing.assert_array_equal(x, kept)
+    assert len(report.leaks) == 16
+
+
+class _Foreign:
+    """A tensor as torch's: one with a gradient gives its numbers only after detach."""
+
+    def __init__(self, data: Array, wants_grad: bool = True) -> None:
+        self.data, self.wants_grad = data, wants_grad
+
+    def detach(self) -> _Foreign:
+        return _Foreign(self.data, wants_grad=False)
+
+    def cpu(self) -> _Foreign:
+        return self
+
+    def numpy(self) -> Array:
+        if self.wants_grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        return self.data
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.numpy()
+
+
+def test_tensors_of_another_framework() -> None:
+    regions = window_regions((4, 6), 2)
+    assert leak_test(lambda t: _Foreign(_numpy_attention(np.asarray(t), False)), _map((4, 6)), regions).tight
+    assert not leak_test(lambda t: _Foreign(_numpy_attention(np.asarray(t), True)), _map((4, 6)), regions).tight
+    assert leak_test(lambda t: _numpy_attention(t, False), _Foreign(_map((4, 6))), regions).tight
+    assert diff({"a": np.ones(3)}, {"a": _Foreign(np.ones(3))}).same
+
+
+class Linear:
+    """A model as torch's."""
+
+    training = True
+
+    def named_parameters(self) -> list[Any]:
+        return []
+
+    def __call__(self, x: Any) -> Any:
+        return x
+
+
+@pytest.mark.parametrize("tool", [trace, complexity, gradcheck_model, receptive_field, drop_rates])
+@pytest.mark.parametrize("model", [Linear(), None])
+def test_models_of_another_framework_are_refused(tool: Any, model: Any) -> None:
+    words = (
+        rf"^{tool.__name__}: expected a swinpy.nn.Module.*; got .*{type(model).__name__}\. Dump its values to an npz"
+    )
+    with pytest.raises(TypeError, match=words):
+        tool(model, 4)
+
+
+def test_functions_that_leave_the_engine_are_refused() -> None:
+    for tool, x in ((trace, np.ones((1, 2))), (receptive_field, 4)):
+        with pytest.raises(TypeError, match=rf"^{tool.__name__}: expected a model that returns .*_Foreign"):
+            tool(lambda t: _Foreign(t.numpy()), x)
 
 
 def test_allowed_pairs_as_booleans_and_bad_shapes() -> None:
