@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from autograd.kernels.reference.blocks import as_rows
+from autograd.kernels.reference.product import product
 from autograd.kernels.registry import call_kernel
 from autograd.primitive import Ctx, Primitive
 
@@ -14,32 +16,42 @@ if TYPE_CHECKING:
 __all__ = ["mlp"]
 
 
-def _forward(ctx: Ctx, x: Array, w1: Array, b1: Array, w2: Array, b2: Array) -> Array:
+def _forward(ctx: Ctx, x: Array, w1: Array, b1: Array, w2: Array, b2: Array, *, recompute: bool) -> Array:
     fits = x.ndim and w1.ndim == w2.ndim == 2 and x.shape[-1] == w1.shape[1] and w2.shape[1] == w1.shape[0]
     if not fits or b1.shape != w1.shape[:1] or b2.shape != w2.shape[:1]:
         raise ValueError(
             "mlp: expected x (..., C), w1 (H, C), b1 (H,), w2 (D, H) and b2 (D,); got "
             f"{x.shape}, {w1.shape}, {b1.shape}, {w2.shape} and {b2.shape}."
         )
-    out, hidden = call_kernel("mlp_fwd", x, w1, b1, w2, b2, any(ctx.needs[:4]))
+    out, hidden = call_kernel("mlp_fwd", x, w1, b1, w2, b2, any(ctx.needs[:4]) and not recompute)
     ctx.save(x, hidden, w1, b1, w2)
     return out
+
+
+def _vjp(ctx: Ctx, g: Array) -> Any:
+    x, hidden, w1, b1, w2 = ctx.saved
+    if hidden is None and any(ctx.needs[:4]):
+        hidden = product(as_rows(x), w1.T)
+    return call_kernel("mlp_bwd", g, x, hidden, w1, b1, w2, ctx.needs)
 
 
 _mlp = Primitive(
     "mlp",
     _forward,
-    lambda ctx, g: call_kernel("mlp_bwd", g, *ctx.saved, ctx.needs),
+    _vjp,
     autocast="low",
     floats=True,
     fresh=True,
 )
 
 
-def mlp(x: TensorLike, w1: TensorLike, b1: TensorLike, w2: TensorLike, b2: TensorLike) -> Tensor:
-    """``linear(bias_gelu(linear(x, w1), b1), w2, b2)``, keeping one hidden map instead of two.
+def mlp(
+    x: TensorLike, w1: TensorLike, b1: TensorLike, w2: TensorLike, b2: TensorLike, recompute: bool = False
+) -> Tensor:
+    """``linear(bias_gelu(linear(x, w1), b1), w2, b2)``, keeping one hidden map instead of two, or none.
 
-    Saves ``x``, ``x @ w1.T`` (rows, H) and the parameters but for b2; the GELU is computed again in backward.
+    Saves ``x``, ``x @ w1.T`` (rows, H) unless it is to be recomputed, and the parameters but for b2; the GELU is
+    computed again in backward.
 
     Args:
         x: (..., C).
@@ -47,6 +59,7 @@ def mlp(x: TensorLike, w1: TensorLike, b1: TensorLike, w2: TensorLike, b2: Tenso
         b1: (H,).
         w2: (D, H).
         b2: (D,).
+        recompute: compute ``x @ w1.T`` again in backward instead of keeping it.
 
     Returns:
         (..., D).
@@ -55,4 +68,4 @@ def mlp(x: TensorLike, w1: TensorLike, b1: TensorLike, w2: TensorLike, b2: Tenso
         ValueError: for shapes that do not fit.
         TypeError: for operands of different dtypes.
     """
-    return _mlp(x, w1, b1, w2, b2)  # type: ignore[no-any-return]
+    return _mlp(x, w1, b1, w2, b2, recompute=recompute)  # type: ignore[no-any-return]

@@ -97,11 +97,16 @@ class Mlp(Module):
         """fc2(hidden), dropped out."""
         return ag.dropout(self.fc2(hidden), self.drop, self.training)
 
-    def forward(self, x: ag.Tensor) -> ag.Tensor:
-        """All of it; without dropout as one op, which keeps one hidden map for backward instead of two."""
-        if self.drop and self.training:
+    def forward(self, x: ag.Tensor, recompute: bool = False) -> ag.Tensor:
+        """All of it; without dropout as one op, which keeps one hidden map for backward, or none with ``recompute``."""
+        if self.drops:
             return self.output(self.hidden(x))
-        return ag.mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+        return ag.mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, recompute)
+
+    @property
+    def drops(self) -> bool:
+        """Whether there is dropout between the layers."""
+        return bool(self.drop and self.training)
 
 
 class WindowAttention(Module):
@@ -199,26 +204,29 @@ class Block(Module):
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
         """One block.
 
-        With ``checkpoint`` only its inputs and the MLP's hidden layer are kept for backward. Without the hidden layer
-        it would keep half of that, but compute fc2, a third of the block's products, a second time for a result that
-        backward has no use for.
+        With ``checkpoint`` its inputs and the input of the MLP (with dropout: its hidden layer) are kept for backward.
+        The rest is computed again but for fc2, a third of the block's products, whose result backward has no use for.
         """
         keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
         mlp_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
         if checkpoint:
-            inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
-
-            def to_hidden(x: ag.Tensor, branch: ag.Tensor | None = None) -> tuple[ag.Tensor, ag.Tensor]:
-                x, y = self.to_mlp(Stream(x, branch, stream.keep), keep)
-                return x, self.mlp.hidden(y)
-
-            x, hidden = ag.checkpoint(to_hidden, *inputs)
-            branch = self.mlp.output(hidden)
+            x, branch = self._checkpointed(stream, keep)
         else:
             x, y = self.to_mlp(stream, keep)
             branch = self.mlp(y)
         out = Stream(x, self.after_mlp(branch), mlp_keep)
         return out if self.norm3 is None else Stream(out.normed(self.norm3)[1])
+
+    def _checkpointed(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
+        """The stream after the mixer and what the MLP makes of it, keeping little."""
+        inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
+
+        def run(x: ag.Tensor, branch: ag.Tensor | None = None) -> tuple[ag.Tensor, ag.Tensor]:
+            x, y = self.to_mlp(Stream(x, branch, stream.keep), keep)
+            return x, self.mlp.hidden(y) if self.mlp.drops else y
+
+        x, kept = ag.checkpoint(run, *inputs)
+        return x, self.mlp.output(kept) if self.mlp.drops else self.mlp(kept, recompute=True)
 
 
 class PreNormBlock(Block):

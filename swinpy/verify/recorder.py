@@ -179,7 +179,7 @@ class Recorder:
             return
         first, second = layers
 
-        def composite(x: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> Any:
+        def composite(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, **_: Any) -> Any:
             hidden = ag.linear(x, w1, b1)
             self.add(first, hidden)
             active = ag.gelu(hidden)

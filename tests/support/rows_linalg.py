@@ -99,12 +99,13 @@ register(
         {
             "matrix": lambda s: _mlp(s, (3,)),
             "map": lambda s: _mlp(s, s.shape(3)),
+            "recomputed": lambda s: Sample(_mlp(s, (4,)).args, {"recompute": True}),
             "vector": lambda s: _mlp(s, ()),
             "many_rows": lambda s: _mlp(s, (1100,)),
             "empty": lambda s: _mlp(s, (2, 0)),
         },
-        lambda x, w1, b1, w2, b2: references.gelu(x @ w1.T + b1) @ w2.T + b2,
-        composite=lambda x, w1, b1, w2, b2: ag.linear(ag.bias_gelu(ag.linear(x, w1), b1), w2, b2),
+        lambda x, w1, b1, w2, b2, recompute=False: references.gelu(x @ w1.T + b1) @ w2.T + b2,
+        composite=lambda x, w1, b1, w2, b2, recompute=False: ag.linear(ag.bias_gelu(ag.linear(x, w1), b1), w2, b2),
         exempt={"scalar": "x has a feature axis; the error is checked"},
         errors=(
             BadCall(_bad_mlp((2, 3), (5, 4), (5,), (3, 5), (3,)), ValueError, "got (2, 3), (5, 4)"),
