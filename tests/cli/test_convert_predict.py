@@ -251,13 +251,17 @@ def test_predict_goes_on_after_a_bad_image(nano: Path, tmp_path: Path, capsys: A
         assert message.startswith(f"error: image: expected a whole image in {path}; got ")
 
 
-def test_predict_refuses_an_image_that_would_fill_the_memory(nano: Path, tmp_path: Path, capsys: Any) -> None:
+def test_predict_refuses_an_image_that_would_fill_the_memory(
+    nano: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file of some hundred bytes: with a shorter side of 1 pixel, the longer one grows without bounds."""
-    Image.new("RGB", (1, 20000000)).save(tmp_path / "narrow.png")
+    config = EvalConfig(36, (32, 32), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    monkeypatch.setattr("swinpy.cli.predict.eval_config", lambda *_: config)
+    Image.new("RGB", (1, 60000)).save(tmp_path / "narrow.png")
     Image.new("RGB", (20, 400)).save(tmp_path / "tall.png")
     code, out, err = _run(capsys, "predict", tmp_path / "narrow.png", tmp_path / "tall.png", "--weights", nano)
     assert code == 2
-    assert err.startswith(f"error: image: expected a whole image in {tmp_path / 'narrow.png'}; got one of 1x20000000")
+    assert err.startswith(f"error: image: expected a whole image in {tmp_path / 'narrow.png'}; got one of 1x60000")
     assert "too long and narrow" in err
     assert len(err.splitlines()) == 1
     assert str(tmp_path / "tall.png") in out

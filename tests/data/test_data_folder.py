@@ -121,9 +121,9 @@ def test_numbers_whose_white_is_not_known_are_refused(tmp_path: Path) -> None:
 
 def test_an_image_that_would_fill_the_memory_is_named_with_the_others(folder: Path) -> None:
     bad = folder / "train" / "ant" / "0.jpg"
-    Image.new("RGB", (1, 20000000)).save(bad, format="PNG")
-    train, _ = load_folder(folder, FolderOptions(size=(8, 8), resize=8))
-    with pytest.raises(BadImage, match=r"ant/0\.jpg; got one of 1x20000000 pixels, too long and narrow"):
+    Image.new("RGB", (1, 60000)).save(bad, format="PNG")
+    train, _ = load_folder(folder, FolderOptions(size=(32, 32), resize=36))
+    with pytest.raises(BadImage, match=r"ant/0\.jpg; got one of 1x60000 pixels, too long and narrow"):
         train.images[np.arange(len(train))]
 
 
