@@ -19,10 +19,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     usable = [name for name, dialect in DIALECTS.items() if not dialect.refused]
     add("source", metavar="IN", help="weights of any published layout (.safetensors, .pth, .pt, .bin)")
-    add("target", metavar="OUT", help="file to write; its suffix chooses the container (.safetensors, .pth, .pt, .bin)")
+    add(
+        "target",
+        metavar="OUT",
+        help="file to write, not IN; its suffix chooses the container (.safetensors, .pth, .pt, .bin)",
+    )
     add("--to", required=True, choices=[*usable, *ALIASES], metavar="DIALECT", help=f"one of {', '.join(usable)}")
     add("--from", dest="dialect", default="auto", metavar="DIALECT", help="of IN (default: told from its keys)")
-    add("--model", metavar="NAME", help="for the buffers that some layouts store (default: told from the shapes)")
+    add("--model", metavar="NAME", help="whose weights they are (default: told from the shapes)")
     add("--entry", metavar="NAME", help="part of a .pth file that holds the weights, e.g. model_ema")
 
 

@@ -53,7 +53,13 @@ def prepare(image: Any, config: EvalConfig) -> np.ndarray[Any, Any]:
 def _names(path: str | None, classes: int) -> list[str]:
     if path is None:
         return [f"class {i}" for i in range(classes)]
-    names = Path(path).read_text(encoding="utf-8").splitlines()
+    try:
+        names = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or "no text in UTF-8"
+        raise ValueError(
+            f"--classes: expected a text file with one class name a line in {path}; got {what}. Check the path."
+        ) from None
     if len(names) != classes:
         raise ValueError(
             f"--classes: expected {classes} lines, one for each class of the weights; got {len(names)} in {path}."

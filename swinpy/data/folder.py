@@ -46,7 +46,7 @@ class FolderOptions:
 
 
 def load_folder(
-    data_dir: str | os.PathLike[str], options: FolderOptions | None = None
+    data_dir: str | os.PathLike[str], options: FolderOptions | None = None, *, val_alone: bool = False
 ) -> tuple[ImageDataset, ImageDataset]:
     """Load ``data_dir/train/CLASS/...`` and ``data_dir/val/CLASS/...``.
 
@@ -56,6 +56,7 @@ def load_folder(
     Args:
         data_dir: holds the folders train and val, with a folder for each class in both.
         options: how images become input.
+        val_alone: for an evaluation: where there is no folder train, val stands for it too.
 
     Returns:
         (train, val); their images are :class:`FolderImages`.
@@ -67,20 +68,43 @@ def load_folder(
     """
     options = options or FolderOptions()
     root = Path(data_dir)
+    if val_alone and (root / "val").is_dir() and not (root / "train").is_dir():
+        val = _part(root, "val", _classes(root / "val"), options, False)
+        return val, val
     for part in ("train", "val"):
         if not (root / part).is_dir():
-            raise DatasetMissing(
-                f"folder: expected {root.absolute()}/train and {root.absolute()}/val, each with one directory a class; "
-                f"got no {part}. Name the folder that holds them with --data-dir."
-            )
+            raise _missing(root, part)
     classes = _classes(root / "train")
     _same_classes(root, classes, _classes(root / "val"))
     train = _part(root, "train", classes, options, options.random_crop)
     return train, _part(root, "val", classes, options, False)
 
 
+def _missing(root: Path, part: str) -> DatasetMissing:
+    """What to do where there is no train or no val."""
+    here = root.absolute()
+    others = [] if not root.is_dir() else [n for n in _directories(root) if n not in ("train", "val")]
+    if others and part == "train":
+        got = f"no train, but the directories {_few(others)} in {here} itself"
+        fix = (
+            f"Nothing is split here by chance: if these are the classes, move each to {here}/train and a part of its "
+            f"images, say a tenth, to a directory of that name in {here}/val ({here}/train/{others[0]}/..., "
+            f"{here}/val/{others[0]}/...). If the classes are elsewhere, name the folder that holds train and val with "
+            "--data-dir."
+        )
+    else:
+        got, fix = f"no {part}", "Name the folder that holds them with --data-dir."
+    return DatasetMissing(
+        f"folder: expected {here}/train and {here}/val, each with one directory a class; got {got}. {fix}"
+    )
+
+
+def _directories(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
 def _classes(folder: Path) -> tuple[str, ...]:
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = _directories(folder)
     if not names:
         raise DatasetMissing(
             f"folder: expected one directory a class in {folder.absolute()}; got none. Sort images in."

@@ -138,15 +138,14 @@ class FolderImages:
         problems = []
         for row, (index, draw) in enumerate(zip(indices, draws, strict=True)):
             try:
-                image = open_image(self.paths[index])
+                out[row] = to_bytes(self._fitted(open_image(self.paths[index]), draw))
             except BadImage as problem:
                 problems.append(problem)
-                continue
-            if draw is not None:
-                image = resize(image, self.size, self.interpolation, draw_crop(draw, *image.size))
-            else:
-                image = centre_crop(resize(image, self.resize, self.interpolation), self.size)
-            out[row] = to_bytes(image)
         if problems:
             raise bad_files(problems, "a batch")
         return out
+
+    def _fitted(self, image: Any, draw: NDArray[np.float32] | None) -> Any:
+        if draw is not None:
+            return resize(image, self.size, self.interpolation, draw_crop(draw, *image.size))
+        return centre_crop(resize(image, self.resize, self.interpolation), self.size)

@@ -29,7 +29,28 @@ def write_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray[
 
     Raises:
         ValueError: for another suffix.
+        OSError: the disk refused, or there is no such folder; the message names ``path``. A file that was there is as
+            it was.
     """
+    try:
+        _write(path, arrays, wrapper)
+    except OSError as error:
+        raise _about(path, error) from error
+
+
+def _about(path: str | os.PathLike[str], error: OSError) -> OSError:
+    """The error in terms of the file that was asked for, not of the temporary one beside it."""
+    folder = Path(path).parent
+    if folder.is_dir():
+        got, fix = error.strerror or str(error), "Check its permissions and the room on the disk."
+    else:
+        got, fix = f"no folder {folder}", "Make it first, or choose another."
+    told = type(error)(f"write_weights: expected to write {Path(path)}; got {got}. {fix}")
+    told.errno = error.errno
+    return told
+
+
+def _write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray[Any, Any]], wrapper: str) -> None:
     suffix = Path(path).suffix.lower()
     if suffix == ".safetensors":
         # transformers asks for this entry, which says whose tensors they are.

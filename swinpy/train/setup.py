@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
-from swinpy.data import Augment, FolderOptions, ImageDataset, Loader, load_dataset
+from swinpy.data import Augment, FolderOptions, ImageDataset, Loader, load_dataset, load_folder
 from swinpy.io.dialects import DialectError
 from swinpy.models import LoadReport, SwinTransformer, WeightsError, create_model, load_weights, model_config
 from swinpy.models.cost import model_cost
@@ -83,12 +83,10 @@ def _folder_options(options: Namespace) -> FolderOptions:
 
 
 def _datasets(options: Namespace) -> tuple[ImageDataset, ImageDataset]:
-    train, test = load_dataset(
-        options.dataset,
-        options.data_dir,
-        download=options.dataset_download,
-        folder=_folder_options(options) if options.dataset == "folder" else None,
-    )
+    if options.dataset == "folder":
+        train, test = load_folder(options.data_dir, _folder_options(options), val_alone=options.eval_only)
+    else:
+        train, test = load_dataset(options.dataset, options.data_dir, download=options.dataset_download)
     if options.train_subset:
         train = train.subset(options.train_subset)
     if options.val_subset:
@@ -157,13 +155,16 @@ def build_run(options: Namespace) -> Run:
         ValueError, DatasetMissing, DeviceError ...: each with a message for the user.
     """
     train, test = _datasets(options)
-    if options.batch_size > len(train):
+    if options.eval_only:  # nothing is trained on
+        batch = min(options.batch_size, len(train))
+    elif options.batch_size <= len(train):
+        batch = options.batch_size
+    else:
         raise UsageError(
             f"--batch-size: expected at most the {len(train)} training images of {train.name}; got "
             f"{options.batch_size}. Lower --batch-size."
         )
     model, loaded = _model(options, train)
-    batch = options.batch_size
     loader = Loader(
         train,
         batch,
@@ -190,7 +191,7 @@ def build_run(options: Namespace) -> Run:
         min_lr=min(options.min_lr, lr),
     )
     trainer = Trainer(model, optimizer, schedule, loader, options.grad_accum_steps, options.clip_grad or None)
-    eval_loader = Loader(test, max(batch, 128), workers=options.workers)
+    eval_loader = Loader(test, max(options.batch_size, 128), workers=options.workers)
     return Run(train, test, model, trainer, eval_loader, total, loaded)
 
 

@@ -138,6 +138,59 @@ def test_convert_refuses(nano: Path, tmp_path: Path, capsys: Any) -> None:
         main(["convert", str(nano), "x.pth", "--to", "timm-v2-cr"])
 
 
+@pytest.mark.parametrize("dialect", ["official", "torchvision", "hf", "timm"])
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"])
+def test_convert_compares_the_model_with_the_weights(
+    name: str, dialect: str, nano: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Buffers of the wrong model's shapes, for blocks that are not there, would be written without a word."""
+    code, _, err = _run(capsys, "convert", nano, tmp_path / "x.pth", "--to", dialect, "--model", name)
+    assert code == 2
+    assert f"--model: expected weights of {name} (depths 2,2,6,2, 96 channels" in err
+    assert "got Swin V1, patch 2" in err
+    assert "These weights fit swin_cifar_nano." in err
+    assert not (tmp_path / "x.pth").exists()
+    assert _run(capsys, "convert", nano, tmp_path / "x.pth", "--to", dialect, "--model", "swin_cifar_nano")[0] == 0
+
+
+def test_convert_compares_the_models_window_with_buffers(tmp_path: Path, capsys: Any) -> None:
+    """V2's parameters do not depend on the window; only the buffers of official files tell."""
+    official, _ = _v2_files(tmp_path)
+    arguments = ("convert", official, tmp_path / "x.pth", "--to", "torchvision", "--model")
+    code, _, err = _run(capsys, *arguments, "swinv2_tiny_window16_256")
+    assert code == 2
+    assert "whose buffers are those of another window or image size. These weights fit swinv2_tiny_window8_256." in err
+    assert not (tmp_path / "x.pth").exists()
+    assert _run(capsys, *arguments, "swinv2_tiny_window8_256")[0] == 0
+
+
+def test_convert_does_not_write_over_its_input(nano: Path, tmp_path: Path, capsys: Any) -> None:
+    before = nano.read_bytes()
+    (tmp_path / "link.pth").symlink_to(nano)
+    for target in (nano, tmp_path / "link.pth"):
+        code, _, err = _run(capsys, "convert", nano, target, "--to", "simmim")
+        assert code == 2
+        assert f"expected a file to write other than the source; got {target} for both" in err
+        assert nano.read_bytes() == before
+
+
+def test_convert_speaks_of_itself_and_of_the_path_asked_for(nano: Path, tmp_path: Path, capsys: Any) -> None:
+    _, hf = _v2_files(tmp_path)
+    write_tensors(tmp_path / "other.safetensors", {"x": np.ones(1, np.float32)})
+    for arguments, words in (
+        ((hf, tmp_path / "x.pth", "--to", "mmdet"), "expected V1 for the dialect mmdet"),
+        ((tmp_path / "other.safetensors", tmp_path / "x.pth", "--to", "timm"), "expected the keys of a Swin"),
+        ((tmp_path / "none.pth", tmp_path / "x.pth", "--to", "timm"), "none.pth"),
+    ):
+        code, _, err = _run(capsys, "convert", *arguments)
+        assert code == 2
+        assert err.startswith("error: convert_weights: ")
+        assert words in err
+    code, _, err = _run(capsys, "convert", nano, tmp_path / "no" / "x.pth", "--to", "timm")
+    assert code == 2
+    assert f"expected to write {tmp_path / 'no' / 'x.pth'}; got no folder {tmp_path / 'no'}. Make it first" in err
+
+
 # ---- predict
 
 
@@ -196,6 +249,32 @@ def test_predict_goes_on_after_a_bad_image(nano: Path, tmp_path: Path, capsys: A
     assert len(messages) == len(bad) + 1
     for message, path in zip(messages, [*bad, tmp_path], strict=True):
         assert message.startswith(f"error: image: expected a whole image in {path}; got ")
+
+
+def test_predict_refuses_an_image_that_would_fill_the_memory(
+    nano: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of some hundred bytes: with a shorter side of 1 pixel, the longer one grows without bounds."""
+    config = EvalConfig(36, (32, 32), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    monkeypatch.setattr("swinpy.cli.predict.eval_config", lambda *_: config)
+    Image.new("RGB", (1, 60000)).save(tmp_path / "narrow.png")
+    Image.new("RGB", (20, 400)).save(tmp_path / "tall.png")
+    code, out, err = _run(capsys, "predict", tmp_path / "narrow.png", tmp_path / "tall.png", "--weights", nano)
+    assert code == 2
+    assert err.startswith(f"error: image: expected a whole image in {tmp_path / 'narrow.png'}; got one of 1x60000")
+    assert "too long and narrow" in err
+    assert len(err.splitlines()) == 1
+    assert str(tmp_path / "tall.png") in out
+    assert len(_lines(out)) == 5
+
+
+def test_predict_names_a_missing_list_of_classes(nano: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "names.bin").write_bytes(b"\xff\xfe")
+    for name, words in (("none.txt", "No such file"), ("names.bin", "no text in UTF-8")):
+        code, _, err = _run(capsys, "predict", "a.png", "--weights", nano, "--classes", tmp_path / name)
+        assert code == 2
+        assert err.startswith(f"error: --classes: expected a text file with one class name a line in {tmp_path / name}")
+        assert words in err
 
 
 def test_predict_needs_a_head_and_a_known_model(tmp_path: Path, capsys: Any) -> None:

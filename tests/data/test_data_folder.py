@@ -100,6 +100,33 @@ def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
     assert to_bytes(open_image(path)).shape == (3, 20, 20)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_greys_of_sixteen_bits_are_scaled(suffix: str, tmp_path: Path) -> None:
+    """Pillow's own conversion clips: all from 255 on would be white."""
+    greys = np.array([[0, 128, 129, 500, 32768, 65406, 65407, 65535]], np.uint16)
+    Image.fromarray(greys).save(tmp_path / f"x.{suffix}")
+    want = np.broadcast_to(np.array([0, 0, 1, 2, 128, 254, 255, 255], np.uint8), (3, 1, 8))
+    np.testing.assert_array_equal(to_bytes(open_image(tmp_path / f"x.{suffix}")), want)
+
+
+def test_numbers_whose_white_is_not_known_are_refused(tmp_path: Path) -> None:
+    for dtype, high, fits in ((np.int32, 255, True), (np.float32, 255, True), (np.int32, 256, False)):
+        Image.fromarray(np.array([[0, 7, high]], dtype)).save(tmp_path / "x.tif")
+        if fits:
+            np.testing.assert_array_equal(to_bytes(open_image(tmp_path / "x.tif"))[1], [[0, 7, 255]])
+        else:
+            with pytest.raises(BadImage, match=r"x\.tif; got numbers from 0 to 256, which do not say what white is"):
+                open_image(tmp_path / "x.tif")
+
+
+def test_an_image_that_would_fill_the_memory_is_named_with_the_others(folder: Path) -> None:
+    bad = folder / "train" / "ant" / "0.jpg"
+    Image.new("RGB", (1, 60000)).save(bad, format="PNG")
+    train, _ = load_folder(folder, FolderOptions(size=(32, 32), resize=36))
+    with pytest.raises(BadImage, match=r"ant/0\.jpg; got one of 1x60000 pixels, too long and narrow"):
+        train.images[np.arange(len(train))]
+
+
 # ---- random crops
 
 
@@ -173,6 +200,32 @@ def test_missing_folders(tmp_path: Path) -> None:
     (tmp_path / "val").mkdir()
     with pytest.raises(DatasetMissing, match=r"expected one directory a class in .*train; got none"):
         load_folder(tmp_path)
+
+
+def test_classes_without_a_split_are_told_what_to_do(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        picture(1).save(tmp_path / name / "0.png")
+    with pytest.raises(DatasetMissing) as caught:
+        load_folder(tmp_path)
+    for words in (
+        f"got no train, but the directories cat, dog in {tmp_path} itself.",
+        f"move each to {tmp_path}/train and a part of its images",
+        f"{tmp_path}/val/cat",
+        "--data-dir",
+    ):
+        assert words in str(caught.value)
+
+
+def test_val_alone_will_do_for_an_evaluation(folder: Path) -> None:
+    want = load_folder(folder, OPTIONS)[1]
+    assert [len(part) for part in load_folder(folder, OPTIONS, val_alone=True)] == [18, 6]
+    (folder / "train").rename(folder / "elsewhere")
+    train, val = load_folder(folder, OPTIONS, val_alone=True)
+    assert train is val
+    assert (val.identity, val.class_names) == (want.identity, want.class_names)
+    with pytest.raises(DatasetMissing, match="got no train"):
+        load_folder(folder, OPTIONS)
 
 
 def test_other_classes_in_val(folder: Path) -> None:

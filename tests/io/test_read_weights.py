@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -356,3 +358,22 @@ def test_legacy_files_may_lack_storages() -> None:
     """A file of empty tensors and numbers."""
     data = legacy_file({"w": Tensor(numel=0, shape=(0, 4), strides=(4, 1))}, {"0": (0, b"")})
     assert read_weights(data)["w"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("a.npy", "b.npy"), "an npz file of NumPy. Pass dict(numpy.load(FILE))"),
+        (("m/data.pkl", "m/code/__torch__.py", "m/constants.pkl"), "a TorchScript program"),
+    ],
+)
+def test_zip_files_of_other_kinds_are_named(names: tuple[str, ...], words: str, method: int) -> None:
+    """torch.jit.save deflates its code, and savez_compressed everything: unpacking would not make weights of them."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x" * 99, None if name.endswith("data.pkl") else method)
+    with pytest.raises(WeightsFileError) as caught:
+        read_weights(file.getvalue())
+    assert words in str(caught.value)

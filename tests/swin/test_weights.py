@@ -239,14 +239,83 @@ def test_v2_in_other_coordinates_is_said_aloud(dialect: str) -> None:
     model = build(V2)
     source = from_official(model.state_dict(), dialect, layout_of(model.config)).arrays
     larger = V2.with_changes(img_size=64, window_size=8)
-    said = load_weights(build(larger, seed=1), source).ignored
-    tables = {k for k in source if k.endswith("coords_table")}
-    assert {
-        k for k, why in said.items() if "learned at window 4, read at 8: set pretrained_window_sizes" in why
-    } == tables
+    report = load_weights(build(larger, seed=1), source)
+    said = "positions learned at window 4, read at 8: set pretrained_window_sizes"
+    assert report.notes == (f"stage 0, 1: {said}",)
+    assert str(report).splitlines()[-1] == f"ATTENTION: stage 0, 1: {said}"
     for config in (V2, larger.with_changes(pretrained_window_sizes=(4, 4))):
-        ignored = load_weights(build(config, seed=1), source).ignored
-        assert set(ignored.values()) == {"a buffer: computed from the geometry"}
+        report = load_weights(build(config, seed=1), source)
+        assert report.notes == ()
+        assert set(report.ignored.values()) == {"a buffer: computed from the geometry"}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(("learned", "read"), [("paper", "code"), ("code", "paper")])
+def test_coordinates_by_another_formula_are_said_aloud(learned: str, read: str, dtype: str, tmp_path: Path) -> None:
+    """The parameters fit either way, and the outputs differ."""
+    config = V2.with_changes(coordinates=learned)
+    saved = save_weights(build(config, dtype), tmp_path / "w.pth")
+    assert ("coordinates='paper'" in str(saved)) == (learned == "paper")
+    assert load_weights(build(config, dtype, seed=1), tmp_path / "w.pth").notes == ()
+    (note,) = load_weights(build(V2.with_changes(coordinates=read), dtype, seed=1), tmp_path / "w.pth").notes
+    assert f"learned in the coordinates of the {learned}, read in those of the {read}" in note
+    assert f"coordinates='{learned}'" in note
+
+
+@pytest.mark.parametrize("dialect", ["official", "timm", "torchvision", "hf"])
+def test_saving_says_that_a_layout_has_no_place_for_coordinates(dialect: str, tmp_path: Path) -> None:
+    model = build(V2.with_changes(coordinates="paper"), "float32")
+    (note,) = save_weights(model, tmp_path / "w.safetensors", dialect).notes
+    assert note.startswith("ATTENTION: the positions were learned in the coordinates of the paper")
+    assert ("no place for that" in note) == (dialect in ("timm", "hf"))
+    assert not save_weights(build(V2, "float32"), tmp_path / "w.safetensors", dialect).notes
+
+
+class _TorchTensor:
+    """What NumPy sees of a torch tensor: a graph or bfloat16 is refused until the tensor is detached and widened."""
+
+    def __init__(self, array: np.ndarray, dtype: str, requires_grad: bool = False) -> None:
+        self.array, self.dtype, self.requires_grad = array, f"torch.{dtype}", requires_grad
+        self.shape = array.shape
+
+    def detach(self) -> _TorchTensor:
+        return _TorchTensor(self.array, self.dtype.removeprefix("torch."))
+
+    def cpu(self) -> _TorchTensor:
+        return self
+
+    def float(self) -> _TorchTensor:
+        return _TorchTensor(self.array, "float32", self.requires_grad)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.requires_grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        if self.dtype == "torch.bfloat16":
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.array
+
+
+def test_torch_tensors_in_memory_are_detached_and_widened() -> None:
+    """As a file of bfloat16 is, and as named_parameters() gives them."""
+    want = arrays_of(build(V1, "float32"))
+    halves = {k: (v.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32) for k, v in want.items()}
+    model = build(V1, "float32", seed=1)
+    report = load_weights(model, {k: _TorchTensor(v, "bfloat16", requires_grad=True) for k, v in halves.items()})
+    assert_equal(model, halves)
+    assert set(report.cast.values()) == {"bfloat16 to float32"}
+    assert len(report.cast) == len(want)
+    report = load_weights(model, {k: _TorchTensor(v, "float32", requires_grad=True) for k, v in want.items()})
+    assert_equal(model, want)
+    assert not report.cast
+
+
+@pytest.mark.parametrize("dialect", ["official", "timm", "hf"])
+def test_the_prefix_of_a_training_programs_module_is_taken_off(dialect: str) -> None:
+    source = from_official(build(V1).state_dict(), dialect, layout_of(V1)).arrays
+    model = build(V1, seed=1)
+    report = load_weights(model, {f"model.{k}": v for k, v in source.items()})
+    assert report.dialect == dialect
+    assert_equal(model, arrays_of(build(V1)))
 
 
 def test_resizing_can_be_refused() -> None:
@@ -322,7 +391,7 @@ def test_a_head_by_a_class_map(tmp_path: Path) -> None:
         ("1\n2\n-1\n3\n", ("from 0 to 8", "got '-1' in line 3")),
         ("1\n2\nx\n3\n", ("got 'x' in line 3",)),
         (b"\xff\xfe\n2\n3\n4", ("keep, drop, zero or a text file",)),
-        (None, ("keep, drop, zero or a text file", "No such file")),
+        (None, ("keep, drop, zero or a text file", "a file that does not exist")),
     ],
 )
 def test_class_maps_are_checked(content: Any, words: tuple[str, ...], tmp_path: Path) -> None:

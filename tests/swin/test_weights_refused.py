@@ -136,6 +136,44 @@ def test_saving_names_suffixes_and_dialects(name: str, dialect: str, word: str, 
     assert not list(tmp_path.iterdir())
 
 
+def test_keys_of_a_feature_extractor_are_named() -> None:
+    """timm's features_only renames layers.0 to layers_0."""
+    state = {k.replace("layers.", "layers_"): v for k, v in build(V1).state_dict().items()}
+    refused(build(V1), state, "timm's features_only=True", "made without features_only")
+
+
+@pytest.mark.parametrize("model", [None, "swin_tiny", object()])
+def test_what_is_no_model_is_named(model: Any) -> None:
+    with pytest.raises(
+        TypeError, match=rf"expected a model of swinpy; got {type(model).__name__}\. Pass the model first"
+    ):
+        load_weights(model, {})
+
+
+def test_words_for_head_and_resize_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "map.bin").write_bytes(bytes(range(256)))
+    state = build(V1).state_dict()
+    refused(build(V1), state, "got 'foo', a file that does not exist. Choose one of the words", head="foo")
+    text = refused(build(V1), state, "map.bin', which is no text. Choose", head=tmp_path / "map.bin")
+    assert "codec" not in text
+    refused(build(V1), state, "got 'nearest'. Leave it out for 'bicubic'", resize="nearest")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_missing_folder_is_told_by_the_path_that_was_asked_for(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / "none" / f"w{suffix}"
+    with pytest.raises(FileNotFoundError) as caught:
+        save_weights(build(V1), path)
+    assert str(caught.value) == (
+        f"write_weights: expected to write {path}; got no folder {path.parent}. Make it first, or choose another."
+    )
+
+
+def test_v2_for_a_library_without_it(tmp_path: Path) -> None:
+    with pytest.raises(DialectError, match=r"expected V1 for the dialect mmdet.* official, .*timm, torchvision, hf\.$"):
+        save_weights(build(V2), tmp_path / "w.pth", "mmdet")
+
+
 # ---- all or nothing
 
 

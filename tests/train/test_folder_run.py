@@ -140,3 +140,20 @@ def test_initial_head_by_a_class_map(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("--initial-checkpoint", tmp_path / "w.pth", "--initial-head", tmp_path / "map.txt", "--eval")
     assert code == 0
     assert "top-1" in out
+
+
+def test_evaluation_of_weights_needs_val_alone(run: Run, tmp_path: Path) -> None:
+    """Fewer images than --batch-size will do as well: nothing is trained."""
+    config = model_config("swin_cifar_nano").with_changes(
+        depths=(2, 1), num_heads=(2, 4), patch_size=4, img_size=16, num_classes=3
+    )
+    save_weights(build(config, "float32"), tmp_path / "w.pth")
+    arguments = ("--initial-checkpoint", tmp_path / "w.pth", "-b", 16, "--eval")
+    code, out, _ = run(*arguments)
+    assert code == 0
+    want = out.splitlines()[-1]
+    (tmp_path / "pictures" / "train").rename(tmp_path / "elsewhere")
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == want
+    assert run(*arguments[:-1])[0] == 2  # training needs train

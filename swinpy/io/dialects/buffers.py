@@ -12,6 +12,8 @@ from swinpy.geometry import Pair, attention_mask, geometry, log_coordinates, rel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from swinpy.geometry import Coordinates
+
 __all__ = ["Layout", "buffers_of"]
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +34,7 @@ class Layout:
         relative: whether there is a relative position bias.
         shift: whether every second block is shifted.
         dtype: of the float buffers.
+        formula: of V2's coordinates.
     """
 
     depths: tuple[int, ...]
@@ -42,6 +45,7 @@ class Layout:
     relative: bool = True
     shift: bool = True
     dtype: str = "float32"
+    formula: Coordinates = "code"
 
 
 def _stage(layout: Layout, stage: int, flat_index: bool) -> Iterator[tuple[str, Array, bool]]:
@@ -54,7 +58,7 @@ def _stage(layout: Layout, stage: int, flat_index: bool) -> Iterator[tuple[str, 
         yield "attn.relative_position_index", index.reshape(-1) if flat_index else index, False
     if layout.relative and layout.attention == "v2":
         pretrained = layout.pretrained[stage] if layout.pretrained else window
-        table = log_coordinates(window, pretrained).reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
+        table = log_coordinates(window, pretrained, layout.formula).reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
         yield "attn.relative_coords_table", table.astype(layout.dtype), False
     # The original code shifts neither axis where the window covers the smaller side of the map.
     shift = layout.shift and min(size) > min(window)

@@ -19,8 +19,9 @@ __all__ = ["Translation", "Written", "detect", "find_dialect", "from_official", 
 
 Array = np.ndarray[Any, Any]
 
-# Put before every key by wrappers of a model (data parallel, compiled).
-_WRAPPERS = ("module.", "_orig_mod.")
+# Put before every key by wrappers of a model (data parallel, compiled, a training program's module).
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+_FEATURES_ONLY = re.compile(r"layers_\d+\.")
 _USABLE = ", ".join(name for name, dialect in DIALECTS.items() if not dialect.refused)
 _RECOMPUTED = "a buffer: computed from the geometry"
 
@@ -127,6 +128,12 @@ def detect(names: Iterable[str]) -> str:
             f"load_weights: expected keys of one dialect; got keys of {' and '.join(d.name for d in fitting)} at once "
             f"({_some(keys)}). Take one model's keys, or name the dialect with dialect=."
         )
+    if any(_FEATURES_ONLY.match(name) for name in keys):
+        raise DialectError(
+            "load_weights: expected the keys of a whole model; got those of timm's features_only=True "
+            f"({_some(keys)}), which have neither the final norm nor the head. Save the state_dict() of the model made "
+            "without features_only, or rename layers_N to layers.N and pass dialect='timm', strict=False."
+        )
     raise DialectError(
         f"load_weights: expected the keys of a Swin checkpoint in one of the dialects {_USABLE}; got "
         f"{len(keys)} keys that fit none: {_some(keys)}. Use the tensors of the model alone (for .pth files the dict "
@@ -205,7 +212,11 @@ def _root(dialect: Dialect, state: Mapping[str, Array]) -> str:
         return ""
     kind = "v2" if any(name.endswith(".attn.logit_scale") for name in state) else "v1"
     if kind not in dialect.root:
-        raise DialectError(f"save_weights: expected V1 for the dialect {dialect.name}; got V2. Use the dialect hf.")
+        others = ", ".join(d.name for d in DIALECTS.values() if not d.refused and (not d.root or kind in d.root))
+        raise DialectError(
+            f"save_weights: expected V1 for the dialect {dialect.name}, which has no names for V2; got V2. Use one of "
+            f"the dialects {others}."
+        )
     stages = any(re.match(r"norm\d", name) for name in state)
     return dialect.root["backbone" if stages and "head.weight" not in state else kind]
 

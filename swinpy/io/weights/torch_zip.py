@@ -10,7 +10,7 @@ from swinpy.io.weights.pickle_machine import read_pickle
 from swinpy.io.weights.records import Storage
 from swinpy.io.weights.source import ByteStream
 from swinpy.io.weights.torch_objects import TorchObjects, as_count, storage_dtype
-from swinpy.io.weights.zip_container import read_directory
+from swinpy.io.weights.zip_container import kind_of_zip, read_directory
 
 if TYPE_CHECKING:
     from swinpy.io.weights.source import Budget, Source
@@ -47,12 +47,11 @@ def read_torch_zip(source: Source, budget: Budget) -> Content:
 def _root(entries: dict[str, Entry]) -> str:
     """The folder in the archive that holds everything."""
     roots = [name.partition("/")[0] for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+    for known in filter(None, (kind_of_zip(name.encode()) for name in entries)):
+        raise known
     if len(roots) != 1:
         got = f"{len(roots)} of them among {len(entries)} entries"
         raise Fault("one FOLDER/data.pkl in the zip file", got, "Is this a file of torch.save, with nothing added?")
-    if any(name == f"{roots[0]}/constants.pkl" or name.startswith(f"{roots[0]}/code/") for name in entries):
-        fix = "Load it where it was made and torch.save its state_dict()."
-        raise Fault("a checkpoint", "a TorchScript program (torch.jit.save)", fix)
     return roots[0]
 
 

@@ -16,7 +16,7 @@ from swinpy.io.weights.errors import Fault, shown
 if TYPE_CHECKING:
     from swinpy.io.weights.source import Budget, Source
 
-__all__ = ["Entry", "read_directory"]
+__all__ = ["Entry", "kind_of_zip", "read_directory"]
 
 _END = struct.Struct("<4s4H2IH")
 _LOCATOR = struct.Struct("<4sIQI")
@@ -159,10 +159,29 @@ def _check_plain(name: bytes, flags: int, method: int, packed: int, size: int, d
     if flags & (_ENCRYPTED | _UNUSUAL):
         raise Fault(f"entry {shown(name)} unencrypted", f"flags {flags:#06x}", "Decrypt the archive first.")
     if method or packed != size:
+        known = kind_of_zip(name)
+        if known is not None:
+            raise known
         got = f"method {method}, {packed} bytes for {size}"
         raise Fault(f"entry {shown(name)} stored without compression", got, "Pack it again with `zip -0`.")
     if disk:
         raise Fault("a zip file of one volume", f"entry {shown(name)} on volume {disk}")
+
+
+def kind_of_zip(name: bytes) -> Fault | None:
+    """The fault of a zip file that is of another known kind, told by the name of an entry; None if it is not."""
+    if name.endswith(b".npy"):
+        return Fault(
+            "a file of torch.save", "an npz file of NumPy", "Pass dict(numpy.load(FILE)) in place of the file."
+        )
+    inner = name.partition(b"/")[2]
+    if inner == b"constants.pkl" or inner.startswith(b"code/") or name.endswith(b".debug_pkl"):
+        return Fault(
+            "a checkpoint",
+            "a TorchScript program (torch.jit.save)",
+            "Load it where it was made and torch.save its state_dict().",
+        )
+    return None
 
 
 def _check_name(raw: bytes) -> str:

@@ -20,6 +20,9 @@ Array = np.ndarray[Any, Any]
 # What training checkpoints and repositories keep the model's tensors under.
 _HOLDERS = ("model", "state_dict")
 
+# Tensors of torch that NumPy has no type for, and that are widened as those of files are.
+_WIDENED = ("bfloat16",)
+
 
 class WeightsError(ValueError):
     """Weights that do not fit the model, or that no model can use; nothing was loaded."""
@@ -39,6 +42,21 @@ def _unwrapped(source: Mapping[str, Any]) -> Mapping[str, Any]:
     return source
 
 
+def _plain_tensor(value: Any) -> Any:
+    """A torch tensor without its graph, on the host, of a type that NumPy has; anything else as it is.
+
+    Told by its methods: torch itself is not imported.
+    """
+    if isinstance(value, ag.Tensor) or not all(hasattr(value, name) for name in ("detach", "cpu", "float")):
+        return value
+    value = value.detach().cpu()
+    return value.float() if _element_type(value) in _WIDENED else value
+
+
+def _element_type(value: Any) -> str:
+    return str(getattr(value, "dtype", "")).removeprefix("torch.")
+
+
 def _as_array(key: str, value: Any) -> Array:
     if isinstance(value, (np.ndarray, np.generic)):
         return np.asarray(value)
@@ -47,10 +65,11 @@ def _as_array(key: str, value: Any) -> Array:
             f"load_weights: expected an array for {key!r}; got {type(value).__name__}. Pass the dict of tensors alone."
         )
     try:
+        value = _plain_tensor(value)
         return np.asarray(value) if hasattr(value, "__array__") and not isinstance(value, ag.Tensor) else _host(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(
-            f"load_weights: expected an array for {key!r}; got {type(value).__name__}: {error}"
+            f"load_weights: expected an array for {key!r}; got {type(value).__name__}: {error}. Convert it to float32."
         ) from None
 
 
@@ -94,7 +113,12 @@ def read_source(source: Any, entry: str | None = None) -> Source:
         arrays, widened = _read_file(source, entry)
         found = Source(arrays, str(Path(source)), widened)
     elif isinstance(source, Mapping):
-        found = Source({str(k): _as_array(str(k), v) for k, v in _unwrapped(source).items()}, "memory", {})
+        tensors = {str(k): v for k, v in _unwrapped(source).items()}
+        arrays = {k: _as_array(k, v) for k, v in tensors.items()}
+        widened = {
+            k: t for k, v in tensors.items() if (t := _element_type(v)) in _WIDENED and arrays[k].dtype.name != t
+        }
+        found = Source(arrays, "memory", widened)
     else:
         raise WeightsError(
             f"load_weights: expected a path or a dict of arrays; got {type(source).__name__}. Pass model.state_dict()."

@@ -120,4 +120,5 @@ def layout_of(config: SwinConfig, dtype: str = "float32") -> Layout:
         relative=config.position in ("relative", "both"),
         shift=config.shift,
         dtype=dtype,
+        formula=config.coordinates,
     )

@@ -28,10 +28,12 @@ def read_class_map(path: str | os.PathLike[str], classes: int, available: int) -
     """
     try:
         text = Path(path).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
+        what = "which is no text" if isinstance(error, ValueError) else getattr(error, "strerror", "")
         raise WeightsError(
             f"load_weights: expected head to be {', '.join(HEAD_CHOICES)} or a text file of class numbers; got "
-            f"{os.fspath(path)!r}: {error}."
+            f"{os.fspath(path)!r}, {'a file that does not exist' if isinstance(error, FileNotFoundError) else what}. "
+            "Choose one of the words, or name a file with one row number a line."
         ) from None
     lines = text.split()
     if len(lines) != classes:

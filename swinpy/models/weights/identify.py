@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     import os
 
     from swinpy.models.config import SwinConfig
+    from swinpy.models.weights.describe import Facts
 
-__all__ = ["matching_models", "model_of"]
+__all__ = ["check_model", "matching_models", "model_of"]
 
-# Coordinates tables are float32 in files.
-_CLOSE = 1e-5
+# Coordinates tables lie within 2 and are float32 in most files, but half precision in some; those of two known windows
+# differ by more.
+_CLOSE = 1e-2
 
 
 def _same_buffers(config: SwinConfig, read: Translation) -> bool:
@@ -39,14 +41,43 @@ def matching_models(read: Translation) -> list[str]:
     facts = facts_of(read.arrays)
     if facts is None:
         return []
-    names = []
-    for name, config in VARIANTS.items():
-        windows = tuple(config.window(s)[0] for s in range(len(config.depths)))
-        if config_network(config) != facts.network or (facts.windows and facts.windows != windows):
-            continue
-        if _same_buffers(config, read):
-            names.append(name)
-    return names
+    return [name for name, config in VARIANTS.items() if _same_shapes(config, facts) and _same_buffers(config, read)]
+
+
+def _windows(config: SwinConfig) -> tuple[int, ...]:
+    return tuple(config.window(s)[0] for s in range(len(config.depths)))
+
+
+def _same_shapes(config: SwinConfig, facts: Facts) -> bool:
+    """Whether the weights are the network's, at its window where they depend on it."""
+    return config_network(config) == facts.network and (not facts.windows or facts.windows == _windows(config))
+
+
+def check_model(name: str, read: Translation, where: str, buffers: bool) -> SwinConfig:
+    """The configuration of a model that weights are said to be of.
+
+    Args:
+        name: the model.
+        read: the weights.
+        where: what a message calls them.
+        buffers: whether those of the file, which depend on window and image size, must be the model's as well.
+
+    Raises:
+        WeightsError: they are another model's.
+        ValueError: an unknown name.
+    """
+    config, facts = model_config(name), facts_of(read.arrays)
+    known = ", ".join(matching_models(read))
+    fix = f"These weights fit {known}." if known else "Leave the model out: no buffers are written then."
+    if facts is None or not _same_shapes(config, facts):
+        own = f"depths {','.join(map(str, config.depths))}, {config.embed_dim} channels, windows {_windows(config)}"
+        raise WeightsError(f"--model: expected weights of {name} ({own}); got {facts} in {where}. {fix}")
+    if buffers and not _same_buffers(config, read):
+        raise WeightsError(
+            f"--model: expected weights of {name}; got {where}, whose buffers are those of another window or image "
+            f"size. {fix}"
+        )
+    return config
 
 
 def model_of(source: str | os.PathLike[str], name: str | None = None, entry: str | None = None) -> tuple[str, int]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import autograd as ag
 from swinpy.io.dialects import to_official
+from swinpy.models.config import SwinConfig
 from swinpy.models.weights.arrays import WeightsError, read_source
 from swinpy.models.weights.describe import facts_of
 from swinpy.models.weights.plan import Plan, make_plan
@@ -54,6 +55,7 @@ def load_weights(
         WeightsError, DialectError: naming each key that does not fit, what was expected, what came, and the option that
             resolves it. The model is as it was.
         WeightsFileError: a file that cannot be read.
+        TypeError: a model of another library, or none.
 
     >>> import swinpy
     >>> model = swinpy.create_model("swin_cifar_nano")
@@ -61,8 +63,16 @@ def load_weights(
     >>> len(report.used), report.dialect
     (92, 'official')
     """
+    if not isinstance(getattr(model, "config", None), SwinConfig):
+        raise TypeError(
+            f"load_weights: expected a model of swinpy; got {type(model).__name__}. Pass the model first, then the "
+            "weights: load_weights(swinpy.create_model(...), source)."
+        )
     if resize not in ("bicubic", "geometric", None):
-        raise WeightsError(f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}.")
+        raise WeightsError(
+            f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}. Leave it out for "
+            "'bicubic', or pass None to refuse tables of another window."
+        )
     came = read_source(source, entry)
     where = came.where
     read = to_official(came.arrays, dialect)
@@ -86,6 +96,7 @@ def load_weights(
         plan.cast,
         plan.missing,
         plan.unexpected,
+        tuple(plan.notes),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swinpy.geometry import log_coordinates
 from swinpy.io.dialects import find_dialect
 from swinpy.models.weights.arrays import WeightsError
 from swinpy.models.weights.fit import Misfit, cast, fit_position, fit_table
@@ -17,6 +18,7 @@ from swinpy.models.weights.head import HEAD_CHOICES, read_class_map
 if TYPE_CHECKING:
     import os
 
+    from swinpy.geometry import Coordinates, Pair
     from swinpy.io.dialects import Translation
     from swinpy.models import SwinTransformer
     from swinpy.models.weights.fit import Resize
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "make_plan"]
 
 Array = np.ndarray[Any, Any]
+
+# Tables may be stored in half precision; those of two windows or formulas differ by more.
+_HALF = 8e-3
 
 _STAGE_NORM = re.compile(r"norm(\d+)\.(weight|bias)")
 _TABLE = re.compile(r"layers\.(\d+)\.blocks\.\d+\.attn\.relative_position_bias_table")
@@ -42,6 +47,38 @@ def learned_window(table: Array) -> int:
     return 1 + round(8 * side / math.expm1(3 * corner * math.log(2)))
 
 
+def other_coordinates(table: Array, formula: str, own: Pair) -> str:
+    """What is different about the coordinates of a file's table; "" if they are the model's, or cannot be told.
+
+    Args:
+        table: of the file, (1, 2 Wh - 1, 2 Ww - 1, 2).
+        formula: of the model.
+        own: the window that scales the model's coordinates.
+    """
+    if table.ndim != 4 or (table.shape[0], table.shape[3]) != (1, 2) or 0 in (table.shape[1] % 2, table.shape[2] % 2):
+        return ""
+    window = (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
+    learned = learned_window(table)
+
+    def same(of: Pair, how: Coordinates) -> bool:
+        want = log_coordinates(window, of, how).reshape(table.shape)
+        return np.allclose(table.astype(np.float64), want, rtol=_HALF, atol=_HALF)
+
+    came = ""
+    if max(window) > 1 and same(own, "paper"):
+        came = "paper"
+    elif learned and same((learned, learned), "code"):
+        came = "code"
+    if came and came != formula:
+        return (
+            f"positions learned in the coordinates of the {came}, read in those of the {formula}: "
+            f"build the model with coordinates={came!r}"
+        )
+    if came == "code" and own != (learned, learned):
+        return f"positions learned at window {learned}, read at {own[0]}: set pretrained_window_sizes"
+    return ""
+
+
 @dataclass
 class Plan:
     """The values, and what is to be said about them; names are the parameters', keys the file's.
@@ -51,6 +88,7 @@ class Plan:
         ignored: as in the report, and so on.
         problems: parameter or key -> what is wrong with it.
         absent: parameters for which the file has nothing and should.
+        notes: what the weights mean differently in the model.
     """
 
     values: dict[str, Array] = field(default_factory=dict)
@@ -62,6 +100,7 @@ class Plan:
     unexpected: dict[str, str] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class _Planner:
@@ -107,17 +146,18 @@ class _Planner:
     def _coordinates(self) -> None:
         """Say so where V2's biases would be read in coordinates other than those that they were learned in."""
         config = self.model.config
-        if config.architecture != "v2" or config.coordinates != "code":
+        if config.architecture != "v2":
             return
+        notes: dict[str, set[int]] = {}
         for name, table in self.read.buffers.items():
             found = _COORDINATES.fullmatch(name)
             if found is None or int(found[1]) >= len(config.depths):
                 continue
-            learned, own = learned_window(table), config.pretrained_window(int(found[1]))
-            if learned and own != (learned, learned):
-                self.plan.ignored[self.read.buffer_source[name]] = (
-                    f"ATTENTION: positions learned at window {learned}, read at {own[0]}: set pretrained_window_sizes"
-                )
+            text = other_coordinates(table, config.coordinates, config.pretrained_window(int(found[1])))
+            if text:
+                notes.setdefault(text, set()).add(int(found[1]))
+        for text, stages in notes.items():
+            self.plan.notes.append(f"stage {', '.join(map(str, sorted(stages)))}: {text}")
 
     def _head(self) -> None:
         """The head that is asked for; afterwards ``state`` holds what is to be read of it."""

@@ -44,6 +44,7 @@ class LoadReport:
         cast: parameter -> from what dtype to what.
         missing: parameter that the file does not have -> what was done instead.
         unexpected: key of the file that the model has no place for -> why (with ``strict=False`` alone).
+        notes: what the weights mean differently in this model, although they fit.
 
     A resized or cast parameter is among the used ones as well.
     """
@@ -56,6 +57,7 @@ class LoadReport:
     cast: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     unexpected: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rows = [("used", len(self.used), "")]
@@ -63,7 +65,8 @@ class LoadReport:
             entries: Mapping[str, str] = getattr(self, name)
             text = f"{some(entries, 2)}: {_grouped(entries)}" if entries else ""
             rows.append((name, len(entries), text))
-        return _table(f"weights of {self.source} (dialect {self.dialect})", rows)
+        table = _table(f"weights of {self.source} (dialect {self.dialect})", rows)
+        return "\n".join([table, *(f"ATTENTION: {note}" for note in self.notes)])
 
 
 @dataclass(frozen=True)

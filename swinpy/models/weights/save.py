@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
+    from swinpy.io.dialects import Dialect
     from swinpy.models import SwinTransformer
+    from swinpy.models.config import SwinConfig
 
 __all__ = ["save_weights", "without_key_bias"]
 
@@ -74,4 +76,20 @@ def save_weights(model: SwinTransformer, path: str | os.PathLike[str], dialect: 
         state = without_key_bias(state, used=config.key_bias == "full")
     written = from_official(state, dialect, layout_of(config, model.dtype.name))
     write_weights(path, written.arrays, find_dialect(dialect).wrapper)
-    return SaveReport(str(Path(path)), written.dialect, tuple(written.arrays), written.dropped, written.notes)
+    notes = (*written.notes, *_notes(config, find_dialect(dialect)))
+    return SaveReport(str(Path(path)), written.dialect, tuple(written.arrays), written.dropped, notes)
+
+
+def _notes(config: SwinConfig, dialect: Dialect) -> list[str]:
+    """What the file cannot say."""
+    if config.architecture != "v2" or config.coordinates == "code":
+        return []
+    where = (
+        "only its tables of coordinates, which whoever computes them anew does not look at, say so"
+        if "attn.relative_coords_table" in dialect.buffers
+        else "this layout has no place for that"
+    )
+    return [
+        "ATTENTION: the positions were learned in the coordinates of the paper (coordinates='paper'), other libraries "
+        f"read them in those of the code, which gives other outputs; {where}. Load it with coordinates='paper'"
+    ]
