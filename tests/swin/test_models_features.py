@@ -68,7 +68,7 @@ def test_nhwc_is_the_transpose_of_nchw() -> None:
     [
         ({"out_indices": (2,)}, r"features: expected out_indices in \[-2, 1\]; got \(2,\)"),
         ({"out_indices": (-3,)}, r"features: expected out_indices in \[-2, 1\]; got \(-3,\)"),
-        ({"layout": "NCWH"}, "features: expected layout NCHW or NHWC; got 'NCWH'"),
+        ({"layout": "NCWH"}, "features: expected layout 'NCHW' or 'NHWC'; got 'NCWH'"),
     ],
 )
 def test_features_refuse(options: dict[str, Any], text: str) -> None:
