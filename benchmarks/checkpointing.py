@@ -30,19 +30,11 @@ def _owner(array: Any) -> Any:
 
 def _kept_bytes(loss: Any, model: Any) -> int:
     """Bytes of the distinct arrays that the graph behind ``loss`` holds, without the parameters'."""
+    from autograd.extend import graph_nodes
+
     parameters = {id(_owner(p.data)) for p in model.parameters()}
-    kept: dict[int, int] = {}
-    nodes, seen = [loss.edge[0]], set()
-    while nodes:
-        node = nodes.pop()
-        if id(node) in seen or not hasattr(node, "ctx"):
-            continue
-        seen.add(id(node))
-        for array in node.ctx.saved:
-            owner = _owner(array)
-            if hasattr(owner, "nbytes") and id(owner) not in parameters:
-                kept[id(owner)] = owner.nbytes
-        nodes += [source[0] for source in node.sources if source is not None]
+    owners = [_owner(array) for node in graph_nodes([loss]) for array in node.ctx.saved]
+    kept = {id(o): o.nbytes for o in owners if hasattr(o, "nbytes") and id(o) not in parameters}
     return sum(kept.values())
 
 

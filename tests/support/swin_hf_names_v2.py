@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from support.swin_hf_names import hf_config as v1_config
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -74,19 +76,5 @@ def from_hf(state: Mapping[str, Array], ours: Mapping[str, Array]) -> dict[str, 
 
 def hf_config(config: SwinConfig) -> dict[str, Any]:
     """Keywords of transformers' Swinv2Config; stochastic depth and dropout off."""
-    return {
-        "image_size": config.image,
-        "patch_size": config.patch_size,
-        "num_channels": config.in_chans,
-        "num_labels": config.num_classes,
-        "embed_dim": config.embed_dim,
-        "depths": list(config.depths),
-        "num_heads": list(config.num_heads),
-        "window_size": config.window_size,
-        "pretrained_window_sizes": list(config.pretrained_window_sizes) or [0] * len(config.depths),
-        "mlp_ratio": config.mlp_ratio,
-        "qkv_bias": config.qkv_bias,
-        "use_absolute_embeddings": config.position in ("absolute", "both"),
-        "layer_norm_eps": config.layer_norm_eps,
-        "drop_path_rate": 0.0,
-    }
+    sizes = list(config.pretrained_window_sizes) or [0] * len(config.depths)
+    return {**v1_config(config), "pretrained_window_sizes": sizes}
