@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.hostile_pickles import PICKLES, TENSORS
-from support.hostile_streams import LEGACY, OTHERS, SAFETENSORS, TARS
+from support.hostile_pickles import PICKLES
+from support.hostile_safetensors import OTHERS, SAFETENSORS
+from support.hostile_streams import LEGACY, TARS
+from support.hostile_tensors import TENSORS
 from support.hostile_zips import ZIPS
 
 from swinpy.io import WeightsFileError, read_checkpoint, read_weights
