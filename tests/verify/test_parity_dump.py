@@ -11,7 +11,7 @@ import pytest
 from repo.sources import ROOT
 from support.swin_models import build, images
 from support.swin_parity import import_or_skip
-from support.swin_tv_names import TV_BASE, load_tv
+from support.swin_tv import TV_BASE, load_tv
 
 from swinpy.verify import Trace, diff, trace
 

@@ -1,17 +1,21 @@
-"""torchvision's Swins: how to import them, the cases to compare at, and their parameter names."""
+"""torchvision's Swins: how to import them, twins of our models, the cases to compare at, and their parameter names."""
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from support.swin_parity import put_exact_coordinates
 from support.torchvision_stub import make_importable
-from swinpy import SwinConfig
+from swinpy import SwinConfig, SwinTransformer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TV_BASE", "load_tv", "to_tv", "tv_cases", "tv_name"]
+__all__ = ["TV_BASE", "load_tv", "to_tv", "tv_cases", "tv_gradients", "tv_name", "tv_twin"]
 
 TV_BASE = SwinConfig(
     img_size=64,
@@ -71,3 +75,43 @@ def tv_name(name: str) -> str:
 def to_tv(state: Mapping[str, Any]) -> dict[str, Any]:
     """Our arrays under their names."""
     return {tv_name(name): array for name, array in state.items()}
+
+
+def tv_twin(model: SwinTransformer) -> Any:
+    """torchvision's model of the same configuration with the same weights, in float64, for evaluation."""
+    torch, tv = load_tv()
+    config, v2 = model.config, "V2" if model.config.architecture == "v2" else ""
+    attention = getattr(tv, f"ShiftedWindowAttention{v2}")
+    twin = tv.SwinTransformer(
+        patch_size=[config.patch_size] * 2,
+        embed_dim=config.embed_dim,
+        depths=list(config.depths),
+        num_heads=list(config.num_heads),
+        window_size=list(config.window(0)),
+        mlp_ratio=config.mlp_ratio,
+        stochastic_depth_prob=0.0,
+        num_classes=config.num_classes,
+        block=partial(
+            getattr(tv, f"SwinTransformerBlock{v2}"), attn_layer=partial(attention, qkv_bias=config.qkv_bias)
+        ),
+        downsample_layer=getattr(tv, f"PatchMerging{v2}"),
+    ).double()
+    state = {k: torch.tensor(np.array(v)) for k, v in to_tv(model.state_dict()).items()}
+    missing, unexpected = twin.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(n.endswith(("relative_position_index", "relative_coords_table")) for n in missing), missing
+    for module in twin.modules():
+        if v2 and isinstance(module, attention):
+            put_exact_coordinates(module, config.window(0), config.window(0))
+    return twin.eval()
+
+
+def tv_gradients(model: SwinTransformer, x: Any, weights: Any) -> tuple[Any, dict[str, Any]]:
+    """Its logits, and the gradients of sum(logits * weights) under our names, the pixels' as "input"."""
+    torch, _ = load_tv()
+    twin, pixels = tv_twin(model), torch.tensor(x, requires_grad=True)
+    logits = twin(pixels)
+    (logits * torch.tensor(weights)).sum().backward()
+    grads = {n: p.grad.numpy() for n, p in twin.named_parameters()}
+    theirs = {n: grads[tv_name(n)] for n in model.state_dict()} | {"input": pixels.grad.numpy()}
+    return logits.detach().numpy(), theirs
