@@ -21,6 +21,9 @@ from autograd.dtypes import accumulator, is_float
 from autograd.graph import Node, graph_nodes
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu import compiled_dtype, register_compiled
+from autograd.kernels.cuda import cuda_dtype, register_cuda
+from autograd.kernels.cuda.launch import capability, contiguous, launch, multiprocessors
+from autograd.kernels.cuda.source import Program, program
 from autograd.kernels.reference.blocks import run_blocks, total_of
 from autograd.kernels.registry import Cost, Implementation, Kernel, call_kernel, register_kernel
 from autograd.kernels.threads import map_pieces
@@ -35,19 +38,27 @@ __all__ = [
     "Kernel",
     "Node",
     "Primitive",
+    "Program",
     "accumulator",
     "array_module",
     "call_kernel",
+    "capability",
     "compiled_dtype",
+    "contiguous",
+    "cuda_dtype",
     "device_of",
     "empty",
     "graph_nodes",
     "is_array",
     "is_float",
+    "launch",
     "map_pieces",
+    "multiprocessors",
     "normalize_axes",
     "normalize_axis",
+    "program",
     "register_compiled",
+    "register_cuda",
     "register_kernel",
     "run_blocks",
     "total_of",

@@ -2,6 +2,7 @@
 
 from autograd.context import kernel_mode
 from autograd.kernels import cpu as _cpu  # noqa: F401 (puts compiled twins behind them)
+from autograd.kernels import cuda as _cuda  # noqa: F401 (and handwritten kernels for GPUs)
 from autograd.kernels import rows as _rows  # noqa: F401 (registers the rows)
 from autograd.kernels.cpu import warmup
 from autograd.kernels.registry import (

@@ -8,7 +8,8 @@ takes its arrays, and a NumPy array is no index and no value to assign.
     with fake_cupy.installed(devices=2) as cupy:
         x = ag.Tensor(cupy.ones(3), requires_grad=True)     # x.device == "cuda:0"
 
-Values are NumPy's. What it cannot tell: speed, CUDA kernels, asynchronous errors.
+Values are NumPy's; CUDA kernels run thread by thread (``host_cuda``), and fresh memory is NaN. What it cannot tell:
+speed, asynchronous errors.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import cupy_api
+from .host_cuda.raw_module import RawModule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,6 +112,10 @@ class ndarray:
     @property
     def device(self) -> _Device:
         return self._device
+
+    @property
+    def data(self) -> Any:
+        return types.SimpleNamespace(ptr=self._values.ctypes.data)
 
     @property
     def flags(self) -> Any:
@@ -249,7 +255,10 @@ def _function(name: str) -> Callable[..., Any]:
             values = source._values if isinstance(source, ndarray) else source
             dtype = kwargs.get("dtype", args[1] if len(args) > 1 else None)
             return ndarray._made(np.array(values, dtype=dtype), _current[-1])
-        return _run(target, args, kwargs)
+        result = _run(target, args, kwargs)
+        if name in ("empty", "empty_like"):
+            result._values.reshape(-1).view(np.uint8)[...] = 0xFF  # NaN: what a kernel forgets to write is seen
+        return result
 
     call.__name__ = name
     return call
@@ -286,12 +295,19 @@ def _module(devices: int) -> _Module:
     cupy = _Module("cupy")
     cupy.__version__ = _API["version"]
     cupy.ndarray = ndarray
-    cupy.RawKernel = cupy.RawModule = _no_driver
+    cupy.RawKernel = _no_driver
+    cupy.RawModule = RawModule
     tricks = types.SimpleNamespace(as_strided=_as_strided)
     cupy.lib = types.SimpleNamespace(stride_tricks=tricks)
     runtime = types.SimpleNamespace(
         getDeviceCount=lambda: devices,
-        getDeviceProperties=lambda device: {"name": b"stand-in", "totalGlobalMem": 80 << 30},
+        getDeviceProperties=lambda device: {
+            "name": b"stand-in",
+            "totalGlobalMem": 80 << 30,
+            "major": 9,
+            "minor": 0,
+            "multiProcessorCount": 2,  # few, so that kernels that loop over a grid do loop
+        },
         driverGetVersion=lambda: 13010,
         runtimeGetVersion=lambda: 12090,
     )

@@ -1,0 +1,63 @@
+"""Handwritten CUDA kernels behind the registry's rows, for arrays on a GPU.
+
+This module only registers: a kernel's launcher is imported when it first runs, and CuPy compiles the kernel then.
+``device.cuh`` holds all that kernels use of CUDA, ``source`` puts a program together, ``launch`` checks and starts it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from autograd.backend import is_array
+from autograd.kernels import rows as _rows  # noqa: F401 (the rows that the kernels go behind)
+from autograd.kernels.cuda.launch import capability
+from autograd.kernels.registry import Implementation, register_implementation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["cuda_dtype", "register_cuda"]
+
+_DTYPES = ("float32", "float16", "bfloat16")
+_BF16_CAPABILITY = 80
+
+
+def cuda_dtype(*args: Any, **_: Any) -> str | None:
+    """None if the floating arrays are of one dtype that kernels exist for on their device, else why not."""
+    floats = [a for a in args if is_array(a) and (a.dtype.kind == "f" or a.dtype.name == "bfloat16")]
+    names = sorted({a.dtype.name for a in floats})
+    if len(names) != 1 or names[0] not in _DTYPES:
+        return f"CUDA kernels take arrays of one dtype out of {', '.join(_DTYPES)}; got {', '.join(names) or 'none'}"
+    if names == ["bfloat16"] and capability(floats[0]) < _BF16_CAPABILITY:
+        return f"bfloat16 needs compute capability 8.0; got {capability(floats[0]) / 10}"
+    return None
+
+
+def register_cuda(
+    kernel: str, module: str, can_run: Callable[..., str | None] = cuda_dtype, function: str | None = None
+) -> None:
+    """Put a CUDA implementation behind a row of the registry.
+
+    Args:
+        kernel: the row.
+        module: full name of the module that launches it; imported at the first call.
+        can_run: None if it takes the arguments (which are on a GPU), else why not.
+        function: its name in the module, by default the row's.
+    """
+
+    @lru_cache(maxsize=1)
+    def load() -> Callable[..., Any]:
+        return getattr(import_module(module), function or kernel)  # type: ignore[no-any-return]
+
+    register_implementation(kernel, cuda=Implementation(lambda *a, **k: load()(*a, **k), can_run))
+
+
+_MODULES: dict[str, tuple[str, ...]] = {
+    "gelu": ("gelu_fwd", "bias_gelu_fwd"),
+}
+
+for _module, _kernels in _MODULES.items():
+    for _kernel in _kernels:
+        register_cuda(_kernel, f"autograd.kernels.cuda.{_module}")

@@ -1,0 +1,129 @@
+"""CUDA programs: what text is compiled, and what its kernels take.
+
+A program is a file ``*.cu`` behind the two headers and a few ``#define``s. Its kernels are found in the text, so that
+the launcher checks every call against what the code says and nothing is declared twice.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autograd.dtypes import as_dtype
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["TYPE_NAMES", "Entry", "Parameter", "Program", "entries_of", "program"]
+
+_HERE = Path(__file__).parent
+HEADERS = (_HERE / "device.cuh", _HERE / "common.cuh")
+
+_BOUNDS = r"(?:__launch_bounds__\([^()]*(?:\([^()]*\)[^()]*)*\)\s*)?"
+_KERNEL = re.compile(rf"^KERNEL\s+void\s+{_BOUNDS}(\w+)\s*\(([^()]*)\)", re.MULTILINE)
+_DEFINE = re.compile(r"^#define (\w+) ([\w ]+)$", re.M)
+_TYPES = {
+    "float": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "double": "float64",
+    "int": "int32",
+    "u32": "uint32",
+    "i64": "int64",
+    "u64": "uint64",
+    "u8": "uint8",
+    "signed char": "int8",
+    "bool": "bool",
+}
+TYPE_NAMES = {dtype: name for name, dtype in _TYPES.items()}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel.
+
+    Attributes:
+        name: as in the source.
+        dtype: name of the dtype of the scalar, or of the array that a pointer points to.
+        pointer: an array of the device, else a scalar.
+        const: the kernel only reads it.
+    """
+
+    name: str
+    dtype: str
+    pointer: bool
+    const: bool
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        return as_dtype(self.dtype)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kernel of a program."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A source file and what it is compiled with.
+
+    Attributes:
+        path: the ``*.cu`` file.
+        defines: (name, value) of each macro, in order; types are given by name ("f16").
+    """
+
+    path: Path
+    defines: tuple[tuple[str, str | int], ...]
+
+    @property
+    def text(self) -> str:
+        """The whole source: one text, so that whatever caches compiled code by its text notices every change."""
+        return _text(self)
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        return entries_of(self.text)
+
+
+def program(path: str | Path, **defines: str | int) -> Program:
+    """The program of ``path`` (a file name here, or a full path) with macros ``defines``."""
+    return Program(_HERE / path, tuple(sorted(defines.items())))
+
+
+@lru_cache(maxsize=256)
+def _text(wanted: Program) -> str:
+    head, common = (path.read_text(encoding="utf-8") for path in HEADERS)
+    macros = "".join(f"#define {name} {value}\n" for name, value in wanted.defines)
+    return "\n".join((head, common, macros, wanted.path.read_text(encoding="utf-8")))
+
+
+def _parameter(text: str, types: dict[str, str]) -> Parameter:
+    words = text.replace("*", " * ").replace("__restrict__", " ").split()
+    name, kind = words[-1], [w for w in words[:-1] if w not in ("const", "*")]
+    spelled = " ".join(kind)
+    spelled = types.get(spelled, spelled)
+    if spelled not in _TYPES:
+        raise ValueError(f"{text.strip()!r}: expected a parameter of a known type; got {spelled!r}.")
+    return Parameter(name, _TYPES[spelled], "*" in words, "const" in words)
+
+
+@lru_cache(maxsize=256)
+def entries_of(text: str) -> dict[str, Entry]:
+    """The kernels of a whole source text.
+
+    Raises:
+        ValueError: for a parameter of a type that the launcher cannot check.
+    """
+    types = dict(_DEFINE.findall(text))
+    found = {}
+    for name, parameters in _KERNEL.findall(text):
+        listed = [p for p in parameters.split(",") if p.strip()]
+        found[name] = Entry(name, tuple(_parameter(p, types) for p in listed))
+    return found

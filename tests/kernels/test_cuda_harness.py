@@ -1,0 +1,33 @@
+"""CUDA kernels without a GPU: each against its reference in float64, thread by thread (see support.host_cuda)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support import fake_cupy
+from support.kernel_rows import KERNEL_ROWS
+
+from autograd.kernels import KERNELS, call_kernel, explain, kernel_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CUDA_KERNELS = sorted(name for name in KERNEL_ROWS if KERNELS[name].cuda is not None)
+
+
+@pytest.fixture
+def cupy() -> Iterator[Any]:
+    with fake_cupy.installed() as module:
+        yield module
+
+
+@pytest.mark.parametrize("name", CUDA_KERNELS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_row_runs_and_agrees(cupy: Any, name: str, dtype: Any) -> None:
+    args, options = KERNEL_ROWS[name].arguments(np.random.default_rng(0), dtype)
+    args = tuple(cupy.asarray(a) if isinstance(a, np.ndarray) else a for a in args)
+    assert explain(name, *args, **options).startswith(f"{name}: runs cuda")
+    with kernel_mode("validate"):
+        call_kernel(name, *args, **options)

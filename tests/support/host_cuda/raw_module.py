@@ -1,0 +1,141 @@
+"""``cupy.RawModule`` of the stand-in for CuPy: kernels run thread by thread on the CPU.
+
+As strict as the hardware: a scalar must have the very type of the parameter, a pointer the alignment that CuPy's memory
+has, shared memory over 48 KiB must have been asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.kernels.cuda.source import entries_of
+
+from .build import host_source, library
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from autograd.kernels.cuda.source import Entry, Parameter
+
+__all__ = ["SCHEDULES", "KernelFault", "Launch", "RawModule", "recording", "scheduled"]
+
+SCHEDULES = ("forward", "reverse", "random", "greedy")
+_SHARED_LIMIT = 227 * 1024  # of a block on sm_90
+
+_schedule: ContextVar[tuple[int, int]] = ContextVar("host_cuda_schedule", default=(0, 1))
+_record: ContextVar[list[Launch] | None] = ContextVar("host_cuda_record", default=None)
+
+
+class KernelFault(RuntimeError):
+    """What a kernel did that the hardware punishes."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch as it was made, arrays copied before it ran, so that a sanitizer can run it again."""
+
+    source: str
+    entry: Entry
+    grid: tuple[int, int, int]
+    threads: int
+    shared: int
+    args: tuple[Any, ...]
+
+
+@contextmanager
+def scheduled(name: str, seed: int = 1) -> Iterator[None]:
+    """Run the threads of a block in another order."""
+    token = _schedule.set((SCHEDULES.index(name), seed))
+    try:
+        yield
+    finally:
+        _schedule.reset(token)
+
+
+@contextmanager
+def recording() -> Iterator[list[Launch]]:
+    """Collect the launches within a block."""
+    launches: list[Launch] = []
+    token = _record.set(launches)
+    try:
+        yield launches
+    finally:
+        _record.reset(token)
+
+
+def _host_value(parameter: Parameter, value: Any) -> Any:
+    """A NumPy array or scalar of what was passed, or None for a null pointer."""
+    if parameter.pointer:
+        if isinstance(value, np.uint64) and value == 0:
+            return None
+        values = value._values  # a fake array; anything else is a fault of the launcher
+        if values.ctypes.data % 16:
+            raise KernelFault(f"{parameter.name}: the pointer is not aligned to 16 bytes")
+        return values
+    if type(value) is not parameter.numpy.type:
+        raise TypeError(f"{parameter.name}: CUDA reads a {parameter.dtype}; it was handed a {type(value).__name__}")
+    return value
+
+
+def _cell(value: Any) -> Any:
+    """Where the called function finds the argument: memory that holds the pointer, or the scalar."""
+    if value is None:
+        return ctypes.c_uint64(0)
+    if isinstance(value, np.ndarray):
+        return ctypes.c_uint64(value.ctypes.data)
+    return ctypes.create_string_buffer(np.asarray(value).tobytes())
+
+
+class _Function:
+    """What ``RawModule.get_function`` gives."""
+
+    max_dynamic_shared_size_bytes = 48 * 1024
+
+    def __init__(self, source: str, entry: Entry) -> None:
+        self._source, self._entry = source, entry
+
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], *, shared_mem: int = 0
+    ) -> None:
+        if len(args) != len(self._entry.parameters):
+            raise TypeError(f"{self._entry.name}: {len(args)} arguments")
+        if shared_mem > min(self.max_dynamic_shared_size_bytes, _SHARED_LIMIT):
+            raise KernelFault(f"{self._entry.name}: {shared_mem} bytes of shared memory were not asked for")
+        size = (*grid, 1, 1)[:3]
+        values = [_host_value(p, a) for p, a in zip(self._entry.parameters, args, strict=True)]
+        record = _record.get()
+        if record is not None:
+            copies = tuple(v.copy() if isinstance(v, np.ndarray) else v for v in values)
+            record.append(Launch(self._source, self._entry, size, block[0], shared_mem, copies))
+        cells = [_cell(v) for v in values]
+        pointers = (ctypes.c_void_p * len(cells))(*(ctypes.addressof(c) for c in cells))
+        schedule, seed = _schedule.get()
+        made = library(self._source)
+        failed = made.swinpy_launch(
+            self._entry.name.encode(),
+            (ctypes.c_uint * 3)(*size),
+            ctypes.c_uint(block[0]),
+            ctypes.c_size_t(shared_mem),
+            schedule,
+            ctypes.c_ulonglong(seed),
+            pointers,
+        )
+        if failed:
+            raise KernelFault(f"{self._entry.name}: {made.swinpy_error().decode()}")
+
+
+class RawModule:
+    """The part of ``cupy.RawModule`` that the launcher uses."""
+
+    def __init__(self, *, code: str, options: tuple[str, ...] = (), backend: str = "nvrtc") -> None:
+        self._entries = entries_of(code)
+        self._source = host_source(code, self._entries)
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        return _Function(self._source, self._entries[name])
