@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autograd.kernels.reference import adamw, cross_entropy, gelu, layer_norm, mlp, softmax
+from autograd.kernels.reference import adamw, cross_entropy, gelu, layer_norm, linear, mlp, softmax
 from autograd.kernels.registry import Cost, Kernel, register_kernel
 
 __all__: list[str] = []
@@ -58,3 +58,19 @@ def _mlp_cost(passes: int) -> Any:
 
 register_kernel(Kernel("mlp_fwd", mlp.mlp_fwd, _mlp_cost(1)))
 register_kernel(Kernel("mlp_bwd", mlp.mlp_bwd, _mlp_cost(2)))
+
+
+def _linear_cost(x: Any, weight: Any, *_: Any) -> Cost:
+    rows = x.size // max(1, weight.shape[1])
+    return Cost(2 * rows * weight.size, (x.size + rows * weight.shape[0] + weight.size) * x.itemsize)
+
+
+def _linear_bwd_cost(g: Any, x: Any, weight: Any, needs: tuple[bool, ...]) -> Cost:
+    inner = (x if weight is None else weight).shape[1] if x is not None or weight is not None else 0
+    products = needs[0] + needs[1]
+    numbers = g.size + products * (len(g) + g.shape[1]) * inner
+    return Cost(2 * products * g.size * inner + needs[2] * g.size, numbers * g.itemsize)
+
+
+register_kernel(Kernel("linear_fwd", linear.linear_fwd, _linear_cost))
+register_kernel(Kernel("linear_bwd", linear.linear_bwd, _linear_bwd_cost))

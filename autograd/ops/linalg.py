@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from autograd.backend import is_array
-from autograd.dtypes import accumulator
-from autograd.kernels.reference.blocks import as_rows, sum_rows
-from autograd.kernels.reference.product import linear_gradients, product, worth_one_pass
+from autograd.kernels.reference.blocks import as_rows
+from autograd.kernels.reference.product import product
+from autograd.kernels.registry import call_kernel
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import unbroadcast
 
@@ -77,24 +77,14 @@ def _linear_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None) -> Ar
         raise ValueError(f"linear: expected bias {weight.shape[:1]} for weight {weight.shape}; got {bias.shape}.")
     needs = ctx.needs
     ctx.save(x if needs[1] else None, weight if needs[0] else None)
-    out = product(as_rows(x), weight.T, bias)
+    out = call_kernel("linear_fwd", as_rows(x), weight, bias)
     return out.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def _linear_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
     x, weight = ctx.saved
-    rows = as_rows(g)
-    if all(ctx.needs[:2]) and worth_one_pass(rows, weight):
-        gx, gw, gb = linear_gradients(rows, as_rows(x), weight)
-        return gx.reshape(*g.shape[:-1], weight.shape[1]), gw, gb if ctx.needs[2] else None
-    gx = gw = gb = None
-    if ctx.needs[0]:
-        gx = product(rows, weight).reshape(*g.shape[:-1], weight.shape[1])
-    if ctx.needs[1]:
-        gw = product(rows.T, as_rows(x))
-    if ctx.needs[2]:
-        gb = sum_rows(rows, accumulator(g.dtype)).astype(g.dtype, copy=False)
-    return gx, gw, gb
+    gx, gw, gb = call_kernel("linear_bwd", as_rows(g), None if x is None else as_rows(x), weight, ctx.needs)
+    return None if gx is None else gx.reshape(*g.shape[:-1], gx.shape[1]), gw, gb
 
 
 _linear = Primitive("linear", _linear_forward, _linear_vjp, autocast="low", fresh=True)

@@ -98,6 +98,16 @@ def _mlp_bwd(rng: Rng, dtype: Any) -> Any:
     return (g, x, hidden, w1, b1, w2, (True,) * 5), {}
 
 
+def _linear(rng: Rng, dtype: Any) -> Any:
+    x, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((6, 4), (5, 4), (5,)))
+    return (x, weight, bias), {}
+
+
+def _linear_bwd(rng: Rng, dtype: Any) -> Any:
+    (x, weight, _), _ = _linear(rng, dtype)
+    return (rng.standard_normal((6, 5)).astype(dtype), x, weight, (True,) * 3), {}
+
+
 def _adamw(rng: Rng, dtype: Any) -> Any:
     param, grad, first = (rng.standard_normal((5, 7)).astype(dtype) for _ in range(3))
     second = np.square(rng.standard_normal((5, 7))).astype(dtype)
@@ -118,6 +128,8 @@ KERNEL_ROWS: dict[str, KernelRow] = {
     "softmax_bwd": KernelRow(_softmax_bwd, "softmax"),
     "cross_entropy_fwd": KernelRow(_cross_entropy_fwd, "cross_entropy"),
     "cross_entropy_bwd": KernelRow(_cross_entropy_bwd, "cross_entropy"),
+    "linear_fwd": KernelRow(_linear, "linear"),
+    "linear_bwd": KernelRow(_linear_bwd, "linear"),
     "mlp_fwd": KernelRow(lambda rng, dtype: ((*_mlp(rng, dtype), True), {}), "mlp"),
     "mlp_bwd": KernelRow(_mlp_bwd, "mlp"),
     "adamw": KernelRow(_adamw, None),

@@ -78,6 +78,7 @@ def register_compiled(
 _MODULES = {
     "adamw": ("adamw",),
     "gelu": ("gelu_fwd", "gelu_bwd", "bias_gelu_fwd", "bias_gelu_bwd"),
+    "linear": ("linear_fwd", "linear_bwd"),
     "mlp": ("mlp_fwd", "mlp_bwd"),
     "norm": ("layer_norm_fwd", "layer_norm_bwd", "residual_layer_norm_fwd", "residual_layer_norm_bwd"),
     "softmax": ("softmax_fwd", "softmax_bwd", "cross_entropy_fwd", "cross_entropy_bwd"),

@@ -1,4 +1,5 @@
-"""The MLP by chunks of rows: both products and the GELU between them run while the hidden rows are in the cache."""
+"""The MLP by chunks of rows: both products and the GELU between them in one compiled call, while the hidden rows are in
+the cache."""
 
 from __future__ import annotations
 
@@ -8,43 +9,77 @@ import numpy as np
 
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gelu import activate, bias_gelu_bwd, bias_gelu_fwd, differentiate
-from autograd.kernels.cpu.toolkit import add_up, plain, rows_of, run_pieces
+from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, row_pieces
+from autograd.kernels.cpu.toolkit import add_up, jit, plain, rows_of, run_pieces
 from autograd.kernels.reference.blocks import sum_rows
 from autograd.kernels.reference.product import product
 
 __all__ = ["mlp_bwd", "mlp_fwd"]
 
-# Rows of a chunk, about. BLAS arranges the weights anew for every chunk, which takes as long as multiplying some tens
-# of rows; the hidden rows of a larger one would leave the cache. Few rows in all make up to four chunks, for threads.
-_CHUNK, _LEAST_CHUNK, _FEW = 384, 96, 4
-_LEAST_ROWS = _FEW * _LEAST_CHUNK  # below, whole products, cut by columns, are faster
+_CHUNK = 96  # rows; the hidden ones take 4 C numbers each
+_PIECES = 16  # whose sums for the bias are added up: a fixed number, so that the bits do not depend on the threads
 
 
-def _chunks(rows: int) -> list[tuple[int, int]]:
-    count = max(rows // _CHUNK, min(_FEW, rows // _LEAST_CHUNK))
-    return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+@jit
+def _forward(
+    x: Any, first: Any, hidden: Any, b1: Any, second: Any, b2: Any, out: Any, zeros: Any, start: int, stop: int
+) -> None:
+    """Rows [start, stop). ``hidden`` is kept if it has rows; first and second are panels of the weights."""
+    kept = len(hidden) > 0
+    scratch = np.empty((_CHUNK, b1.size), x.dtype)
+    for top in range(start, stop, _CHUNK):
+        bottom = min(top + _CHUNK, stop)
+        rows = bottom - top
+        multiply_rows(x[top:bottom], first, zeros, scratch, 0, rows)
+        if kept:
+            hidden[top:bottom] = scratch[:rows]
+        activate(scratch[:rows], b1)
+        multiply_rows(scratch, second, b2, out[top:bottom], 0, rows)
+
+
+@jit
+def _backward(
+    g: Any, hidden: Any, second: Any, b1: Any, first: Any, zeros: Any, activated: Any, ghidden: Any, gx: Any, gb1: Any,
+    start: int, stop: int
+) -> None:  # fmt: skip
+    """Rows [start, stop) of activated = gelu(hidden + b1) and of the gradients of hidden and x; gb1, their sum."""
+    gb1[:] = 0
+    part = np.empty_like(gb1)
+    for top in range(start, stop, _CHUNK):
+        bottom = min(top + _CHUNK, stop)
+        rows, du = bottom - top, ghidden[top:bottom]
+        multiply_rows(g[top:bottom], second, zeros, du, 0, rows)
+        differentiate(du, hidden[top:bottom], b1, activated[top:bottom], part)
+        for j in range(gb1.size):
+            gb1[j] += part[j]
+        multiply_rows(du, first, zeros, gx[top:bottom], 0, rows)
+
+
+def _is_fused(rows: int, w1: Any, w2: Any) -> bool:
+    return is_tall(rows, w1) and is_tall(rows, w2)
+
+
+def _zeros(w1: Any, w2: Any) -> Any:
+    """A bias that adds nothing, for any of the products."""
+    return np.zeros(2 * max(*w1.shape, *w2.shape), w1.dtype)
 
 
 def mlp_fwd(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, keep_hidden: bool) -> tuple[Any, Any | None]:
-    rows, b1, b2 = rows_of(x), plain(b1), plain(b2)
+    rows, b1 = rows_of(x), plain(b1)
     n, width = len(rows), w1.shape[0]
-    hidden = empty((n, width), x.dtype) if keep_hidden else None
-    if n < _LEAST_ROWS:
+    if not _is_fused(n, w1, w2):
         hidden = product(rows, w1.T)
         out = product(bias_gelu_fwd(hidden, b1), w2.T, b2)
         return out.reshape(*x.shape[:-1], len(w2)), hidden if keep_hidden else None
+    hidden = empty((n if keep_hidden else 0, width), x.dtype)
     out = empty((n, len(w2)), x.dtype)
+    first, second, zeros = pack(plain(w1), True), pack(plain(w2), True, b2), _zeros(w1, w2)
 
     def piece(_: int, a: int, b: int) -> None:
-        u = np.matmul(rows[a:b], w1.T) if hidden is None else np.matmul(rows[a:b], w1.T, out=hidden[a:b])
-        if hidden is not None:
-            u = u.copy()
-        activate(u, b1)
-        np.matmul(u, w2.T, out=out[a:b])
-        out[a:b] += b2
+        _forward(rows, first.panels, hidden, b1, second.panels, second.bias, out, zeros, a, b)
 
-    run_pieces(piece, _chunks(n))
-    return out.reshape(*x.shape[:-1], len(w2)), hidden
+    run_pieces(piece, row_pieces(n, w1.size + w2.size, _PIECES))
+    return out.reshape(*x.shape[:-1], len(w2)), hidden if keep_hidden else None
 
 
 def mlp_bwd(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any, needs: tuple[bool, ...]) -> tuple[Any | None, ...]:
@@ -53,32 +88,30 @@ def mlp_bwd(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any, needs: tuple
     if not any(needs[:4]):
         return None, None, None, None, gb2
     hidden = plain(hidden)
-    activated, gx, gb1 = _through(g_rows, rows, hidden, w1, b1, w2)
-    ghidden = activated[1]
+    activated, ghidden, gx, gb1 = _through(g_rows, hidden, w1, b1, w2)
     return (
         gx.reshape(x.shape) if needs[0] else None,
         product(ghidden.T, rows) if needs[1] else None,
         gb1 if needs[2] else None,
-        product(g_rows.T, activated[0]) if needs[3] else None,
+        product(g_rows.T, activated) if needs[3] else None,
         gb2,
     )
 
 
-def _through(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any) -> tuple[tuple[Any, Any], Any, Any]:
-    """(gelu(hidden + b1), its input's gradient), the gradients of x and of b1."""
+def _through(g: Any, hidden: Any, w1: Any, b1: Any, w2: Any) -> tuple[Any, Any, Any, Any]:
+    """gelu(hidden + b1), and the gradients of hidden, of x and of b1."""
     n, width = hidden.shape
-    if n < _LEAST_ROWS:
+    if not _is_fused(n, w1, w2):
         ghidden, gb1 = bias_gelu_bwd(product(g, w2), hidden, b1)
-        return (bias_gelu_fwd(hidden, b1), ghidden), product(ghidden, w1), gb1
-    activated, ghidden = empty((n, width), x.dtype), empty((n, width), x.dtype)
-    gx = empty(x.shape, x.dtype)
-    cut = _chunks(n)
-    sums = np.empty((len(cut), width), x.dtype)
+        return bias_gelu_fwd(hidden, b1), ghidden, product(ghidden, w1), gb1
+    activated, ghidden = empty((n, width), g.dtype), empty((n, width), g.dtype)
+    gx = empty((n, w1.shape[1]), g.dtype)
+    cut = row_pieces(n, w1.size + w2.size, _PIECES)
+    sums = np.empty((len(cut), width), g.dtype)
+    second, first, zeros = pack(plain(w2), False), pack(plain(w1), False), _zeros(w1, w2)
 
     def piece(i: int, a: int, b: int) -> None:
-        du = np.matmul(g[a:b], w2, out=ghidden[a:b])
-        differentiate(du, hidden[a:b], b1, activated[a:b], sums[i])
-        np.matmul(du, w1, out=gx[a:b])
+        _backward(g, hidden, second.panels, b1, first.panels, zeros, activated, ghidden, gx, sums[i], a, b)
 
     run_pieces(piece, cut)
-    return (activated, ghidden), gx, add_up(sums)
+    return activated, ghidden, gx, add_up(sums)

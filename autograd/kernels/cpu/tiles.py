@@ -19,7 +19,17 @@ from numba.core import cgutils, types
 
 from autograd.kernels.cpu.toolkit import instruction, jit
 
-__all__ = ["COLUMNS", "ROWS", "add_product", "multiply", "multiply_to", "padded_columns", "padded_rows"]
+__all__ = [
+    "COLUMNS",
+    "ROWS",
+    "add_product",
+    "make_tile",
+    "make_tile_on_bias",
+    "multiply",
+    "multiply_to",
+    "padded_columns",
+    "padded_rows",
+]
 
 
 def _lanes() -> int:
@@ -78,25 +88,36 @@ class _Matrix:
         return self.builder.shuffle_vector(first, nothing, lanes)
 
 
-def _generate(context: Any, builder: Any, signature: Any, args: Any, accumulate: bool) -> Any:
-    """The tile's code: sums in registers, one step of the inner index after another, then the sums to C."""
-    a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth = args
+def _generate(context: Any, builder: Any, signature: Any, args: Any, rows: int, start: str) -> Any:
+    """The tile's code: sums in registers, one step of the inner index after another, then the sums to C.
+
+    Args:
+        context: Numba's; likewise builder and signature.
+        builder: see context.
+        signature: see context.
+        args: of the compiled function.
+        rows: of the tile.
+        start: what the sums begin with: "zero", "result" (C is added to) or "bias" (a further array and offset: a row).
+    """
+    a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth = args[:11]
     left = _Matrix(context, builder, signature.args[0], a, a_at)
     right = _Matrix(context, builder, signature.args[4], b, b_at)
     result = _Matrix(context, builder, signature.args[7], c, c_at)
+    bias = _Matrix(context, builder, signature.args[11], args[11], args[12]) if start == "bias" else result
     vector = left.vector
     name = f"llvm.fma.v{_LANES}f{8 * left.align}"
     fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
     zero = ir.Constant(vector, [0.0] * _LANES)
-    a_rows = [builder.mul(a_row, _constant(i)) for i in range(ROWS)]
-    c_rows = [builder.mul(c_row, _constant(i)) for i in range(ROWS)]
-    sums = {(i, n): cgutils.alloca_once_value(builder, zero) for i in range(ROWS) for n in range(_VECTORS)}
+    a_rows = [builder.mul(a_row, _constant(i)) for i in range(rows)]
+    c_rows = [builder.mul(c_row, _constant(i)) for i in range(rows)]
+    sums = {(i, n): cgutils.alloca_once_value(builder, zero) for i in range(rows) for n in range(_VECTORS)}
     for (i, n), total in sums.items():
-        builder.store(result.load(c_rows[i], n) if accumulate else zero, total)
+        at = c_rows[i] if start == "result" else _constant(0)
+        builder.store(zero if start == "zero" else bias.load(at, n), total)
     with cgutils.for_range(builder, depth) as loop:
         b_here, a_here = builder.mul(loop.index, b_row), builder.mul(loop.index, a_column)
         row = [right.load(b_here, n) for n in range(_VECTORS)]
-        for i in range(ROWS):
+        for i in range(rows):
             number = left.spread(builder.add(a_rows[i], a_here))
             for n in range(_VECTORS):
                 builder.store(builder.call(fma, [number, row[n], builder.load(sums[i, n])]), sums[i, n])
@@ -105,8 +126,8 @@ def _generate(context: Any, builder: Any, signature: Any, args: Any, accumulate:
     return context.get_dummy_value()
 
 
-def _tile(accumulate: bool) -> Any:
-    """A compiled function: C = A B, or C += A B, for one tile.
+def make_tile(rows: int, start: str = "zero") -> Any:
+    """A compiled function: C = A B, or C += A B (``start="result"``), for one tile of ``rows`` by COLUMNS.
 
     Its arguments: A, offset, distance of its rows, distance of its columns; B, offset, distance of its rows; C, offset,
     distance of its rows; and the inner size.
@@ -128,13 +149,40 @@ def _tile(accumulate: bool) -> Any:
         depth: Any,
     ) -> Any:
         n = types.intp
-        return types.void(a, n, n, n, b, n, n, c, n, n, n), partial(_generate, accumulate=accumulate)
+        return types.void(a, n, n, n, b, n, n, c, n, n, n), partial(_generate, rows=rows, start=start)
 
     return tile
 
 
-_tile_set = _tile(accumulate=False)
-_tile_add = _tile(accumulate=True)
+def make_tile_on_bias(rows: int) -> Any:
+    """As :func:`make_tile`, C = A B + bias in every row; two more arguments: the array of the bias, and an offset."""
+
+    @instruction
+    def tile(
+        context: Any,
+        a: Any,
+        a_at: Any,
+        a_row: Any,
+        a_column: Any,
+        b: Any,
+        b_at: Any,
+        b_row: Any,
+        c: Any,
+        c_at: Any,
+        c_row: Any,
+        depth: Any,
+        bias: Any,
+        bias_at: Any,
+    ) -> Any:
+        n = types.intp
+        arguments = types.void(a, n, n, n, b, n, n, c, n, n, n, bias, n)
+        return arguments, partial(_generate, rows=rows, start="bias")
+
+    return tile
+
+
+_tile_set = make_tile(ROWS)
+_tile_add = make_tile(ROWS, start="result")
 
 
 @jit
