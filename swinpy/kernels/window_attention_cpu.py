@@ -5,20 +5,21 @@ matrices (q scaled, k transposed, the qkv bias added), multiplied by :mod:`autog
 is written back to the same pixels. Queries go in chunks, so that windows of any size keep their scores in the cache.
 Bias and mask come as one table: a shifted map has at most four kinds of windows (last row or not, last column or not).
 
-Work is cut by heads and by groups of windows, whatever the number of threads; gradients of what windows share (bias,
-qkv bias, logit scale) are one partial sum a piece, added up in order.
+Work is cut by groups of windows, and by heads where their tables are large, whatever the number of threads; gradients
+of what windows share (bias, qkv bias, logit scale) are one partial sum a piece, added up in order.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from autograd.extend import empty, map_pieces
 from autograd.kernels.cpu.tiles import ROWS, add_product, multiply, multiply_to, padded_columns, padded_rows
-from autograd.kernels.cpu.toolkit import jit, plain, read, write
+from autograd.kernels.cpu.toolkit import jit, plain
 from swinpy.geometry import attention_mask, window_tokens
 from swinpy.kernels.window_attention import MAX_LOGIT_SCALE
 from swinpy.kernels.window_parts_cpu import (
@@ -29,6 +30,7 @@ from swinpy.kernels.window_parts_cpu import (
     load,
     make_scratch,
     scatter,
+    scatter_scaled,
     scores_backward,
     softmax,
     transpose,
@@ -42,6 +44,7 @@ __all__ = ["window_attention_bwd", "window_attention_fwd"]
 
 _NEVER = -1e30  # score of the columns that pad a row of scores to whole tiles: finite, and exp gives 0
 _PIECES = 24  # of the work, about
+_TABLES = 1 << 15  # scores of all heads of a piece: their biases, and sums of their gradients, stay in the cache
 
 assert CHUNK % ROWS == 0
 
@@ -50,33 +53,37 @@ assert CHUNK % ROWS == 0
 
 
 @jit
-def _forward(call: Any, out: Any, head: int, start: int, stop: int) -> None:
-    """Windows [start, stop), counted over the batch, of one head."""
-    (windows, n), channels, width = call.tokens.shape, out.shape[1], call.width
-    _, heads, rows, columns = call.table.shape
-    d = channels // heads
-    s = make_scratch(call, d, n, False)
+def _forward(call: Any, out: Any, first_head: int, last_head: int, start: int, stop: int) -> None:
+    """Windows [start, stop), counted over the batch, of heads [first_head, last_head)."""
+    (windows, n), channels = call.tokens.shape, out.shape[1]
+    s = make_scratch(call, channels // call.scales.size, n, False)
     for w in range(start, stop):
-        place, first = w % windows, w // windows * call.pixels
-        load(call, s, place, first, head)
-        transpose(s.k, width, n, d, s.k_t, columns)
-        added = (call.kinds[place] * heads + head) * rows * columns
-        for chunk in range(0, n, CHUNK):
-            count = min(CHUNK, n - chunk)
-            multiply(s.q, chunk * width, width, 1, s.k_t, columns, s.p, columns, count, columns, d)
-            softmax(s.p, columns, count, call.table, added + chunk * columns, s.inverse)
-            multiply(s.p, 0, columns, 1, s.v, width, s.result, width, count, width, n)
-            for i in range(count):
-                pixel, z = read(call.tokens, place * n + chunk + i), read(s.inverse, i)
-                if pixel >= 0:
-                    to = (first + pixel) * channels + head * d
-                    for c in range(d):
-                        write(out, to + c, read(s.result, i * width + c) * z)
+        for head in range(first_head, last_head):  # inside: a token's heads lie side by side in memory
+            _window_forward(call, s, n, w % windows, w // windows * call.pixels, head, out)
 
 
 @jit
-def _window_backward(call: Any, s: Any, n: int, d: int, added: int, gbias: Any) -> None:
-    """Gradients of the scaled q, of k and of v of the loaded window, from s.go; the scores' are added to ``gbias``."""
+def _window_forward(call: Any, s: Any, n: int, place: int, first: int, head: int, out: Any) -> None:
+    """One head of the window at ``place`` of the map whose pixels begin at ``first``."""
+    _, heads, rows, columns = call.table.shape
+    channels, width = out.shape[1], call.width
+    d = channels // heads
+    load(call, s, place, first, head)
+    transpose(s.k, width, n, d, s.k_t, columns)
+    added = (call.kinds[place] * heads + head) * rows * columns
+    for chunk in range(0, n, CHUNK):
+        count = min(CHUNK, n - chunk)
+        multiply(s.q, chunk * width, width, 1, s.k_t, columns, s.p, columns, count, columns, d)
+        softmax(s.p, columns, count, call.table, added + chunk * columns, s.inverse)
+        multiply(s.p, 0, columns, 1, s.v, width, s.result, width, count, width, n)
+        p, at = place * n + chunk, first * channels + head * d
+        scatter_scaled(s.result, width, s.inverse, s.none, call.tokens, p, count, d, out, at, channels)
+
+
+@jit
+def _products_backward(call: Any, s: Any, n: int, d: int, added: int, gbias: Any, to: int) -> None:
+    """Gradients of the scaled q, of k and of v of the loaded window, from s.go; the scores' are added to ``gbias``
+    from ``to`` on."""
     width, columns = call.width, call.table.shape[3]
     s.gk[:] = 0
     s.gv[:] = 0
@@ -85,39 +92,62 @@ def _window_backward(call: Any, s: Any, n: int, d: int, added: int, gbias: Any) 
         multiply(s.q, at, width, 1, s.k_t, columns, s.p, columns, count, columns, d)
         softmax(s.p, columns, count, call.table, added + chunk * columns, s.inverse)
         multiply(s.go, at, width, 1, s.v_t, columns, s.dp, columns, count, columns, d)
-        scores_backward(s.p, s.dp, columns, count, s.inverse, gbias, chunk * columns)
+        scores_backward(s.p, s.dp, columns, count, s.inverse, gbias, to + chunk * columns)
         multiply_to(s.dp, 0, columns, 1, s.k, width, s.gq, at, width, count, width, n)
         add_product(s.p, 0, 1, columns, s.go, at, width, s.gv, width, n, width, count)
         add_product(s.dp, 0, 1, columns, s.q, at, width, s.gk, width, n, width, count)
 
 
 @jit
-def _backward(g: Any, call: Any, gqkv: Any, gbias: Any, gqkv_bias: Any, head: int, start: int, stop: int) -> Any:
-    """As :func:`_forward`; sums what windows share into gbias (rows, columns) and gqkv_bias (3, d), returns dtau."""
-    (windows, n), channels, width = call.tokens.shape, g.shape[1], call.width
+def _window_backward(
+    g: Any, call: Any, s: Any, n: int, place: int, first: int, head: int, gqkv: Any, sums: Any, number: int
+) -> None:
+    """As :func:`_window_forward`; what windows share is added to the ``number``-th head of ``sums``."""
     _, heads, rows, columns = call.table.shape
-    d, one, gtau = channels // heads, g.dtype.type(1), g.dtype.type(0)
-    s = make_scratch(call, d, n, True)
+    channels, width, p = g.shape[1], call.width, place * n
+    d, one, scale = channels // heads, g.dtype.type(1), call.scales[head]
+    column, total = head * d, number * 3 * d
+    load(call, s, place, first, head)
+    transpose(s.k, width, n, d, s.k_t, columns)
+    transpose(s.v, width, n, d, s.v_t, columns)
+    gather(g, first * channels + column, channels, call.tokens, p, n, d, s.none, 0, one, s.go, width)
+    added = (call.kinds[place] * heads + head) * rows * columns
+    _products_backward(call, s, n, d, added, sums.scores, number * rows * columns)
+    if call.cosine:
+        sums.tau[number] += cosine_backward(call, s, n, d, head)
+        scale = one
+    at, c3 = first * 3 * channels + column, 3 * channels
+    scatter(s.gq, width, scale, call.tokens, p, n, d, gqkv, at, c3, sums.qkv_bias, total)
+    scatter(s.gk, width, one, call.tokens, p, n, d, gqkv, at + channels, c3, sums.qkv_bias, total + d)
+    scatter(s.gv, width, one, call.tokens, p, n, d, gqkv, at + 2 * channels, c3, sums.qkv_bias, total + 2 * d)
+
+
+@jit
+def _backward(g: Any, call: Any, gqkv: Any, sums: Any, first_head: int, last_head: int, start: int, stop: int) -> None:
+    """As :func:`_forward`, with the gradients that windows share summed into ``sums``."""
+    (windows, n), channels = call.tokens.shape, g.shape[1]
+    s = make_scratch(call, channels // call.scales.size, n, True)
     for w in range(start, stop):
-        place, first = w % windows, w // windows * call.pixels
-        p, column = place * n, head * d
-        load(call, s, place, first, head)
-        transpose(s.k, width, n, d, s.k_t, columns)
-        transpose(s.v, width, n, d, s.v_t, columns)
-        gather(g, first * channels + column, channels, call.tokens, p, n, d, s.none, 0, one, s.go, width)
-        _window_backward(call, s, n, d, (call.kinds[place] * heads + head) * rows * columns, gbias)
-        scale = call.scales[head]
-        if call.cosine:
-            gtau += cosine_backward(call, s, n, d, head)
-            scale = one
-        at, c3 = first * 3 * channels + column, 3 * channels
-        scatter(s.gq, width, scale, call.tokens, p, n, d, gqkv, at, c3, gqkv_bias, 0)
-        scatter(s.gk, width, one, call.tokens, p, n, d, gqkv, at + channels, c3, gqkv_bias, d)
-        scatter(s.gv, width, one, call.tokens, p, n, d, gqkv, at + 2 * channels, c3, gqkv_bias, 2 * d)
-    return gtau
+        for head in range(first_head, last_head):
+            first = w // windows * call.pixels
+            _window_backward(g, call, s, n, w % windows, first, head, gqkv, sums, head - first_head)
 
 
 # ---- on the Python side
+
+
+class _Sums(NamedTuple):
+    """Gradients of what windows share, of the heads of a piece: one partial sum a piece.
+
+    Attributes:
+        scores: (heads, rows, columns), of bias + mask.
+        qkv_bias: (heads, 3, d).
+        tau: (heads,), of the scale of cosines.
+    """
+
+    scores: Any
+    qkv_bias: Any
+    tau: Any
 
 
 class _Cut(NamedTuple):
@@ -157,13 +187,19 @@ def _prepare(qkv: Any, bias: Any | None, qkv_bias: Any | None, logit_scale: Any 
     return Call(rows, table, ready_bias, scales, spec.cosine, cut.tokens, cut.kinds, pixels, width)
 
 
-def _pieces(batch: int, spec: AttentionSpec) -> list[tuple[int, int, int, int]]:
-    """(number, head, first window, end): groups of windows of one head, by sizes alone."""
+def _heads_together(heads: int, scores: int) -> int:
+    """Heads of a piece: as many as divide ``heads`` and keep their tables of so many scores in the cache."""
+    return next(h for h in range(heads, 0, -1) if heads % h == 0 and (h == 1 or h * scores <= _TABLES))
+
+
+def _pieces(batch: int, call: Call, spec: AttentionSpec) -> list[tuple[int, int, int, int]]:
+    """(first head, last head, first window, end): groups of windows of some heads, by sizes alone."""
     windows = batch * spec.cut.windows[0] * spec.cut.windows[1]
-    groups = max(1, min(-(-_PIECES // spec.heads), windows))
+    together = _heads_together(spec.heads, call.table.shape[2] * call.table.shape[3])
+    groups = max(1, min(-(-_PIECES * together // spec.heads), windows))
     ends = [windows * i // groups for i in range(groups + 1)]
-    cut = [(h, ends[i], ends[i + 1]) for h in range(spec.heads) for i in range(groups)]
-    return [(number, *piece) for number, piece in enumerate(cut)]
+    heads = range(0, spec.heads, together)
+    return [(h, h + together, start, stop) for h in heads for start, stop in pairwise(ends)]
 
 
 def window_attention_fwd(
@@ -171,7 +207,7 @@ def window_attention_fwd(
 ) -> Any:
     call = _prepare(qkv, bias, qkv_bias, logit_scale, spec)
     out = empty((len(call.qkv), qkv.shape[3] // 3), qkv.dtype)
-    map_pieces(lambda piece: _forward(call, out, *piece[1:]), _pieces(qkv.shape[0], spec))
+    map_pieces(lambda piece: _forward(call, out, *piece), _pieces(qkv.shape[0], call, spec))
     return out.reshape(*qkv.shape[:3], -1) if out.size else out.reshape(*qkv.shape[:3], qkv.shape[3] // 3)
 
 
@@ -182,24 +218,26 @@ def window_attention_bwd(
     n, channels, heads, dtype = spec.cut.tokens, g.shape[3], spec.heads, qkv.dtype
     rows = plain(g).reshape(-1, channels)
     gqkv = empty(call.qkv.shape, dtype)
-    cut = _pieces(qkv.shape[0], spec)
-    scores = np.zeros((len(cut), *call.table.shape[2:]), dtype)
-    biases = np.zeros((len(cut), 3, channels // heads), dtype)
-
-    def piece(p: tuple[int, int, int, int]) -> Any:
-        return _backward(rows, call, gqkv, scores[p[0]], biases[p[0]], *p[1:])
-
-    gtau = np.array(map_pieces(piece, cut), dtype)
+    cut = _pieces(qkv.shape[0], call, spec)
+    together = cut[0][1] - cut[0][0]
+    partial = _Sums(
+        np.zeros((len(cut), together, *call.table.shape[2:]), dtype),
+        np.zeros((len(cut), together, 3, channels // heads), dtype),
+        np.zeros((len(cut), together), dtype),
+    )
+    map_pieces(lambda i: _backward(rows, call, gqkv, _Sums(*(p[i] for p in partial)), *cut[i]), list(range(len(cut))))
 
     def total(parts: Any) -> Any:
-        """Partial sums (heads * groups, ...) to (heads, ...)."""
-        return parts.reshape(heads, -1, *parts.shape[1:]).sum(axis=1)
+        """Partial sums (pieces, heads of a piece, ...) to (heads, ...)."""
+        groups = len(cut) * together // heads
+        added: Any = parts.reshape(heads // together, groups, *parts.shape[1:]).sum(axis=1)
+        return added.reshape(heads, *parts.shape[2:])
 
-    gbias = None if bias is None else np.ascontiguousarray(total(scores)[:, :n, :n])
-    gqkv_bias = None if qkv_bias is None else total(biases).swapaxes(0, 1).reshape(-1)
+    gbias = None if bias is None else np.ascontiguousarray(total(partial.scores)[:, :n, :n])
+    gqkv_bias = None if qkv_bias is None else total(partial.qkv_bias).swapaxes(0, 1).reshape(-1)
     glogit = None
     if spec.cosine:
         assert logit_scale is not None
         free = logit_scale.reshape(-1) <= MAX_LOGIT_SCALE
-        glogit = (total(gtau) * call.scales * free).astype(dtype, copy=False).reshape(logit_scale.shape)
+        glogit = (total(partial.tau) * call.scales * free).astype(dtype, copy=False).reshape(logit_scale.shape)
     return gqkv.reshape(qkv.shape), gbias, gqkv_bias, glogit

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autograd.kernels.cpu.tiles import LANES, scaled_row, scaled_row_and_sum
 from autograd.kernels.cpu.toolkit import exp, jit, larger, read, write
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "load",
     "make_scratch",
     "scatter",
+    "scatter_scaled",
     "scores_backward",
     "softmax",
     "transpose",
@@ -118,11 +120,14 @@ def gather(
     width: int,
 ) -> None:
     """n rows of d numbers, (maps[pixel] + bias) * scale, into ``to``; a token without a pixel is the bias alone."""
+    vectors = d // LANES if d % LANES == 0 else 0
     for i in range(n):
         pixel, row = read(pixels, p + i), i * width
         if pixel < 0:
             for c in range(d):
                 write(to, row + c, read(bias, b + c) * scale)
+        elif vectors:
+            scaled_row(maps, at + pixel * stride, bias, b, scale, to, row, vectors)
         else:
             source = at + pixel * stride
             for c in range(d):
@@ -234,14 +239,35 @@ def scatter(
     t: int,
 ) -> None:
     """Rows times ``scale`` back to their pixels; all of them, those of padding too, are added to ``total``."""
+    vectors = d // LANES if d % LANES == 0 else 0
     for i in range(n):
         pixel, row = read(pixels, p + i), i * width
-        for c in range(d):
-            write(total, t + c, read(total, t + c) + read(rows, row + c) * scale)
+        to = at + pixel * stride
+        if vectors and pixel >= 0:
+            scaled_row_and_sum(rows, row, total, t, scale, out, to, vectors)
+        else:
+            for c in range(d):
+                write(total, t + c, read(total, t + c) + read(rows, row + c) * scale)
+            if pixel >= 0:
+                for c in range(d):
+                    write(out, to + c, read(rows, row + c) * scale)
+
+
+@jit
+def scatter_scaled(
+    rows: Any, width: int, scales: Any, none: Any, pixels: Any, p: int, n: int, d: int, out: Any, at: int, stride: int
+) -> None:
+    """Rows, each times its scale, to their pixels; those of padding go nowhere. ``none`` is d zeros."""
+    vectors = d // LANES if d % LANES == 0 else 0
+    for i in range(n):
+        pixel, scale = read(pixels, p + i), read(scales, i)
         if pixel >= 0:
             to = at + pixel * stride
-            for c in range(d):
-                write(out, to + c, read(rows, row + c) * scale)
+            if vectors:
+                scaled_row(rows, i * width, none, 0, scale, out, to, vectors)
+            else:
+                for c in range(d):
+                    write(out, to + c, read(rows, i * width + c) * scale)
 
 
 @jit

@@ -21,6 +21,7 @@ from autograd.kernels.cpu.toolkit import instruction, jit
 
 __all__ = [
     "COLUMNS",
+    "LANES",
     "ROWS",
     "add_product",
     "make_tile",
@@ -29,6 +30,8 @@ __all__ = [
     "multiply_to",
     "padded_columns",
     "padded_rows",
+    "scaled_row",
+    "scaled_row_and_sum",
 ]
 
 
@@ -41,10 +44,10 @@ def _lanes() -> int:
     return 16 if features.get("avx512f") else 8 if features.get("avx2") or features.get("avx") else 4
 
 
-_LANES = _lanes()
+LANES = _lanes()
 _VECTORS = 2  # of B, side by side
 ROWS = 4  # ROWS * _VECTORS = 8 sums at once hide the latency of a multiply-add and fit 16 registers
-COLUMNS = _LANES * _VECTORS
+COLUMNS = LANES * _VECTORS
 
 
 def padded_rows(n: int) -> int:
@@ -65,12 +68,12 @@ class _Matrix:
     def __init__(self, context: Any, builder: Any, kind: Any, array: Any, at: Any) -> None:
         self.builder, number = builder, ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
         self.align = 4 if kind.dtype == types.float32 else 8
-        self.vector = ir.VectorType(number, _LANES)
+        self.vector = ir.VectorType(number, LANES)
         self.start = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
 
     def place(self, offset: Any, n: int) -> Any:
         """Of the n-th vector from an offset."""
-        there = self.builder.gep(self.start, [self.builder.add(offset, _constant(_LANES * n))])
+        there = self.builder.gep(self.start, [self.builder.add(offset, _constant(LANES * n))])
         return self.builder.bitcast(there, self.vector.as_pointer())
 
     def load(self, offset: Any, n: int) -> Any:
@@ -80,11 +83,13 @@ class _Matrix:
         self.builder.store(value, self.place(offset, n), align=self.align)
 
     def spread(self, offset: Any) -> Any:
-        """One number in all lanes of a vector."""
+        """One number of the matrix in all lanes of a vector."""
+        return self.fill(self.builder.load(self.builder.gep(self.start, [offset])))
+
+    def fill(self, number: Any) -> Any:
         nothing = ir.Constant(self.vector, ir.Undefined)
-        number = self.builder.load(self.builder.gep(self.start, [offset]))
         first = self.builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
         return self.builder.shuffle_vector(first, nothing, lanes)
 
 
@@ -105,9 +110,9 @@ def _generate(context: Any, builder: Any, signature: Any, args: Any, rows: int, 
     result = _Matrix(context, builder, signature.args[7], c, c_at)
     bias = _Matrix(context, builder, signature.args[11], args[11], args[12]) if start == "bias" else result
     vector = left.vector
-    name = f"llvm.fma.v{_LANES}f{8 * left.align}"
+    name = f"llvm.fma.v{LANES}f{8 * left.align}"
     fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
-    zero = ir.Constant(vector, [0.0] * _LANES)
+    zero = ir.Constant(vector, [0.0] * LANES)
     a_rows = [builder.mul(a_row, _constant(i)) for i in range(rows)]
     c_rows = [builder.mul(c_row, _constant(i)) for i in range(rows)]
     sums = {(i, n): cgutils.alloca_once_value(builder, zero) for i in range(rows) for n in range(_VECTORS)}
@@ -258,3 +263,42 @@ def add_product(
     for i in range(0, rows, ROWS):
         for j in range(0, columns, COLUMNS):
             _tile_add(a, a_at + i * a_row, a_row, a_column, b, b_at + j, b_row, c, i * c_row + j, c_row, depth)
+
+
+def _generate_row(context: Any, builder: Any, signature: Any, args: Any, add_up: bool) -> Any:
+    """to = (source + bias) * scale, a vector at a time; or to = source * scale, added to ``bias`` as well."""
+    source, s_at, bias, b_at, scale, to, t_at, vectors = args
+    left = _Matrix(context, builder, signature.args[0], source, s_at)
+    right = _Matrix(context, builder, signature.args[2], bias, b_at)
+    result = _Matrix(context, builder, signature.args[5], to, t_at)
+    factor = left.fill(scale)
+    with cgutils.for_range(builder, vectors) as loop:
+        at = builder.mul(loop.index, _constant(LANES))
+        if add_up:
+            value = builder.fmul(left.load(at, 0), factor)
+            right.store(builder.fadd(right.load(at, 0), value), at, 0)
+        else:
+            value = builder.fmul(builder.fadd(left.load(at, 0), right.load(at, 0)), factor)
+        result.store(value, at, 0)
+    return context.get_dummy_value()
+
+
+def _row(add_up: bool) -> Any:
+    """A compiled function on a row of whole vectors: loops on rows as short as a head's spend more time on finding out
+    that their arrays do not overlap than on the row.
+
+    Its arguments: source and offset, bias and offset, scale, target and offset, and the number of vectors.
+    """
+
+    @instruction
+    def row(
+        context: Any, source: Any, s_at: Any, bias: Any, b_at: Any, scale: Any, to: Any, t_at: Any, vectors: Any
+    ) -> Any:
+        n = types.intp
+        return types.void(source, n, bias, n, source.dtype, to, n, n), partial(_generate_row, add_up=add_up)
+
+    return row
+
+
+scaled_row = _row(add_up=False)
+scaled_row_and_sum = _row(add_up=True)
