@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["ALLOWED", "NO_GPU", "NO_HIPS", "NO_NUMBA", "NO_PARITY", "is_allowed"]
+__all__ = ["ALLOWED", "NO_COMPILER", "NO_GPU", "NO_HIPS", "NO_NUMBA", "NO_NVRTC", "NO_PARITY", "is_allowed"]
 
+NO_COMPILER = "g++ is not installed"
 NO_GPU = "no CUDA device"
 NO_HIPS = "SWINPY_HIPS_PYTHON names no interpreter that has HIPS autograd"
 NO_NUMBA = "Numba is not installed"
+NO_NVRTC = "NVRTC is not installed"
 NO_PARITY = "torch or transformers is not installed"
 
 ALLOWED = (
+    NO_COMPILER,
     NO_GPU,
     NO_HIPS,
     NO_NUMBA,
+    NO_NVRTC,
     NO_PARITY,
 )
 
