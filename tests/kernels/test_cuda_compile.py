@@ -14,7 +14,6 @@ from support.cuda_programs import (
     launchers,
     least_architecture,
     own_text,
-    skip_unless,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def _matrix() -> list[object]:
 
 @pytest.fixture
 def compiler() -> None:
-    skip_unless(nvrtc.find_library() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
+    skips.skip_unless(nvrtc.find_library() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
 
 
 def _over(program: Program, budgets: dict[str, Budget], architecture: int) -> list[str]:
@@ -98,7 +97,7 @@ def test_budgets_are_not_idle(module: object) -> None:
 @pytest.mark.parametrize("architecture", [80, 90])
 def test_tensor_core_kernels_in_machine_code(architecture: int) -> None:
     """Kernels written for tensor cores use them, and read 16 bytes at a time."""
-    skip_unless(nvrtc.find_nvdisasm() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
+    skips.skip_unless(nvrtc.find_nvdisasm() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
     programs = [p for p, _ in PROGRAMS.values() if any(name in own_text(p) for name in TENSOR_CORES)]
     for program in programs:
         for kernel, lines in nvrtc.disassembly(nvrtc.compiled(program.text, architecture).cubin).items():
@@ -128,7 +127,7 @@ extern "C" __global__ void worse(float* y, const int* order) {
 
 @pytest.mark.usefixtures("compiler")
 def test_the_disassembly_is_read() -> None:
-    skip_unless(nvrtc.find_nvdisasm() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
+    skips.skip_unless(nvrtc.find_nvdisasm() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
     text = 'extern "C" __global__ void copy(const uint4* x, uint4* y) { y[threadIdx.x] = x[threadIdx.x]; }'
     lines = nvrtc.disassembly(nvrtc.compiled(text, 80).cubin)["copy"]
     assert sum("LDG.E.128" in line for line in lines) == 1

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pytest
 
 import autograd
 import swinpy
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
     from autograd.kernels.cuda.source import Program
 
 __all__ = ["ARCHITECTURES", "FOLDERS", "TENSOR_CORES", "kernel_files", "label", "launchers", "least_architecture"]
-__all__ += ["own_text", "skip_unless"]
+__all__ += ["own_text"]
 
 FOLDERS = {
     "autograd.kernels.cuda": Path(autograd.__file__).parent / "kernels" / "cuda",
@@ -61,11 +58,3 @@ def least_architecture(program: Program) -> int:
 def label(program: Program) -> str:
     """A short name for test reports: "gelu-N=8-T=f16"."""
     return "-".join([program.path.stem, *(f"{name}={value}" for name, value in program.defines)])
-
-
-def skip_unless(there: bool, reason: str, required: str) -> None:
-    """Skip the test where a tool is missing, or fail it if the environment variable ``required`` is set, as in CI."""
-    if not there:
-        if os.environ.get(required):
-            pytest.fail(f"{reason}, and {required} is set")
-        pytest.skip(reason)
