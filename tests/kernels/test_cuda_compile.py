@@ -1,4 +1,4 @@
-"""Every CUDA kernel compiled by NVRTC for every architecture, with no GPU, and held to the budget beside its launcher."""
+"""Every CUDA kernel compiled by NVRTC for every architecture, with no GPU, and held to the budget of its launcher."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ TWO = [("x", "float16", True, True), ("n", "int32", False, False)]
         "KERNEL void f(const f16* x /* rows, columns (both) */, int n) {}",
         "KERNEL void f(const f16* x,  // (rows, columns)\n  int n) {}",
         "#define T f16\nKERNEL void f(const T* x, int n) {}",
-        "// KERNEL void g(float* y) is elsewhere\n/*\nKERNEL void h(float* y) {}\n*/\nKERNEL void f(const f16* x, int n) {}",
+        "// KERNEL void g(int* y)\n/*\nKERNEL void h(int* y) {}\n*/\nKERNEL void f(const f16* x, int n) {}",
         "#define KERNEL nothing\nKERNEL void f(const f16* x, int n) {}\nvoid g(float* KERNEL_OF) {}",
     ],
 )
@@ -163,14 +163,27 @@ def test_what_cannot_be_checked_is_refused(text: str) -> None:
 
 def test_a_program_says_where_its_lines_come_from() -> None:
     text = program("gelu.cu", T="f16", N=8).text
-    assert re.findall(r'^#line 1 "(.*)"$', text, re.MULTILINE) == ["device.cuh", "common.cuh", "defines", "gelu.cu"]
+    files = [path.name for path in HEADERS]
+    assert re.findall(r'^#line 1 "(.*)"$', text, re.MULTILINE) == [*files, "defines", "gelu.cu"]
     assert '#line 1 "defines"\n#define N 8\n#define T f16\n' in text
+
+
+def test_what_a_program_includes_stands_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "f.cu").write_text('// f\n#include "part.cuh"\nKERNEL void f(X* x) {}\n')
+    (tmp_path / "part.cuh").write_text("#define X u8\n")
+    made = program(tmp_path / "f.cu")
+    expected = '#line 1 "f.cu"\n// f\n#line 1 "part.cuh"\n#define X u8\n\n#line 3 "f.cu"\nKERNEL void f(X* x) {}\n'
+    assert made.text.endswith(expected)
+    assert made.entries["f"].parameters[0].dtype == "uint8"
+    (tmp_path / "g.cu").write_text('#include "missing.cuh"\n')
+    with pytest.raises(FileNotFoundError):
+        _ = program(tmp_path / "g.cu").text
 
 
 # ---- names
 
 _DEFINED = re.compile(
-    r"^(?:template <.*?> )?(?:DEVICE|inline) [\w ]+?\*? (\w+)\(|^(?:typedef .*? (\w+);)|^struct (\w+) \{|^#define (\w+)",
+    r"^(?:template <.*?> )?(?:DEVICE|inline) [\w ]+?\*? (\w+)\(|^typedef .*? (\w+);|^struct (\w+) \{|^#define (\w+)",
     re.MULTILINE,
 )
 # CUDA's own, which the host has to give and device.cuh has not; and what either side needs for itself.
@@ -197,7 +210,7 @@ def test_the_host_has_the_names_of_the_device() -> None:
     assert host >= _BUILT_IN
 
 
-@pytest.mark.parametrize("path", [HEADERS[1], *kernel_files()], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*HEADERS[1:], *kernel_files()], ids=lambda path: path.name)
 def test_kernels_use_cuda_through_the_wrappers_only(path: Path) -> None:
     """No assembly, no atomics (sums would depend on the order of threads), no intrinsic, no static shared memory."""
     code = re.sub(r"//[^\n]*|/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -85,6 +85,15 @@ def test_narrow_and_pack(cupy: Any, kind: str) -> None:
     _assert_same(packed.view(expected.dtype), expected)  # the low half first
 
 
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_add_pairs(cupy: Any, kind: str) -> None:
+    rng, dtype = np.random.default_rng(0), _half_types()[kind]
+    a, b = (rng.permutation(65536).astype("u2").view(dtype) for _ in range(2))
+    with np.errstate(all="ignore"):
+        expected = (a.astype("f8") + b.astype("f8")).astype(dtype)
+    _assert_same(_each(cupy, f"add_{kind}", np.empty(32768, "u4"), a.view("u4"), b.view("u4")).view(dtype), expected)
+
+
 def test_integer_tools(cupy: Any) -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 2**32, 1000, dtype="u4") for _ in range(2))
@@ -115,10 +124,12 @@ def test_shuffles(cupy: Any, schedule: str) -> None:
     lanes = np.arange(96)
     with scheduled(schedule):
         floats, words = _run(cupy, "shuffles", np.empty((32, 96), "f4"), np.empty((32, 96), "u4"), block=96)
+        (told,) = _run(cupy, "broadcasts", np.empty((32, 96), "f4"), block=96)
         x = np.random.default_rng(0).standard_normal(32).astype("f4")
         sum4, max32 = _run(cupy, "sums", x, np.empty(32, "f4"), np.empty(32, "f4"))[1:]
     for mask in range(32):
         np.testing.assert_array_equal(floats[mask], lanes ^ mask)
+        np.testing.assert_array_equal(told[mask], lanes // 32 * 32 + mask)
         np.testing.assert_array_equal(words[mask], ((lanes ^ mask) << 24) % 2**32)
     fours = x.reshape(8, 4)
     expected = (fours[:, 0] + fours[:, 2]) + (fours[:, 1] + fours[:, 3])
@@ -162,7 +173,7 @@ def test_load_matrices(cupy: Any, schedule: str) -> None:
 @pytest.mark.parametrize("width", [8, 16])
 def test_vectors(cupy: Any, width: int) -> None:
     x = np.random.default_rng(0).integers(0, 256, 64, dtype="u1")
-    for start in range(0, 49):
+    for start in range(49):
         if start % width == 0:
             y = _run(cupy, f"copy{width}", x, np.zeros_like(x), start, 16, block=1)[-1]
             np.testing.assert_array_equal(y[16 : 16 + width], x[start : start + width])

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import autograd
 import swinpy
-from autograd.kernels.cuda.source import HEADERS
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,7 +26,7 @@ TENSOR_CORES = ("mma_16x8x16", "load_matrices", "load_matrices_transposed")  # n
 
 
 def launchers() -> list[ModuleType]:
-    """The modules that offer ``BUDGETS`` and ``variants()``. Others beside them may need packages that are not there."""
+    """The modules that offer ``BUDGETS`` and ``variants()``; others beside them may need what is not installed."""
     return [
         import_module(f"{package}.{path.stem}")
         for package, folder in FOLDERS.items()
@@ -38,15 +37,12 @@ def launchers() -> list[ModuleType]:
 
 def kernel_files() -> list[Path]:
     """Every ``*.cu`` file."""
-    return [path for folder in FOLDERS.values() for path in sorted(folder.glob("*.cu"))]
+    return sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.cu"))
 
 
 def own_text(program: Program) -> str:
-    """The text of a program without the headers that all have."""
-    text = program.text
-    for header in HEADERS:
-        text = text.replace(header.read_text(encoding="utf-8"), "")
-    return text
+    """The text of a program, what it includes too, without the headers that all have."""
+    return program.text.partition('#line 1 "defines"')[2]
 
 
 def least_architecture(program: Program) -> int:

@@ -1,7 +1,8 @@
 """CUDA programs: what text is compiled, and what its kernels take.
 
-A program is a file ``*.cu`` behind the two headers and a few ``#define``s. Its kernels are found in the text, so that
-the launcher checks every call against what the code says and nothing is declared twice.
+A program is a file ``*.cu`` behind the headers and a few ``#define``s; ``#include "name.cuh"`` takes in a file that
+stands beside it. Its kernels are found in the text, so that the launcher checks every call against what the code says
+and nothing is declared twice.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _KERNEL = re.compile(rf"^[ \t]*KERNEL\s+void\s+{_BOUNDS}(\w+)\s*\(([^()]*)\)", r
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _ANY_KERNEL = re.compile(r"^[ \t]*KERNEL\b", re.MULTILINE)
 _PARAMETER = re.compile(r"(const )?([\w ]+?) ?(\*)? ?(?:__restrict__ )?(\w+)")
+_INCLUDE = re.compile(r'#include "([\w.]+)"')
 _DEFINE = re.compile(r"^#define (\w+) ([\w ]+)$", re.M)
 _TYPES = {
     "float": "float32",
@@ -102,9 +104,17 @@ def program(path: str | Path, **defines: str | int) -> Program:
 
 @lru_cache(maxsize=256)
 def _text(wanted: Program) -> str:
-    pieces = [(path.name, path.read_text(encoding="utf-8")) for path in (*HEADERS, wanted.path)]
-    pieces.insert(-1, ("defines", "".join(f"#define {name} {value}\n" for name, value in wanted.defines)))
-    return "\n".join(f'#line 1 "{name}"\n{text}' for name, text in pieces)  # for what compilers and debuggers say
+    macros = "".join(f"#define {name} {value}\n" for name, value in wanted.defines)
+    return "\n".join((*map(_source, HEADERS), f'#line 1 "defines"\n{macros}', _source(wanted.path)))
+
+
+def _source(path: Path) -> str:
+    """A file's text with what it includes in its place: compilers at run time know no folders, only what lines say."""
+    lines = [f'#line 1 "{path.name}"']
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        include = _INCLUDE.fullmatch(line)
+        lines += [_source(path.parent / include[1]), f'#line {number + 1} "{path.name}"'] if include else [line]
+    return "\n".join(lines) + "\n"
 
 
 def _parameter(text: str, types: dict[str, str]) -> Parameter:

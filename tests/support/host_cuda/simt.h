@@ -404,6 +404,10 @@ template <class T> inline u32 pack2(float low, float high) {
   return (u32)narrow<T>(low).bits | ((u32)narrow<T>(high).bits << 16);
 }
 
+template <class T> inline u32 add_pairs(u32 a, u32 b) {
+  return pack2<T>(widen(T{(u16)a}) + widen(T{(u16)b}), widen(T{(u16)(a >> 16)}) + widen(T{(u16)(b >> 16)}));
+}
+
 inline u32 multiply_high(u32 a, u32 b) { return (u32)(((u64)a * b) >> 32); }
 inline float exp2_approx(float x) { return exp2f(x); }
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
@@ -422,6 +426,11 @@ inline u32 shuffle_xor(u32 x, int mask) {
   return sim::take(0, sim::lane() ^ mask);
 }
 inline float shuffle_xor(float x, int mask) { return float_of(shuffle_xor(bits_of(x), mask)); }
+inline float shuffle_from(float x, int lane) {
+  sim::put(0, bits_of(x));
+  sim::exchange(sim::SHUFFLE);
+  return float_of(sim::take(0, lane % sim::LANES));
+}
 
 struct Words2 { u32 x, y; };
 struct Words4 { u32 x, y, z, w; };

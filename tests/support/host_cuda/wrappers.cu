@@ -9,6 +9,9 @@ KERNEL void narrow_bf16(const float* x, bf16* y, int n) { if (at() < n) y[at()] 
 KERNEL void pack2_f16(const float* x, u32* y, int n) { if (at() < n) y[at()] = pack2<f16>(x[2 * at()], x[2 * at() + 1]); }
 KERNEL void pack2_bf16(const float* x, u32* y, int n) { if (at() < n) y[at()] = pack2<bf16>(x[2 * at()], x[2 * at() + 1]); }
 
+KERNEL void add_f16(const u32* a, const u32* b, u32* y, int n) { if (at() < n) y[at()] = add_pairs<f16>(a[at()], b[at()]); }
+KERNEL void add_bf16(const u32* a, const u32* b, u32* y, int n) { if (at() < n) y[at()] = add_pairs<bf16>(a[at()], b[at()]); }
+
 KERNEL void bits(const float* x, u32* y, float* back, int n) {
   if (at() < n) y[at()] = bits_of(x[at()]), back[at()] = float_of(y[at()]);
 }
@@ -27,6 +30,11 @@ KERNEL void shuffles(float* y, u32* words) {
     y[mask * blockDim.x + threadIdx.x] = shuffle_xor((float)threadIdx.x, mask);
     words[mask * blockDim.x + threadIdx.x] = shuffle_xor(threadIdx.x << 24, mask);
   }
+}
+
+// y[from][thread]: what lane `from` of the thread's warp holds.
+KERNEL void broadcasts(float* y) {
+  for (int from = 0; from < 32; from++) y[from * blockDim.x + threadIdx.x] = shuffle_from((float)threadIdx.x, from);
 }
 
 KERNEL void sums(const float* x, float* sum4, float* max32) {
