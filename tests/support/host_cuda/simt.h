@@ -134,7 +134,7 @@ struct Block {
   const void* stack;  // the scheduler's, for AddressSanitizer
   size_t stack_bytes;
   int current;
-  u64 random;
+  u64 random, number;  // number: blocks run so far
   bool failed;
   char started, synchronised, warp_synchronised[THREADS / LANES];  // addresses for ThreadSanitizer to order threads by
 };
@@ -143,6 +143,10 @@ inline Block the_block;
 inline Block* const block = &the_block;
 inline char error[512];
 inline char ended;
+#ifdef SIM_TSAN
+// Slow to make, so that each serves every second block: threads of neighbouring blocks are never ordered.
+inline void* tsan_fibers[2][THREADS];
+#endif
 
 SIM_UNSEEN inline Fiber& self() { return block->fibers[block->current]; }
 SIM_UNSEEN inline int lane() { return block->current % LANES; }
@@ -314,10 +318,15 @@ SIM_UNSEEN inline bool run_block(char* stacks, size_t shared) {
     f.stack = stacks + i * STACK, f.done = false, f.wait = NONE, f.asan = nullptr;
     prepare(f.context, f.stack, trampoline);
 #ifdef SIM_TSAN
-    if (!f.tsan) f.tsan = __tsan_create_fiber(0);  // slow: each serves all blocks
+    void*& kept = tsan_fibers[block->number % 2][i];
+    f.tsan = kept = kept ? kept : __tsan_create_fiber(0);
 #endif
   }
+#ifdef SIM_TSAN
+  __tsan_release(&block->started);
+#endif
   bool good = run_threads();
+  block->number++;
 #ifdef SIM_ASAN
   __asan_unpoison_memory_region(memory + shared, GUARD);
 #endif
@@ -337,7 +346,6 @@ SIM_UNSEEN inline int launch(const unsigned* grid, unsigned threads, size_t shar
   static char* stacks = fresh(THREADS * STACK);  // kept: only what is touched takes memory
 #ifdef SIM_TSAN
   block->tsan = __tsan_get_current_fiber();
-  __tsan_release(&block->started);
 #endif
   bool good = true;
   for (unsigned z = 0; z < grid[2] && good; z++)
