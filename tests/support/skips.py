@@ -3,19 +3,27 @@ worse than one that fails."""
 
 from __future__ import annotations
 
+import os
 import re
 
-__all__ = ["ALLOWED", "NO_GPU", "NO_HIPS", "NO_NUMBA", "NO_PARITY", "is_allowed"]
+import pytest
 
+__all__ = ["ALLOWED", "NO_COMPILER", "NO_GPU", "NO_HIPS", "NO_NUMBA", "NO_NVRTC", "NO_PARITY", "is_allowed"]
+__all__ += ["skip_unless"]
+
+NO_COMPILER = "g++ is not installed"
 NO_GPU = "no CUDA device"
 NO_HIPS = "SWINPY_HIPS_PYTHON names no interpreter that has HIPS autograd"
 NO_NUMBA = "Numba is not installed"
+NO_NVRTC = "NVRTC is not installed"
 NO_PARITY = "torch or transformers is not installed"
 
 ALLOWED = (
+    NO_COMPILER,
     NO_GPU,
     NO_HIPS,
     NO_NUMBA,
+    NO_NVRTC,
     NO_PARITY,
 )
 
@@ -23,3 +31,12 @@ ALLOWED = (
 def is_allowed(reason: str) -> bool:
     """Whether a skip with this reason (as pytest reports it) may happen in CI."""
     return re.sub(r"^Skipped: ", "", reason).startswith(ALLOWED)
+
+
+def skip_unless(there: bool, reason: str, required: str) -> None:
+    """Skip the test where a tool is missing, or fail it if the environment variable ``required`` is set, as in CI."""
+    if there:
+        return
+    if os.environ.get(required):
+        pytest.fail(f"{reason}, and {required} is set")
+    pytest.skip(reason)

@@ -51,6 +51,15 @@ template <> DEVICE u32 pack2<f16>(float low, float high) {
 
 // ---- arithmetic
 
+// Sums of the two values of 16 bits that a register holds, each rounded once, to nearest even.
+template <class T> DEVICE u32 add_pairs(u32 a, u32 b);
+template <> DEVICE u32 add_pairs<f16>(u32 a, u32 b) { u32 y; asm("add.rn.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b)); return y; }
+#if __CUDA_ARCH__ >= 800
+template <> DEVICE u32 add_pairs<bf16>(u32 a, u32 b) {  // a * 1 + b: sm_80 has no addition
+  u32 y; asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(0x3f803f80u), "r"(b)); return y;
+}
+#endif
+
 DEVICE u32 bits_of(float x) { return __float_as_uint(x); }
 DEVICE float float_of(u32 x) { return __uint_as_float(x); }
 DEVICE u32 multiply_high(u32 a, u32 b) { return __umulhi(a, b); }
@@ -64,6 +73,7 @@ DEVICE void barrier() { __syncthreads(); }
 DEVICE void warp_barrier() { __syncwarp(); }
 DEVICE float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEVICE u32 shuffle_xor(u32 x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+DEVICE float shuffle_from(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 
 // ---- memory: vectors of 8 and 16 bytes, aligned to their size
 

@@ -1,7 +1,8 @@
 """CUDA programs: what text is compiled, and what its kernels take.
 
-A program is a file ``*.cu`` behind the two headers and a few ``#define``s. Its kernels are found in the text, so that
-the launcher checks every call against what the code says and nothing is declared twice.
+A program is a file ``*.cu`` behind the headers and a few ``#define``s; ``#include "name.cuh"`` takes in a file that
+stands beside it. Its kernels are found in the text, so that the launcher checks every call against what the code says
+and nothing is declared twice.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ _HERE = Path(__file__).parent
 HEADERS = (_HERE / "device.cuh", _HERE / "common.cuh")
 
 _BOUNDS = r"(?:__launch_bounds__\([^()]*(?:\([^()]*\)[^()]*)*\)\s*)?"
-_KERNEL = re.compile(rf"^KERNEL\s+void\s+{_BOUNDS}(\w+)\s*\(([^()]*)\)", re.MULTILINE)
+_KERNEL = re.compile(rf"^[ \t]*KERNEL\s+void\s+{_BOUNDS}(\w+)\s*\(([^()]*)\)", re.MULTILINE)
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_ANY_KERNEL = re.compile(r"^[ \t]*KERNEL\b", re.MULTILINE)
+_PARAMETER = re.compile(r"(const )?([\w ]+?) ?(\*)? ?(?:__restrict__ )?(\w+)")
+_INCLUDE = re.compile(r'#include "([\w.]+)"')
 _DEFINE = re.compile(r"^#define (\w+) ([\w ]+)$", re.M)
 _TYPES = {
     "float": "float32",
@@ -99,19 +104,25 @@ def program(path: str | Path, **defines: str | int) -> Program:
 
 @lru_cache(maxsize=256)
 def _text(wanted: Program) -> str:
-    head, common = (path.read_text(encoding="utf-8") for path in HEADERS)
     macros = "".join(f"#define {name} {value}\n" for name, value in wanted.defines)
-    return "\n".join((head, common, macros, wanted.path.read_text(encoding="utf-8")))
+    return "\n".join((*map(_source, HEADERS), f'#line 1 "defines"\n{macros}', _source(wanted.path)))
+
+
+def _source(path: Path) -> str:
+    """A file's text with what it includes in its place: compilers at run time know no folders, only what lines say."""
+    lines = [f'#line 1 "{path.name}"']
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        include = _INCLUDE.fullmatch(line)
+        lines += [_source(path.parent / include[1]), f'#line {number + 1} "{path.name}"'] if include else [line]
+    return "\n".join(lines) + "\n"
 
 
 def _parameter(text: str, types: dict[str, str]) -> Parameter:
-    words = text.replace("*", " * ").replace("__restrict__", " ").split()
-    name, kind = words[-1], [w for w in words[:-1] if w not in ("const", "*")]
-    spelled = " ".join(kind)
-    spelled = types.get(spelled, spelled)
-    if spelled not in _TYPES:
-        raise ValueError(f"{text.strip()!r}: expected a parameter of a known type; got {spelled!r}.")
-    return Parameter(name, _TYPES[spelled], "*" in words, "const" in words)
+    match = _PARAMETER.fullmatch(" ".join(text.split()))
+    spelled = types.get(match[2], match[2]) if match else None
+    if match is None or spelled not in _TYPES:
+        raise ValueError(f"{text.strip()!r}: expected a scalar, or a pointer to one, of a known type; got {spelled!r}.")
+    return Parameter(match[4], _TYPES[spelled], match[3] is not None, match[1] is not None)
 
 
 @lru_cache(maxsize=256)
@@ -119,11 +130,16 @@ def entries_of(text: str) -> dict[str, Entry]:
     """The kernels of a whole source text.
 
     Raises:
-        ValueError: for a parameter of a type that the launcher cannot check.
+        ValueError: for a kernel that is written in another way, or a parameter of a type that cannot be checked.
     """
     types = dict(_DEFINE.findall(text))
+    text = _COMMENT.sub(" ", text)
     found = {}
     for name, parameters in _KERNEL.findall(text):
         listed = [p for p in parameters.split(",") if p.strip()]
         found[name] = Entry(name, tuple(_parameter(p, types) for p in listed))
+    if len(found) != len(_ANY_KERNEL.findall(text)):
+        raise ValueError(
+            f"kernels: expected each as 'KERNEL void [__launch_bounds__(...)] name(...)'; got {list(found)}."
+        )
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -11,9 +12,12 @@ from pathlib import Path
 
 from autograd.kernels.cuda.source import TYPE_NAMES, Entry
 
+from .. import skips
+
 __all__ = ["HEADER", "build", "host_source", "library"]
 
 HEADER = Path(__file__).parent / "simt.h"
+HEADERS = (HEADER, HEADER.parent / "run_files.h")
 COMPILER = "g++"
 FLAGS = ("-std=c++17", "-fno-strict-aliasing", "-ffp-contract=off", "-Wno-unknown-pragmas", f"-I{HEADER.parent}")
 
@@ -51,8 +55,12 @@ def _folder() -> Path:
 
 
 def build(source: str, *flags: str, suffix: str = ".so") -> Path:
-    """Compile ``source``; what was compiled before from the same text, header and flags is used again."""
-    everything = "\0".join((source, HEADER.read_text(encoding="utf-8"), *FLAGS, *flags))
+    """Compile ``source``; what was compiled before from the same text, header and flags is used again.
+
+    Without a compiler the test is skipped, or fails where SWINPY_REQUIRE_COMPILER is set.
+    """
+    skips.skip_unless(shutil.which(COMPILER) is not None, skips.NO_COMPILER, "SWINPY_REQUIRE_COMPILER")
+    everything = "\0".join((source, *(p.read_text(encoding="utf-8") for p in HEADERS), *FLAGS, *flags))
     path = _folder() / (hashlib.sha256(everything.encode()).hexdigest()[:24] + suffix)
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=_folder()) as work:

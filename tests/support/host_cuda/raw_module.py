@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,16 @@ class Launch:
     threads: int
     shared: int
     args: tuple[Any, ...]
+
+    def run(self) -> list[Any]:
+        """The arguments after the launch, in the schedule in force; its own are left as they are.
+
+        Raises:
+            KernelFault: for what the host reports.
+        """
+        args = [a.copy() if isinstance(a, np.ndarray) else a for a in self.args]
+        execute(replace(self, args=tuple(args)))
+        return args
 
 
 @contextmanager
@@ -92,6 +102,27 @@ def _cell(value: Any) -> Any:
     return ctypes.create_string_buffer(np.asarray(value).tobytes())
 
 
+def execute(launch: Launch) -> None:
+    """Run a launch in the schedule in force; it writes into its own arguments.
+
+    Raises:
+        KernelFault: for what the host reports.
+    """
+    cells = [_cell(v) for v in launch.args]
+    made = library(launch.source)
+    failed = made.swinpy_launch(
+        launch.entry.name.encode(),
+        (ctypes.c_uint * 3)(*launch.grid),
+        ctypes.c_uint(launch.threads),
+        ctypes.c_size_t(launch.shared),
+        _schedule.get()[0],
+        ctypes.c_ulonglong(_schedule.get()[1]),
+        (ctypes.c_void_p * len(cells))(*(ctypes.addressof(c) for c in cells)),
+    )
+    if failed:
+        raise KernelFault(f"{launch.entry.name}: {made.swinpy_error().decode()}")
+
+
 class _Function:
     """What ``RawModule.get_function`` gives."""
 
@@ -109,25 +140,12 @@ class _Function:
             raise KernelFault(f"{self._entry.name}: {shared_mem} bytes of shared memory were not asked for")
         size = (*grid, 1, 1)[:3]
         values = [_host_value(p, a) for p, a in zip(self._entry.parameters, args, strict=True)]
+        launch = Launch(self._source, self._entry, size, block[0], shared_mem, tuple(values))
         record = _record.get()
         if record is not None:
             copies = tuple(v.copy() if isinstance(v, np.ndarray) else v for v in values)
-            record.append(Launch(self._source, self._entry, size, block[0], shared_mem, copies))
-        cells = [_cell(v) for v in values]
-        pointers = (ctypes.c_void_p * len(cells))(*(ctypes.addressof(c) for c in cells))
-        schedule, seed = _schedule.get()
-        made = library(self._source)
-        failed = made.swinpy_launch(
-            self._entry.name.encode(),
-            (ctypes.c_uint * 3)(*size),
-            ctypes.c_uint(block[0]),
-            ctypes.c_size_t(shared_mem),
-            schedule,
-            ctypes.c_ulonglong(seed),
-            pointers,
-        )
-        if failed:
-            raise KernelFault(f"{self._entry.name}: {made.swinpy_error().decode()}")
+            record.append(replace(launch, args=copies))
+        execute(launch)
 
 
 class RawModule:

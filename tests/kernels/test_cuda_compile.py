@@ -1,0 +1,134 @@
+"""Every CUDA kernel compiled by NVRTC for every architecture, with no GPU, and held to the budget of its launcher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support import nvrtc, skips
+from support.cuda_programs import (
+    ARCHITECTURES,
+    TENSOR_CORES,
+    kernel_files,
+    label,
+    launchers,
+    least_architecture,
+    own_text,
+)
+
+if TYPE_CHECKING:
+    from autograd.kernels.cuda.budget import Budget
+    from autograd.kernels.cuda.source import Program
+
+LAUNCHERS = launchers()
+PROGRAMS: dict[str, tuple[Program, dict[str, Budget]]] = {
+    label(p): (p, module.BUDGETS) for module in LAUNCHERS for p in module.variants()
+}
+_USUAL = (80, 90)  # where every variant is compiled by default; elsewhere the first of each file
+
+
+def _matrix() -> list[object]:
+    """(program, architecture) for all that apply; what is left out by default is marked slow."""
+    first = {program.path: name for name, (program, _) in reversed(PROGRAMS.items())}
+    return [
+        pytest.param(
+            name,
+            architecture,
+            marks=[] if architecture in _USUAL or first[program.path] == name else pytest.mark.slow,
+            id=f"{name}-sm_{architecture}",
+        )
+        for name, (program, _) in PROGRAMS.items()
+        for architecture in ARCHITECTURES
+        if architecture >= least_architecture(program)
+    ]
+
+
+@pytest.fixture
+def compiler() -> None:
+    skips.skip_unless(nvrtc.find_library() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
+
+
+def _over(program: Program, budgets: dict[str, Budget], architecture: int) -> list[str]:
+    """What is over budget, in words."""
+    usage = nvrtc.compiled(program.text, architecture).usage
+    assert usage.keys() == program.entries.keys()
+    return [
+        f"{kernel}: {getattr(used, part)} {part}, {limit} allowed"
+        for kernel, used in usage.items()
+        for part, limit in (
+            ("registers", budgets[kernel].registers),
+            ("local_bytes", budgets[kernel].spill_bytes),
+            ("shared_bytes", budgets[kernel].shared_bytes),
+        )
+        if getattr(used, part) > limit
+    ]
+
+
+def test_every_file_and_kernel_has_a_budget() -> None:
+    listed = {program.path for program, _ in PROGRAMS.values()}
+    assert sorted(listed) == kernel_files()
+    for module in LAUNCHERS:
+        kernels = {kernel for program in module.variants() for kernel in program.entries}
+        assert module.BUDGETS.keys() == kernels, module.__name__
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(("name", "architecture"), _matrix())
+def test_compiles_within_its_budget(name: str, architecture: int) -> None:
+    program, budgets = PROGRAMS[name]
+    assert not _over(program, budgets, architecture)
+    assert "warning" not in nvrtc.compiled(program.text, architecture).log
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("module", LAUNCHERS, ids=lambda module: module.__name__)
+def test_budgets_are_not_idle(module: object) -> None:
+    """A limit that is twice what any variant needs would let a kernel get worse unseen."""
+    programs = [(p, a) for p, budgets in PROGRAMS.values() if budgets is module.BUDGETS for a in _USUAL]
+    used = [(k, u) for p, a in programs for k, u in nvrtc.compiled(p.text, a).usage.items()]
+    for kernel, budget in module.BUDGETS.items():
+        registers = max(u.registers for name, u in used if name == kernel)
+        spilled = max(u.local_bytes for name, u in used if name == kernel)
+        assert budget.registers <= max(32, 2 * registers), f"{kernel} needs {registers} registers"
+        assert budget.spill_bytes <= 2 * spilled + 64, f"{kernel} needs {spilled} bytes of local memory"
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_tensor_core_kernels_in_machine_code(architecture: int) -> None:
+    """Kernels written for tensor cores use them, and read 16 bytes at a time."""
+    skips.skip_unless(nvrtc.find_nvdisasm() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
+    programs = [p for p, _ in PROGRAMS.values() if any(name in own_text(p) for name in TENSOR_CORES)]
+    for program in programs:
+        for kernel, lines in nvrtc.disassembly(nvrtc.compiled(program.text, architecture).cubin).items():
+            assert any(line.startswith("HMMA.16816.F32") for line in lines), (label(program), kernel)
+            assert any("LDG.E.128" in line for line in lines), (label(program), kernel)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_check_sees_what_it_looks_for() -> None:
+    """An array indexed at run time is local memory, a shared one is counted, and a program that is wrong is refused."""
+    text = """
+extern "C" __global__ void worse(float* y, const int* order) {
+  __shared__ float shared[64];
+  float values[64];
+  for (int i = 0; i < 64; i++) values[order[i]] = y[i];
+  shared[threadIdx.x] = values[order[threadIdx.x]];
+  __syncthreads();
+  y[threadIdx.x] = shared[63 - threadIdx.x];
+}"""
+    made = nvrtc.compiled(text, 80)
+    assert made.usage["worse"].local_bytes >= 256
+    assert made.usage["worse"].shared_bytes == 256
+    assert made.usage["worse"].registers >= 8
+    with pytest.raises(RuntimeError, match="nonsense"):
+        nvrtc.compiled('extern "C" __global__ void wrong(float* y) { *y = nonsense; }', 80)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_disassembly_is_read() -> None:
+    skips.skip_unless(nvrtc.find_nvdisasm() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
+    text = 'extern "C" __global__ void copy(const uint4* x, uint4* y) { y[threadIdx.x] = x[threadIdx.x]; }'
+    lines = nvrtc.disassembly(nvrtc.compiled(text, 80).cubin)["copy"]
+    assert sum("LDG.E.128" in line for line in lines) == 1
+    assert sum("STG.E.128" in line for line in lines) == 1
