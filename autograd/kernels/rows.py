@@ -43,6 +43,20 @@ register_kernel(
 register_kernel(Kernel("adamw", adamw.adamw, _elementwise(12, 4, 3), writes=(0, 2, 3)))
 
 
+def _all(flops: int, passes: int) -> Any:
+    """Cost of ``flops`` an element of all arrays of a list, with so many arrays of their sizes read or written."""
+
+    def cost(arrays: Any, *_: Any, **__: Any) -> Cost:
+        return Cost(flops * sum(a.size for a in arrays), passes * sum(a.nbytes for a in arrays))
+
+    return cost
+
+
+register_kernel(Kernel("grad_norm", adamw.grad_norm, _all(2, 1)))
+# Gradients are read twice: the norm has to be known before the first update.
+register_kernel(Kernel("multi_adamw", adamw.multi_adamw, _all(14, 8), writes=(0, 2, 3)))
+
+
 def _mlp_cost(passes: int) -> Any:
     """FLOPs of so many times both products; each map read or written once, the hidden one too where it is kept."""
 

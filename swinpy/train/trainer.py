@@ -139,7 +139,7 @@ class Trainer:
                 raise self._non_finite("loss", total, group)
             (loss * (1 / len(group))).backward()
         lr = self.schedule(self.position.step)
-        norm = self.optimizer.step(lr, self.clip_grad)
+        norm = float(self.optimizer.step(lr, self.clip_grad))
         if not math.isfinite(norm):
             raise self._non_finite("gradient norm", norm, group)
         return total / len(group), norm, lr

@@ -105,6 +105,18 @@ def _adamw(rng: Rng, dtype: Any) -> Any:
     return (param, grad, first, second), options
 
 
+def _grads(rng: Rng, dtype: Any) -> list[Any]:
+    """Three arrays: one of several rows, one of an odd size, one of a single number."""
+    return [rng.standard_normal(shape).astype(dtype) for shape in ((5, 7), (3,), ())]
+
+
+def _multi_adamw(rng: Rng, dtype: Any) -> Any:
+    params, grads, firsts = (_grads(rng, dtype) for _ in range(3))
+    seconds = [np.square(a) for a in _grads(rng, dtype)]
+    options = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-4, "step": 3, "clip_grad": 1.0, "grad_divisor": 2.0}
+    return (params, grads, firsts, seconds, [0.05, 0.0, 0.05]), options
+
+
 KERNEL_ROWS: dict[str, KernelRow] = {
     "layer_norm_fwd": KernelRow(_layer_norm_fwd, "layer_norm"),
     "layer_norm_bwd": KernelRow(_layer_norm_bwd, "layer_norm"),
@@ -121,6 +133,8 @@ KERNEL_ROWS: dict[str, KernelRow] = {
     "mlp_fwd": KernelRow(lambda rng, dtype: ((*_mlp(rng, dtype), True), {}), "mlp"),
     "mlp_bwd": KernelRow(_mlp_bwd, "mlp"),
     "adamw": KernelRow(_adamw, None),
+    "grad_norm": KernelRow(lambda rng, dtype: ((_grads(rng, dtype),), {}), None),
+    "multi_adamw": KernelRow(_multi_adamw, None),
 }
 
 

@@ -10,10 +10,10 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from autograd.backend import is_array
+from autograd.dtypes import is_float
 from autograd.kernels import rows as _rows  # noqa: F401 (the rows that the kernels go behind)
 from autograd.kernels.cuda.launch import capability
-from autograd.kernels.registry import Implementation, register_implementation
+from autograd.kernels.registry import Implementation, arrays_in, register_implementation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ _BF16_CAPABILITY = 80
 
 def cuda_dtype(*args: Any, **_: Any) -> str | None:
     """None if the floating arrays are of one dtype that kernels exist for on their device, else why not."""
-    floats = [a for a in args if is_array(a) and (a.dtype.kind == "f" or a.dtype.name == "bfloat16")]
+    floats = [a for a in arrays_in(args) if is_float(a.dtype)]
     names = sorted({a.dtype.name for a in floats})
     if len(names) != 1 or names[0] not in _DTYPES:
         return f"CUDA kernels take arrays of one dtype out of {', '.join(_DTYPES)}; got {', '.join(names) or 'none'}"
