@@ -66,9 +66,9 @@ class AdamW:
 
     def _count(self, steps: int) -> None:
         """Set the number of the next update. On a GPU it lives there, where it is known first whether one is made."""
-        first = next(iter(self.parameters.values()), None)
-        on_cpu = first is None or device_of(first.data) == "cpu"
-        self._next: Any = steps + 1 if on_cpu else array_module(first.data).asarray(steps + 1)
+        some = [p.data for p in self.parameters.values()][:1]
+        on_cpu = not some or device_of(some[0]) == "cpu"
+        self._next: Any = steps + 1 if on_cpu else array_module(some[0]).asarray(steps + 1, dtype="int64")
 
     def step(self, lr: float, clip_grad: float | None = None, grad_divisor: float = 1.0) -> Any:
         """Update every parameter that has a gradient.
