@@ -22,6 +22,7 @@ from autograd.graph import Node, graph_nodes
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu import compiled_dtype, register_compiled
 from autograd.kernels.cuda import cuda_dtype, register_cuda
+from autograd.kernels.cuda.budget import Budget
 from autograd.kernels.cuda.launch import capability, contiguous, launch, multiprocessors
 from autograd.kernels.cuda.source import Program, program
 from autograd.kernels.reference.blocks import run_blocks, total_of
@@ -32,6 +33,7 @@ from autograd.shapes import normalize_axes, normalize_axis, unbroadcast
 
 __all__ = [
     "Array",
+    "Budget",
     "Cost",
     "Ctx",
     "Implementation",

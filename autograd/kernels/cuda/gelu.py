@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autograd.backend import array_module
+from autograd.kernels.cuda.budget import Budget
 from autograd.kernels.cuda.launch import contiguous, launch
 from autograd.kernels.cuda.source import TYPE_NAMES, program
 
@@ -12,9 +13,16 @@ if TYPE_CHECKING:
     from autograd.backend import Array
     from autograd.kernels.cuda.source import Program
 
-__all__ = ["bias_gelu_fwd", "gelu_fwd"]
+__all__ = ["BUDGETS", "bias_gelu_fwd", "gelu_fwd", "variants"]
 
+BUDGETS = {"gelu_fwd": Budget(registers=48), "gelu_bwd": Budget(registers=64)}
 _THREADS = 256
+_ITEM_BYTES = {"float": 4, "f16": 2, "bf16": 2}
+
+
+def variants() -> list[Program]:
+    """What there is to compile: each type, 16 bytes and one value a thread."""
+    return [program("gelu.cu", T=kind, N=n) for kind, item in _ITEM_BYTES.items() for n in (16 // item, 1)]
 
 
 def _program(x: Array) -> tuple[Program, int]:
