@@ -107,12 +107,12 @@ def _adamw(rng: Rng, dtype: Any) -> Any:
 
 def _grads(rng: Rng, dtype: Any) -> list[Any]:
     """Three arrays: one of several rows, one of an odd size, one of a single number."""
-    return [rng.standard_normal(shape).astype(dtype) for shape in ((5, 7), (3,), ())]
+    return [np.asarray(rng.standard_normal(shape)).astype(dtype) for shape in ((5, 7), (3,), ())]
 
 
 def _multi_adamw(rng: Rng, dtype: Any) -> Any:
     params, grads, firsts = (_grads(rng, dtype) for _ in range(3))
-    seconds = [np.square(a) for a in _grads(rng, dtype)]
+    seconds = [np.asarray(np.square(a)) for a in _grads(rng, dtype)]
     options = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-4, "step": 3, "clip_grad": 1.0, "grad_divisor": 2.0}
     return (params, grads, firsts, seconds, [0.05, 0.0, 0.05]), options
 

@@ -55,6 +55,7 @@ def register_cuda(
 
 
 _MODULES: dict[str, tuple[str, ...]] = {
+    "adamw": ("grad_norm", "multi_adamw"),
     "gelu": ("gelu_fwd", "bias_gelu_fwd"),
 }
 
