@@ -56,9 +56,20 @@ def register_cuda(
 
 _MODULES: dict[str, tuple[str, ...]] = {
     "adamw": ("grad_norm", "multi_adamw"),
+    "dropout": ("dropout", "keep_scale"),
+    "patches": ("patch_merge_fwd", "patch_merge_bwd"),
     "gelu": ("gelu_fwd", "bias_gelu_fwd"),
 }
 
 for _module, _kernels in _MODULES.items():
     for _kernel in _kernels:
         register_cuda(_kernel, f"autograd.kernels.cuda.{_module}")
+
+
+def _rows_can_run(*args: Any, **kwargs: Any) -> str | None:
+    from autograd.kernels.cuda.patches import rows_can_run
+
+    return rows_can_run(*args, **kwargs)
+
+
+register_cuda("patch_rows", "autograd.kernels.cuda.patches", _rows_can_run)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["BUDGETS", "grad_norm", "multi_adamw", "variants"]
 
 BUDGETS = {
-    "grad_squares": Budget(registers=40),
-    "grad_norm": Budget(registers=40),
-    "adamw_numbers": Budget(registers=64),
+    "grad_squares": Budget(registers=48),
+    "grad_norm": Budget(registers=48),
+    "adamw_numbers": Budget(registers=56),
     "multi_adamw": Budget(registers=64),
 }
 _CHUNK = 8192  # values of a block: 8 rounds of 16 bytes a thread in float32
@@ -34,7 +34,7 @@ _NUMBERS = 6
 
 
 def _program(kind: str) -> Program:
-    return program("adamw.cu", T=kind, CHUNK=_CHUNK, CLIP_EPS=CLIP_EPS)
+    return program("adamw.cu", T=kind, CHUNK=_CHUNK, CLIP_EPS=str(CLIP_EPS))
 
 
 def variants() -> list[Program]:
