@@ -24,9 +24,10 @@ import numpy as np
 
 from autograd.backend import array_module, device_of, is_array
 from autograd.context import STATE, kernel_mode
+from autograd.dtypes import accumulator, is_float
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from autograd.backend import Array
 
@@ -38,6 +39,7 @@ __all__ = [
     "KernelCheck",
     "KernelMismatchError",
     "KernelUnavailableError",
+    "arrays_in",
     "call_kernel",
     "explain",
     "register_implementation",
@@ -85,7 +87,7 @@ class Kernel:
         cost: same arguments; the :class:`Cost` of the call.
         cuda: a handwritten kernel for arrays on a GPU.
         cpu: a compiled twin for NumPy arrays.
-        writes: indices of arguments that are updated in place.
+        writes: indices of arguments (arrays, or lists of arrays) that are updated in place.
     """
 
     name: str
@@ -153,8 +155,15 @@ def _known(caller: str, name: str) -> Kernel:
     return KERNELS[name]
 
 
+def arrays_in(value: Any) -> list[Array]:
+    """The arrays of an argument or a result: itself, or those of a list or tuple."""
+    if isinstance(value, (list, tuple)):
+        return [array for item in value for array in arrays_in(item)]
+    return [value] if is_array(value) else []
+
+
 def _kind(args: tuple[Any, ...]) -> str:
-    array = next((a for a in args if is_array(a)), None)
+    array = next((a for arg in args for a in arrays_in(arg)), None)
     return "cpu" if array is None or device_of(array) == "cpu" else "cuda"
 
 
@@ -215,8 +224,10 @@ def explain(name: str, *args: Any, **kwargs: Any) -> str:
 _TOLERANCE = {"float64": 1e-11, "float32": 2e-4, "float16": 4e-3, "bfloat16": 3e-2}
 
 
-def _arrays(result: Any) -> list[Array]:
-    return [r for r in (result if isinstance(result, tuple) else (result,)) if is_array(r)]
+def _precision(want: Array, args: tuple[Any, ...]) -> np.dtype[Any]:
+    """The dtype that ``want`` was computed in: not its own where it is wider than what its operands add up in."""
+    made = next((accumulator(a.dtype) for a in arrays_in(args) if is_float(a.dtype)), want.dtype)
+    return made if made.itemsize < want.dtype.itemsize else want.dtype
 
 
 def _largest(x: Array) -> float:
@@ -248,7 +259,7 @@ def _compare(kernel: Kernel, expected: list[Array], got: list[Array], args: tupl
         if i and kernel.name.endswith("_fwd"):
             x = next(arg for arg in args if is_array(arg)).astype(np.float64)
             size = max(size, _largest(xp.where(xp.isfinite(x), abs(x), 0)))
-        limit = _TOLERANCE.get(want.dtype.name, 0.0) * size
+        limit = _TOLERANCE.get(_precision(want, args).name, 0.0) * size
         error = _largest(xp.where(same, 0, abs(xp.where(same, 0, a) - xp.where(same, 0, b))))
         if not error <= limit:
             raise KernelMismatchError(
@@ -261,15 +272,24 @@ def _compare(kernel: Kernel, expected: list[Array], got: list[Array], args: tupl
 
 def _reference(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Array], list[Any]]:
     """The reference on copies of what it writes to: its result, all of its outputs, its arguments."""
-    own = [a.copy() if i in kernel.writes else a for i, a in enumerate(args)]
+    own = [_copied(a) if i in kernel.writes else a for i, a in enumerate(args)]
     result = kernel.reference(*own, **kwargs)
-    return result, _arrays(result) + [own[i] for i in kernel.writes], own
+    return result, _outputs(kernel, result, own), own
+
+
+def _copied(arg: Any) -> Any:
+    return [a.copy() for a in arg] if isinstance(arg, (list, tuple)) else arg.copy()
+
+
+def _outputs(kernel: Kernel, result: Any, args: Sequence[Any]) -> list[Array]:
+    """The arrays that a call returned, and those that it wrote to."""
+    return [*arrays_in(result), *arrays_in([args[i] for i in kernel.writes])]
 
 
 def _validated(kernel: Kernel, implementation: Implementation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _, expected, _ = _reference(kernel, args, kwargs)
     result = implementation.run(*args, **kwargs)
-    _compare(kernel, expected, _arrays(result) + [args[i] for i in kernel.writes], args)
+    _compare(kernel, expected, _outputs(kernel, result, args), args)
     return result
 
 
@@ -284,15 +304,15 @@ def _noted(
     result, expected, own = _reference(kernel, args, kwargs)
     try:
         twin = getattr(kernel, check.kind).run(*args, **kwargs)
-        got = _arrays(twin) + [args[i] for i in kernel.writes]
-        check.largest = max(check.largest, _compare(kernel, expected, got, args))
+        check.largest = max(check.largest, _compare(kernel, expected, _outputs(kernel, twin, args), args))
     except Exception as error:
         words = str(error) if isinstance(error, KernelMismatchError) else f"{kernel.name}: raised {error!r}"
         check.failed += 1
         if words not in check.faults:
             check.faults.append(words)
     for i in kernel.writes:
-        args[i][...] = own[i]
+        for target, value in zip(arrays_in(args[i]), arrays_in(own[i]), strict=True):
+            target[...] = value
     return result
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from autograd.kernels.reference import adamw, cross_entropy, gelu, layer_norm, linear, mlp, softmax
+import numpy as np
+
+from autograd.kernels.reference import adamw, cross_entropy, dropout, gelu, layer_norm, linear, mlp, patches, softmax
 from autograd.kernels.registry import Cost, Kernel, register_kernel
 
 __all__: list[str] = []
@@ -41,6 +43,36 @@ register_kernel(
     )
 )
 register_kernel(Kernel("adamw", adamw.adamw, _elementwise(12, 4, 3), writes=(0, 2, 3)))
+
+
+def _all(flops: int, passes: int) -> Any:
+    """Cost of ``flops`` an element of all arrays of a list, with so many arrays of their sizes read or written."""
+
+    def cost(arrays: Any, *_: Any, **__: Any) -> Cost:
+        return Cost(flops * sum(a.size for a in arrays), passes * sum(a.nbytes for a in arrays))
+
+    return cost
+
+
+register_kernel(Kernel("grad_norm", adamw.grad_norm, _all(2, 1)))
+# Gradients are read twice: the norm has to be known before the first update.
+register_kernel(Kernel("multi_adamw", adamw.multi_adamw, _all(14, 8), writes=(0, 2, 3)))
+
+
+# Ten rounds of a generator that makes four numbers at a time: about 30 operations a number.
+register_kernel(Kernel("dropout", dropout.dropout, _elementwise(30, 1)))
+register_kernel(Kernel("keep_scale", dropout.keep_scale, lambda x, **_: Cost(30 * x.shape[0], x.shape[0] * x.itemsize)))
+register_kernel(Kernel("patch_merge_fwd", patches.patch_merge_fwd, _elementwise(1, 1)))
+register_kernel(Kernel("patch_merge_bwd", patches.patch_merge_bwd, _elementwise(1, 1)))
+register_kernel(
+    Kernel(
+        "patch_rows",
+        patches.patch_rows,
+        lambda x, patch, mean=None, std=None, dtype=None: Cost(
+            (3 if mean else 1) * x.size, x.nbytes + x.size * np.dtype(dtype or x.dtype).itemsize
+        ),
+    )
+)
 
 
 def _mlp_cost(passes: int) -> Any:

@@ -53,6 +53,7 @@ from autograd.ops.nn import (
     residual_layer_norm,
     softmax,
 )
+from autograd.ops.patches import patch_merge, patch_rows
 from autograd.ops.reduce import argmax, logsumexp, max, mean, min, sum, var
 from autograd.ops.shaping import (
     broadcast_to,
@@ -119,6 +120,8 @@ __all__ = [
     "negative",
     "not_equal",
     "pad",
+    "patch_merge",
+    "patch_rows",
     "power",
     "relu",
     "reshape",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from autograd import random
-from autograd.backend import array_module
-from autograd.dtypes import as_float
+from autograd.kernels.registry import call_kernel
 from autograd.primitive import Ctx, Primitive
 from autograd.tensor import Tensor
 
@@ -26,20 +26,14 @@ def _check_rate(op: str, p: float) -> None:
         raise ValueError(f"{op}: expected a rate in [0, 1); got {p}.")
 
 
-def _dropout_mask(ctx: Ctx, like: Array) -> Array:
-    seed, offset, p, shape = ctx.draw
-    xp = array_module(like)
-    keep = random.keep_mask(seed, offset, shape, p, xp=xp)
-    return (keep / (1 - p)).astype(like.dtype).reshape(shape + (1,) * (like.ndim - len(shape)))
-
-
-def _dropout_forward(ctx: Ctx, x: Array, *, seed: int, offset: int, p: float, shape: tuple[int, ...]) -> Array:
-    ctx.draw = (seed, offset, p, shape)
-    return x * _dropout_mask(ctx, x)
+def _dropout_forward(ctx: Ctx, x: Array, **draw: Any) -> Array:
+    """``draw``: seed, offset, p and how many elements share a fate."""
+    ctx.draw = draw
+    return call_kernel("dropout", x, **draw)
 
 
 def _dropout_vjp(ctx: Ctx, g: Array) -> Array:
-    return g * _dropout_mask(ctx, g)
+    return call_kernel("dropout", g, **ctx.draw)
 
 
 _dropout = Primitive("dropout", _dropout_forward, _dropout_vjp, floats=True, fresh=True)
@@ -60,7 +54,7 @@ def dropout(x: TensorLike, p: float = 0.5, training: bool = True, generator: ran
     if not training or p == 0:
         return x
     seed, offset = (generator or random.default_generator).reserve(x.size)
-    return _dropout(x, seed=seed, offset=offset, p=p, shape=x.shape)  # type: ignore[no-any-return]
+    return _dropout(x, seed=seed, offset=offset, p=p, together=1)  # type: ignore[no-any-return]
 
 
 def drop_path(
@@ -79,7 +73,8 @@ def drop_path(
     if x.ndim == 0:
         raise ValueError("drop_path: expected a batch axis; got a 0-d tensor.")
     seed, offset = (generator or random.default_generator).reserve(x.shape[0])
-    return _drop_path(x, seed=seed, offset=offset, p=p, shape=x.shape[:1])  # type: ignore[no-any-return]
+    together = math.prod(x.shape[1:])
+    return _drop_path(x, seed=seed, offset=offset, p=p, together=together)  # type: ignore[no-any-return]
 
 
 def drop_path_keep(
@@ -94,7 +89,5 @@ def drop_path_keep(
         return None
     if like.ndim == 0:
         raise ValueError("drop_path_keep: expected a batch axis; got a 0-d tensor.")
-    batch = like.shape[0]
-    seed, offset = (generator or random.default_generator).reserve(batch)
-    keep = random.keep_mask(seed, offset, batch, p, xp=array_module(like.data))
-    return (keep / (1 - p)).astype(as_float(like.dtype))
+    seed, offset = (generator or random.default_generator).reserve(like.shape[0])
+    return call_kernel("keep_scale", like.data, seed=seed, offset=offset, p=p)

@@ -261,12 +261,7 @@ class PatchMerging(Module):
     @staticmethod
     def gather(x: ag.Tensor) -> ag.Tensor:
         """(B, H, W, C) to (B, ceil(H/2), ceil(W/2), 4C)."""
-        batch, h, w, channels = x.shape
-        if h % 2 or w % 2:
-            x = ag.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
-        h, w = (h + 1) // 2, (w + 1) // 2
-        cells = x.reshape(batch, h, 2, w, 2, channels).transpose(0, 1, 3, 4, 2, 5)
-        return cells.reshape(batch, h, w, 4 * channels)
+        return ag.patch_merge(x)
 
 
 def absolute_position(config: SwinConfig) -> Parameter:

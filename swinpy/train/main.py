@@ -62,8 +62,9 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     except DatasetMissing as error:
         download = "" if "--dataset-download" in argv else f"\n{command} --dataset-download"
         _fail(f"{error}{download if 'cifar' in str(error).lower() else ''}")
-    except MemoryError:
-        _fail("out of memory: lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing.")
+    except MemoryError as error:
+        what = f"out of memory: {error}" if str(error) else "out of memory."
+        _fail(f"{what} Lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing.")
     except _EXPECTED as error:
         _fail(in_words(error))
     return 2
@@ -157,7 +158,8 @@ class Session:
                 self._train(total, progress, stop)
             except (NonFiniteError, MemoryError) as error:
                 where = f" The last good snapshot is {self.last_saved}." if self.last_saved else " No snapshot yet."
-                raise type(error)(str(error) + where) from None
+                kind = NonFiniteError if isinstance(error, NonFiniteError) else MemoryError
+                raise kind(str(error) + where) from None
         self._end(total)
         if stop.code is not None:
             say(f"{stop.name}: saved; exit code {stop.code}")
@@ -212,7 +214,8 @@ class Session:
                 f"--resume: expected a snapshot of a training run; got {snapshot.path} without {', '.join(missing)}. "
                 "Choose another snapshot."
             )
-        saved, now = dict(snapshot.state["options"]), options_dict(self.options)
+        now = options_dict(self.options)
+        saved = {"amp": False, "amp_dtype": now["amp_dtype"], **snapshot.state["options"]}  # older ones have no amp
         if self.options.eval_only:
             if saved["dataset"] != now["dataset"]:
                 say(f"warning: {snapshot.path} was trained on {saved['dataset']}, not on {now['dataset']}")
@@ -269,7 +272,8 @@ class Session:
     def _evaluate(self, progress: Progress) -> bool:
         """Evaluate, log; whether it is the best so far."""
         trainer = self.run.trainer
-        self.result = evaluate(self.run.model, self.run.eval_loader)
+        with trainer.autocast():
+            self.result = evaluate(self.run.model, self.run.eval_loader)
         epoch = trainer.position.epoch - (trainer.position.batch == 0)
         if not math.isfinite(self.result.loss):
             raise NonFiniteError(
@@ -316,7 +320,8 @@ class Session:
     # ---- the end
 
     def _evaluate_only(self) -> int:
-        result = evaluate(self.run.model, self.run.eval_loader)
+        with self.run.trainer.autocast():
+            result = evaluate(self.run.model, self.run.eval_loader)
         stamp = " (synthetic data)" if self.run.test.synthetic else ""
         say(f"test loss {result.loss:.4f}  top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%{stamp}")
         return 0

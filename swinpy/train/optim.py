@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from autograd.extend import accumulator, array_module, call_kernel
+from autograd.extend import array_module, call_kernel, device_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,13 +18,7 @@ __all__ = ["AdamW", "grad_norm"]
 
 def grad_norm(parameters: Iterable[Tensor]) -> float:
     """Euclidean norm of all gradients together; parameters without one count as 0."""
-    squares = [_square(p.grad) for p in parameters if p.grad is not None]
-    return math.sqrt(math.fsum(squares))
-
-
-def _square(grad: Any) -> float:
-    flat = grad.reshape(-1).astype(accumulator(grad.dtype), copy=False)
-    return float(array_module(flat).dot(flat, flat))
+    return float(call_kernel("grad_norm", [p.grad for p in parameters if p.grad is not None]))
 
 
 class AdamW:
@@ -59,45 +53,61 @@ class AdamW:
             raise ValueError(f"AdamW: expected no_decay among the parameters; got {', '.join(sorted(unknown))}.")
         self.no_decay = frozenset(no_decay)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
-        self.steps = 0
+        self._count(0)
         self.moments = {
             name: (array_module(p.data).zeros_like(p.data), array_module(p.data).zeros_like(p.data))
             for name, p in self.parameters.items()
         }
 
-    def step(self, lr: float, clip_grad: float | None = None) -> float:
+    @property
+    def steps(self) -> int:
+        """Updates made so far."""
+        return int(self._next) - 1
+
+    def _count(self, steps: int) -> None:
+        """Set the number of the next update. On a GPU it lives there, where it is known first whether one is made."""
+        some = [p.data for p in self.parameters.values()][:1]
+        on_cpu = not some or device_of(some[0]) == "cpu"
+        self._next: Any = steps + 1 if on_cpu else array_module(some[0]).asarray(steps + 1, dtype="int64")
+
+    def step(self, lr: float, clip_grad: float | None = None, grad_divisor: float = 1.0) -> Any:
         """Update every parameter that has a gradient.
 
         Args:
             lr: learning rate of this step.
             clip_grad: scale all gradients down so that their norm is at most this; None for no clipping.
+            grad_divisor: gradients are divided by it first (the factor of loss scaling).
 
         Returns:
-            The norm before clipping. If it is not finite nothing is updated.
+            The norm before clipping and after the division: a float, or for parameters on a GPU a 0-d array there,
+            which ``float`` waits for. If it is not finite nothing is updated.
         """
-        norm = grad_norm(self.parameters.values())
-        if not math.isfinite(norm):
-            return norm
-        scale = min(1.0, clip_grad / (norm + 1e-6)) if clip_grad else 1.0
-        self.steps += 1
-        for name, p in self.parameters.items():
-            if p.grad is None:
-                continue
-            first, second = self.moments[name]
-            call_kernel(
-                "adamw",
-                p.data,
-                p.grad,
-                first,
-                second,
+        updated = {name: p for name, p in self.parameters.items() if p.grad is not None}
+        norm: Any = 0.0
+        if updated:
+            norm = call_kernel(
+                "multi_adamw",
+                [p.data for p in updated.values()],
+                [p.grad for p in updated.values()],
+                [self.moments[name][0] for name in updated],
+                [self.moments[name][1] for name in updated],
+                [0.0 if name in self.no_decay else self.weight_decay for name in updated],
                 lr=lr,
                 beta1=self.betas[0],
                 beta2=self.betas[1],
                 eps=self.eps,
-                weight_decay=0.0 if name in self.no_decay else self.weight_decay,
-                step=self.steps,
-                grad_scale=scale,
+                step=self._next,
+                clip_grad=clip_grad,
+                grad_divisor=grad_divisor,
             )
+        if isinstance(self._next, int):
+            norm = float(norm)
+            if not math.isfinite(norm):
+                return norm
+            self._next += 1
+        else:
+            self._next += array_module(self._next).isfinite(norm)
+        for p in updated.values():
             assert p.version is not None
             p.version.count += 1  # written in place, past assign_
         return norm
@@ -129,4 +139,4 @@ class AdamW:
             )
         for key, target in own.items():
             target[...] = array_module(target).asarray(arrays[key])
-        self.steps = steps
+        self._count(steps)

@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, NoReturn
 
+from swinpy.train.amp import AMP_DTYPES
+
 __all__ = ["UsageError", "build_parser", "parse_options"]
 
 # Options that may differ between a run and its continuation without changing any number.
@@ -147,6 +149,8 @@ def _run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     add = group.add_argument
     add("--device", default="cpu", metavar="D", help="cpu, gpu, cuda, cuda:N or auto (default: %(default)s)")
+    add("--amp", action="store_true", help="mixed precision: products in 16 bits, the rest and the weights in float32")
+    add("--amp-dtype", default="float16", choices=AMP_DTYPES, help="of --amp (default: %(default)s)")
     add("--threads", type=_at_least(1), metavar="N", help="of BLAS and kernels (default: the cores there are)")
     add("--seed", type=_at_least(0, below=2**64), default=42, metavar="N", help="(default: %(default)s)")
     add("--log-interval", type=_at_least(1), default=50, metavar="N", help="steps between log lines")

@@ -190,7 +190,15 @@ def build_run(options: Namespace) -> Run:
         warmup_lr=min(options.warmup_lr, lr),
         min_lr=min(options.min_lr, lr),
     )
-    trainer = Trainer(model, optimizer, schedule, loader, options.grad_accum_steps, options.clip_grad or None)
+    trainer = Trainer(
+        model,
+        optimizer,
+        schedule,
+        loader,
+        options.grad_accum_steps,
+        options.clip_grad or None,
+        amp_dtype=options.amp_dtype if options.amp else None,
+    )
     eval_loader = Loader(test, max(options.batch_size, 128), workers=options.workers)
     return Run(train, test, model, trainer, eval_loader, total, loaded)
 
@@ -214,6 +222,7 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
     return [
         f"python {platform.python_version()}  numpy {np.__version__}  {blas}",
         f"device {ag.describe_device(run.model.device)}, {ag.get_num_threads()} threads",
+        *_precision(run),
         f"data {run.train.name} ({kind}) from {run.train.source}: {len(run.train)} train, {len(run.test)} test, "
         f"{size[0]}x{size[1]}, {run.train.num_classes} classes",
         f"model {options.model}: {run.model.num_parameters():,} parameters, {cost.flops / 1e9:.3f} GFLOPs an image "
@@ -225,6 +234,16 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
         f"output {folder}" + (f"  resumed from {source}" if source else ""),
         *loaded,
     ]
+
+
+def _precision(run: Run) -> list[str]:
+    """What there is to say about mixed precision."""
+    trainer = run.trainer
+    if trainer.amp_dtype is None:
+        return []
+    scale = f", loss scale {trainer.scaler.scale:g}" if trainer.scaler else ""
+    slow = "; 16-bit floats are emulated on a CPU: slower than without --amp" if run.model.device == "cpu" else ""
+    return [f"mixed precision {trainer.amp_dtype}{scale}{slow}"]
 
 
 def options_dict(options: Namespace) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def throughput(run: Run) -> int:
     count = len(batch.labels)
 
     def infer() -> None:
-        with ag.no_grad():
+        with ag.no_grad(), run.trainer.autocast():
             run.model(images).numpy()
 
     run.model.eval()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import autograd as ag
+from swinpy.train.amp import scaler_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from swinpy.data import Batch, Loader
     from swinpy.models import SwinTransformer
@@ -49,10 +54,11 @@ class StepRecord:
         epoch: counted from 0.
         loss: mean over the accumulated batches.
         lr: learning rate.
-        grad_norm: before clipping.
+        grad_norm: before clipping. Not finite where loss scaling overflowed: nothing was updated then.
         images: how many.
         data_s: seconds waited for the loader.
         step_s: seconds in all.
+        loss_scale: that the gradients were scaled by; None without loss scaling.
     """
 
     step: int
@@ -63,9 +69,11 @@ class StepRecord:
     images: int
     data_s: float
     step_s: float
+    loss_scale: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain JSON values: a gradient norm that is not finite is None."""
+        return {**asdict(self), "grad_norm": self.grad_norm if math.isfinite(self.grad_norm) else None}
 
 
 class Trainer:
@@ -78,6 +86,11 @@ class Trainer:
         loader: of the training set.
         accumulation: loader batches an optimiser step (the last step of an epoch may have fewer).
         clip_grad: largest norm of the gradient; None for no clipping.
+        amp_dtype: "float16" (with loss scaling) or "bfloat16" for mixed precision; None for the model's own dtype.
+
+    Raises:
+        ValueError: for an accumulation below 1, or another type of mixed precision.
+        ImportError: for bfloat16 without ml_dtypes.
     """
 
     def __init__(
@@ -88,12 +101,19 @@ class Trainer:
         loader: Loader,
         accumulation: int = 1,
         clip_grad: float | None = None,
+        amp_dtype: str | None = None,
     ) -> None:
         if accumulation < 1:
             raise ValueError(f"Trainer: expected accumulation >= 1; got {accumulation}.")
         self.model, self.optimizer, self.schedule, self.loader = model, optimizer, schedule, loader
         self.accumulation, self.clip_grad = accumulation, clip_grad
+        self.amp_dtype, self.scaler = amp_dtype, scaler_for(amp_dtype)
+        self.autocast()  # refuses a type that cannot be
         self.position = Position()
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """A block that computes in the run's precision."""
+        return ag.autocast(self.amp_dtype)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -117,11 +137,12 @@ class Trainer:
                 if not group:
                     break
                 data_s = time.perf_counter() - started
+                scale = self.scaler.scale if self.scaler else None
                 loss, norm, lr = self._step(group)
                 self.position = Position(self.position.step + 1, epoch, self.position.batch + len(group))
                 images = sum(len(b.labels) for b in group)
                 step_s = time.perf_counter() - started
-                yield StepRecord(self.position.step, epoch, loss, lr, norm, images, data_s, step_s)
+                yield StepRecord(self.position.step, epoch, loss, lr, norm, images, data_s, step_s, scale)
         finally:
             close = getattr(batches, "close", None)
             if close is not None:
@@ -132,22 +153,33 @@ class Trainer:
         """One optimiser step; returns loss, gradient norm and lr."""
         self.optimizer.zero_grad()
         total = 0.0
+        scale = self.scaler.scale if self.scaler else 1.0
         for batch in group:
             loss = self.loss(batch)
             total += float(loss.item())
             if not math.isfinite(total):
                 raise self._non_finite("loss", total, group)
-            (loss * (1 / len(group))).backward()
+            with self._overflow_expected():
+                (loss * (scale / len(group))).backward()
         lr = self.schedule(self.position.step)
-        norm = self.optimizer.step(lr, self.clip_grad)
-        if not math.isfinite(norm):
+        with self._overflow_expected():
+            norm = float(self.optimizer.step(lr, self.clip_grad, scale))
+        finite = math.isfinite(norm)
+        if not finite and scale <= 1:  # without scaling, or it is not what makes gradients overflow
             raise self._non_finite("gradient norm", norm, group)
+        if self.scaler:
+            self.scaler.update(finite)
         return total / len(group), norm, lr
+
+    def _overflow_expected(self) -> AbstractContextManager[None]:
+        """No warnings of NumPy where gradients that overflow are how the loss scale is found."""
+        return np.errstate(over="ignore", invalid="ignore") if self.scaler else nullcontext()
 
     def loss(self, batch: Batch) -> ag.Tensor:
         """Cross-entropy of one batch against its soft targets."""
         images = ag.Tensor(batch.images.astype(self.model.dtype, copy=False)).to(self.model.device)
-        return ag.cross_entropy(self.model(images), batch.targets.astype(self.model.dtype, copy=False))
+        with self.autocast():
+            return ag.cross_entropy(self.model(images), batch.targets.astype(self.model.dtype, copy=False))
 
     def _non_finite(self, what: str, value: float, group: list[Batch]) -> NonFiniteError:
         samples = ", ".join(str(int(i)) for i in group[0].indices[:4])
@@ -160,11 +192,15 @@ class Trainer:
     # ---- state
 
     def state(self) -> dict[str, Any]:
-        """What besides the arrays makes a resume exact: position, optimiser steps, random cursor; plain values."""
+        """What besides the arrays makes a resume exact, as plain values.
+
+        Position, optimiser steps, random cursor, loss scale.
+        """
         return {
             **asdict(self.position),
             "optimizer_steps": self.optimizer.steps,
             "generator": ag.default_generator.state(),
+            "scaler": self.scaler.state() if self.scaler else None,
         }
 
     def groups(self) -> dict[str, dict[str, Any]]:
@@ -183,6 +219,8 @@ class Trainer:
         self.optimizer.load_state(groups["optim"], int(state["optimizer_steps"]))
         self.position = Position(int(state["step"]), int(state["epoch"]), int(state["batch"]))
         ag.default_generator.set_state(state["generator"])
+        if self.scaler and state.get("scaler"):
+            self.scaler.set_state(state["scaler"])
 
 
 def _host(array: Any) -> Any:

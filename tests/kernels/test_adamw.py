@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from autograd.kernels.reference.adamw import adamw
+from autograd.kernels.reference.adamw import adamw, grad_norm, multi_adamw
 from autograd.kernels.reference.blocks import PIECE_BYTES
 
 OPTIONS = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.05}
@@ -77,3 +77,64 @@ def test_arrays_that_cannot_be_updated_in_place_are_refused():
     param = np.ones((3, 4)).T
     with pytest.raises(ValueError, match=r"^adamw: expected C-ordered arrays"):
         adamw(param, np.ones((4, 3)), np.zeros((4, 3)), np.zeros((4, 3)), step=1, **OPTIONS)
+
+
+# ---- all arrays of a model
+
+MULTI = {key: value for key, value in OPTIONS.items() if key != "weight_decay"}
+
+
+def _lists(seed=6, shapes=((3, 4), (5,), (), (0, 2)), dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    params, grads, firsts = ([np.asarray(rng.standard_normal(s)).astype(dtype) for s in shapes] for _ in range(3))
+    return params, grads, firsts, [np.asarray(rng.uniform(0.1, 1, s)).astype(dtype) for s in shapes]
+
+
+def _copies(lists):
+    return tuple([a.copy() for a in arrays] for arrays in lists)
+
+
+def test_the_norm_is_that_of_all_gradients_together():
+    _, grads, _, _ = _lists()
+    want = math.sqrt(math.fsum(float(x) ** 2 for g in grads for x in g.reshape(-1)))
+    assert float(grad_norm(grads)) == pytest.approx(want, rel=1e-15)
+    assert float(grad_norm([])) == 0
+    assert grad_norm(grads).dtype == np.float64
+    assert grad_norm(grads).shape == ()
+
+
+@pytest.mark.parametrize("clip_grad", [None, 0.5, 1e6])
+@pytest.mark.parametrize("divisor", [1.0, 8.0])
+def test_all_arrays_are_updated_as_each_alone(clip_grad, divisor):
+    decays = [0.1, 0.0, 0.2, 0.1]
+    lists = _lists()
+    alone = _copies(lists)
+    norm = multi_adamw(*lists, decays, step=3, clip_grad=clip_grad, grad_divisor=divisor, **MULTI)
+    assert norm == grad_norm(alone[1]) / divisor
+    scale = 1.0 if clip_grad is None else min(1.0, clip_grad / (float(norm) + 1e-6))
+    for i, decay in enumerate(decays):
+        options = {**OPTIONS, "weight_decay": decay}
+        adamw(*(arrays[i] for arrays in alone), step=3, grad_scale=scale / divisor, **options)
+    for got, want in zip(lists, alone, strict=True):
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_a_norm_that_is_not_finite_writes_nothing(bad):
+    lists = _lists()
+    lists[1][1][2] = bad
+    before = _copies(lists)
+    norm = multi_adamw(*lists, [0.1] * 4, step=1, **MULTI)
+    assert not math.isfinite(norm)
+    for got, want in zip(lists, before, strict=True):
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_lists_that_do_not_belong_together_are_refused():
+    params, grads, firsts, seconds = _lists()
+    with pytest.raises(ValueError, match=r"^multi_adamw: expected lists of one length; got 4, 3, 4, 4 arrays and 4"):
+        multi_adamw(params, grads[:3], firsts, seconds, [0.0] * 4, step=1, **MULTI)
+    with pytest.raises(ValueError, match=r"^multi_adamw: expected param, grad and moments of one shape; got \(3, 4\)"):
+        multi_adamw(params, grads[::-1], firsts, seconds, [0.0] * 4, step=1, **MULTI)

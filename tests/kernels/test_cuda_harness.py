@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support import fake_cupy
+from support.fake_cupy import to_device
 from support.kernel_rows import KERNEL_ROWS
 
 from autograd.kernels import KERNELS, call_kernel, explain, kernel_mode
@@ -27,7 +28,7 @@ def cupy() -> Iterator[Any]:
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_row_runs_and_agrees(cupy: Any, name: str, dtype: Any) -> None:
     args, options = KERNEL_ROWS[name].arguments(np.random.default_rng(0), dtype)
-    args = tuple(cupy.asarray(a) if isinstance(a, np.ndarray) else a for a in args)
+    args = to_device(args)
     assert explain(name, *args, **options).startswith(f"{name}: runs cuda")
     with kernel_mode("validate"):
         call_kernel(name, *args, **options)

@@ -20,11 +20,24 @@ from autograd.kernels import (
     kernel_mode,
     register_implementation,
 )
+from autograd.kernels.registry import arrays_in
 
 NAMES = sorted(KERNEL_ROWS)
 DTYPES = (np.float64, np.float32, np.float16)
 
+# Rows without a compiled twin.
+UNCOMPILED = {
+    "dropout",
+    "grad_norm",
+    "keep_scale",
+    "multi_adamw",
+    "patch_merge_bwd",
+    "patch_merge_fwd",
+    "patch_rows",
+}
+
 every_kernel = pytest.mark.parametrize("name", NAMES)
+every_twin = pytest.mark.parametrize("name", sorted(set(NAMES) - UNCOMPILED))
 
 
 def _arguments(name, dtype=np.float64, seed=0):
@@ -35,8 +48,7 @@ def _results(name, args, options):
     """Everything that the reference returns or writes."""
     kernel = KERNELS[name]
     result = kernel.reference(*args, **options)
-    returned = [r for r in (result if isinstance(result, tuple) else (result,)) if r is not None]
-    return returned + [args[i] for i in kernel.writes]
+    return [*arrays_in(result), *arrays_in([args[i] for i in kernel.writes])]
 
 
 @every_kernel
@@ -59,7 +71,7 @@ def test_cost_is_positive_whole_numbers(name, dtype):
     assert isinstance(cost.flops, int)
     assert isinstance(cost.bytes, int)
     assert cost.flops > 0
-    largest = max(a.nbytes for a in args if isinstance(a, np.ndarray))
+    largest = max(a.nbytes for a in arrays_in(args))
     assert cost.bytes >= largest
 
 
@@ -76,17 +88,19 @@ def test_first_result_has_the_operands_dtype(name, dtype):
     wanted = args[1].dtype if name == "cross_entropy_bwd" else np.dtype(dtype)
     if name == "cross_entropy_fwd" and dtype == np.float16:
         wanted = np.dtype(np.float32)  # losses and log-probabilities stay in the dtype that accumulates
+    if name in ("grad_norm", "multi_adamw"):
+        wanted = np.dtype(np.float64)
     assert _results(name, args, options)[0].dtype == wanted
 
 
 @every_kernel
 def test_arguments_are_left_alone_unless_declared(name):
     args, options = _arguments(name)
-    before = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    before = [[a.tobytes() for a in arrays_in(arg)] for arg in args]
     KERNELS[name].reference(*args, **options)
-    for i, (now, old) in enumerate(zip(args, before, strict=True)):
-        if isinstance(now, np.ndarray):
-            assert (now.tobytes() != old.tobytes()) == (i in KERNELS[name].writes), i
+    for i, (arg, old) in enumerate(zip(args, before, strict=True)):
+        for now, then in zip(arrays_in(arg), old, strict=True):
+            assert (now.tobytes() != then) == (i in KERNELS[name].writes), i
 
 
 @every_kernel
@@ -96,9 +110,13 @@ def test_layouts(name, layout):
     args, options = _arguments(name)
     again, _ = _arguments(name)
     written = KERNELS[name].writes
-    odd = tuple(
-        relayout(a, layout) if isinstance(a, np.ndarray) and i not in written else a for i, a in enumerate(again)
-    )
+
+    def laid_out(arg):
+        if isinstance(arg, list):
+            return [laid_out(a) for a in arg]
+        return relayout(arg, layout) if isinstance(arg, np.ndarray) else arg
+
+    odd = tuple(a if i in written else laid_out(a) for i, a in enumerate(again))
     for got, want in zip(_results(name, odd, options), _results(name, args, options), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)
 
@@ -113,8 +131,12 @@ def test_validate_accepts_the_reference_as_its_own_twin(name, monkeypatch):
             call_kernel(name, *args, **options)
 
 
+def test_rows_without_a_twin_are_the_listed_ones():
+    assert {name for name in NAMES if KERNELS[name].cpu is None} == UNCOMPILED
+
+
 @needs_numba
-@every_kernel
+@every_twin
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_compiled_twin_runs_and_agrees(name, dtype):
     args, options = _arguments(name, dtype)
@@ -124,7 +146,7 @@ def test_compiled_twin_runs_and_agrees(name, dtype):
 
 
 @needs_numba
-@every_kernel
+@every_twin
 def test_compiled_twin_refuses_float16(name):
     args, options = _arguments(name, np.float16)
     if name == "cross_entropy_bwd":  # what forward saved for it is float32
@@ -135,7 +157,7 @@ def test_compiled_twin_refuses_float16(name):
 
 
 @needs_numba
-@every_kernel
+@every_twin
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_bits_of_compiled_twins_do_not_depend_on_threads(name, dtype):
     found, before = [], ag.get_num_threads()
@@ -145,8 +167,8 @@ def test_bits_of_compiled_twins_do_not_depend_on_threads(name, dtype):
             args, options = _arguments(name, dtype)
             with kernel_mode("cpu"):
                 result = call_kernel(name, *args, **options)
-            arrays = [*(result if isinstance(result, tuple) else (result,)), *(args[i] for i in KERNELS[name].writes)]
-            found.append([a.tobytes() for a in arrays if a is not None])
+            arrays = [*arrays_in(result), *arrays_in([args[i] for i in KERNELS[name].writes])]
+            found.append([a.tobytes() for a in arrays])
     finally:
         ag.set_num_threads(before)
     assert found[0] == found[1] == found[2]
@@ -163,7 +185,7 @@ def test_without_numba_the_reason_is_given(monkeypatch):
 def test_values_are_checked_through_an_op(name, monkeypatch):
     """The op named in the row runs this very kernel, so the op's generic checks are checks of it."""
     if KERNEL_ROWS[name].op is None:
-        assert name in ("adamw",)  # test_adamw.py
+        assert name in ("adamw", "grad_norm", "multi_adamw")  # test_adamw.py
         return
     monkeypatch.setitem(KERNELS, name, KERNELS[name])
     ran = []

@@ -27,7 +27,7 @@ from .host_cuda.raw_module import RawModule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["install", "installed", "ndarray"]
+__all__ = ["install", "installed", "ndarray", "to_device"]
 
 _API = cupy_api.load()
 _MODULE: dict[str, str] = _API["module"]
@@ -339,3 +339,10 @@ def installed(devices: int = 1) -> Iterator[Any]:
         yield sys.modules["cupy"]
     finally:
         remove()
+
+
+def to_device(value: Any) -> Any:
+    """``value`` with every NumPy array in it, also in lists and tuples, on the current device."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(item) for item in value)
+    return sys.modules["cupy"].asarray(value) if isinstance(value, np.ndarray) else value

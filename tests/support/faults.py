@@ -132,7 +132,7 @@ def _unbroadcast_without_keepdims(grad: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _mask_without_scale(right: Any) -> Any:
-    return lambda ctx, like: (right(ctx, like) != 0).astype(like.dtype)
+    return lambda like, *draw: (right(like, *draw) != 0).astype(like.dtype)
 
 
 def _no_fork(state: Any = None) -> Any:
@@ -249,7 +249,7 @@ FAULTS = (
     Fault(
         "DropPath: kept samples not divided by the keep rate",
         generic("forward", "drop_path"),
-        plant_global(ops.drop_path, "_dropout_mask", _mask_without_scale),
+        plant_global(KERNELS["dropout"].reference, "_scales", _mask_without_scale),
     ),
     Fault(
         "checkpoint: the replay draws new random numbers",

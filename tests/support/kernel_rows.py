@@ -115,6 +115,38 @@ def _adamw(rng: Rng, dtype: Any) -> Any:
     return (param, grad, first, second), options
 
 
+def _grads(rng: Rng, dtype: Any) -> list[Any]:
+    """Three arrays: one of several rows, one of an odd size, one of a single number."""
+    return [np.asarray(rng.standard_normal(shape)).astype(dtype) for shape in ((5, 7), (3,), ())]
+
+
+def _multi_adamw(rng: Rng, dtype: Any) -> Any:
+    params, grads, firsts = (_grads(rng, dtype) for _ in range(3))
+    seconds = [np.asarray(np.square(a)) for a in _grads(rng, dtype)]
+    options = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-4, "step": 3, "clip_grad": 1.0, "grad_divisor": 2.0}
+    return (params, grads, firsts, seconds, [0.05, 0.0, 0.05]), options
+
+
+DRAW = {"seed": (7 << 32) + 11, "offset": (1 << 32) - 2, "p": 0.4}
+
+
+def _dropout(rng: Rng, dtype: Any) -> Any:
+    return (rng.standard_normal((5, 7)).astype(dtype),), DRAW
+
+
+def _keep_scale(rng: Rng, dtype: Any) -> Any:
+    return (rng.standard_normal((9, 1)).astype(dtype),), DRAW
+
+
+def _patch_merge_bwd(rng: Rng, dtype: Any) -> Any:
+    return (rng.standard_normal((2, 2, 3, 8)).astype(dtype), 3, 5), {}
+
+
+def _patch_rows(rng: Rng, dtype: Any) -> Any:
+    images = rng.integers(0, 256, (2, 3, 5, 6), dtype=np.uint8)
+    return (images, (2, 3), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), np.dtype(dtype)), {}
+
+
 KERNEL_ROWS: dict[str, KernelRow] = {
     "layer_norm_fwd": KernelRow(_layer_norm_fwd, "layer_norm"),
     "layer_norm_bwd": KernelRow(_layer_norm_bwd, "layer_norm"),
@@ -132,7 +164,14 @@ KERNEL_ROWS: dict[str, KernelRow] = {
     "linear_bwd": KernelRow(_linear_bwd, "linear"),
     "mlp_fwd": KernelRow(lambda rng, dtype: ((*_mlp(rng, dtype), True), {}), "mlp"),
     "mlp_bwd": KernelRow(_mlp_bwd, "mlp"),
+    "dropout": KernelRow(_dropout, "dropout"),
+    "keep_scale": KernelRow(_keep_scale, "drop_path_keep"),
+    "patch_merge_fwd": KernelRow(_normals((2, 3, 5, 2)), "patch_merge"),
+    "patch_merge_bwd": KernelRow(_patch_merge_bwd, "patch_merge"),
+    "patch_rows": KernelRow(_patch_rows, "patch_rows"),
     "adamw": KernelRow(_adamw, None),
+    "grad_norm": KernelRow(lambda rng, dtype: ((_grads(rng, dtype),), {}), None),
+    "multi_adamw": KernelRow(_multi_adamw, None),
 }
 
 

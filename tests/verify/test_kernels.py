@@ -98,6 +98,33 @@ def test_arguments_written_in_place_are_the_references(plant: Any) -> None:
         np.testing.assert_array_equal(got, want)
 
 
+def test_lists_written_in_place_are_the_references(plant: Any) -> None:
+    step = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "step": 1}
+    right = _reference("multi_adamw")
+
+    def run() -> list[Any]:
+        lists = [[np.full(n, value) for n in (3, 2)] for value in (1.0, 0.5, 0.0, 0.0)]
+        with validation() as checks:
+            from autograd.kernels import call_kernel
+
+            call_kernel("multi_adamw", *lists, [0.1, 0.0], **step)
+        found.update(checks)
+        return [a for arrays in lists for a in arrays]
+
+    found: dict[str, Any] = {}
+    expected = run()
+
+    def wrong(params: Any, *rest: Any, **options: Any) -> Any:
+        norm = right(params, *rest, **options)
+        params[1] += 1
+        return norm
+
+    plant("multi_adamw", wrong)
+    for got, want in zip(run(), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert found["multi_adamw"].faults[0].startswith("multi_adamw: output 2: expected the reference's values")
+
+
 def test_outside_the_block_nothing_is_noted(plant: Any) -> None:
     gelu = _reference("gelu_fwd")
     plant("gelu_fwd", lambda x: gelu(x) * 1.01)
@@ -114,14 +141,14 @@ def test_outside_the_block_nothing_is_noted(plant: Any) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_command_passes(dtype: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """With whatever implementations are registered; where there are none, with one."""
-    row = KERNELS["adamw"]
-    monkeypatch.setitem(KERNELS, "adamw", row)
+    row = KERNELS["multi_adamw"]
+    monkeypatch.setitem(KERNELS, "multi_adamw", row)
     if find_spec("numba") is None:
-        register_implementation("adamw", cpu=Implementation(row.reference, lambda *_, **__: None))
+        register_implementation("multi_adamw", cpu=Implementation(row.reference, lambda *_, **__: None))
     assert main(["validate", "--img-size", "16", "12", "--dtype", dtype]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"swin_cifar_nano at 16x12, batch 2, {dtype} on cpu")
-    for kernel in ("window_attention_fwd", "window_attention_bwd", "residual_layer_norm_bwd", "adamw"):
+    for kernel in ("window_attention_fwd", "window_attention_bwd", "residual_layer_norm_bwd", "multi_adamw"):
         assert kernel in out
 
 
@@ -158,6 +185,6 @@ def test_the_command_does_not_pass_with_nothing_compared(plant: Any, capsys: pyt
         "error: NOTHING WAS COMPARED: expected kernels besides the references on cpu; got none: no cpu implementation"
     )
     assert printed.err == f"{words}.\n"
-    plant("adamw", _reference("adamw"), lambda *_, **__: "Numba is not installed (planted)")
+    plant("multi_adamw", _reference("multi_adamw"), lambda *_, **__: "Numba is not installed (planted)")
     assert main(["validate", "--img-size", "8", "-b", "1"]) == 2
-    assert "got none: Numba is not installed (planted); no cpu implementation." in capsys.readouterr().err
+    assert "got none: no cpu implementation; Numba is not installed (planted)." in capsys.readouterr().err

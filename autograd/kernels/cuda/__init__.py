@@ -10,10 +10,10 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from autograd.backend import is_array
+from autograd.dtypes import is_float
 from autograd.kernels import rows as _rows  # noqa: F401 (the rows that the kernels go behind)
 from autograd.kernels.cuda.launch import capability
-from autograd.kernels.registry import Implementation, register_implementation
+from autograd.kernels.registry import Implementation, arrays_in, register_implementation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ _BF16_CAPABILITY = 80
 
 def cuda_dtype(*args: Any, **_: Any) -> str | None:
     """None if the floating arrays are of one dtype that kernels exist for on their device, else why not."""
-    floats = [a for a in args if is_array(a) and (a.dtype.kind == "f" or a.dtype.name == "bfloat16")]
+    floats = [a for a in arrays_in(args) if is_float(a.dtype)]
     names = sorted({a.dtype.name for a in floats})
     if len(names) != 1 or names[0] not in _DTYPES:
         return f"CUDA kernels take arrays of one dtype out of {', '.join(_DTYPES)}; got {', '.join(names) or 'none'}"
@@ -55,9 +55,21 @@ def register_cuda(
 
 
 _MODULES: dict[str, tuple[str, ...]] = {
+    "adamw": ("grad_norm", "multi_adamw"),
+    "dropout": ("dropout", "keep_scale"),
+    "patches": ("patch_merge_fwd", "patch_merge_bwd"),
     "gelu": ("gelu_fwd", "bias_gelu_fwd"),
 }
 
 for _module, _kernels in _MODULES.items():
     for _kernel in _kernels:
         register_cuda(_kernel, f"autograd.kernels.cuda.{_module}")
+
+
+def _rows_can_run(*args: Any, **kwargs: Any) -> str | None:
+    from autograd.kernels.cuda.patches import rows_can_run
+
+    return rows_can_run(*args, **kwargs)
+
+
+register_cuda("patch_rows", "autograd.kernels.cuda.patches", _rows_can_run)

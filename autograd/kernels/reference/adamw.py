@@ -1,16 +1,24 @@
-"""One AdamW step on one array, in cache-sized pieces."""
+"""AdamW on one array, in cache-sized pieces, and on all of a model's arrays with their norm and clipping."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from autograd.backend import array_module
+from autograd.dtypes import accumulator
 from autograd.kernels.reference.blocks import run_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from autograd.backend import Array
 
-__all__ = ["adamw", "check_adamw"]
+__all__ = ["CLIP_EPS", "adamw", "check_adamw", "check_multi_adamw", "grad_norm", "multi_adamw"]
+
+CLIP_EPS = 1e-6  # added to the norm before dividing by it, as torch.nn.utils.clip_grad_norm_ does
 
 
 def check_adamw(step: int, *updated: Array) -> None:
@@ -74,3 +82,103 @@ def adamw(
         pp -= step_size * (mp / denominator)
 
     run_blocks(piece, p.size, 4 * p.itemsize, xp)
+
+
+def grad_norm(grads: Sequence[Array]) -> Array:
+    """Euclidean norm of all gradients together, a 0-d float64 array on their device; 0 for none.
+
+    Args:
+        grads: arrays of any shapes.
+    """
+    squares = [_square(g) for g in grads]
+    return (array_module(grads[0]) if grads else np).asarray(math.sqrt(math.fsum(squares)), np.float64)
+
+
+def _square(grad: Array) -> float:
+    flat = grad.reshape(-1).astype(accumulator(grad.dtype), copy=False)
+    return float(array_module(flat).dot(flat, flat))
+
+
+def check_multi_adamw(
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    exp_avgs: Sequence[Array],
+    exp_avg_sqs: Sequence[Array],
+    decays: Sequence[float],
+) -> None:
+    """Raise ValueError for lists that do not belong together, or for arrays that cannot be updated in place."""
+    lists = (params, grads, exp_avgs, exp_avg_sqs)
+    if len({*map(len, lists), len(decays)}) > 1:
+        raise ValueError(
+            "multi_adamw: expected lists of one length; got "
+            f"{', '.join(str(len(a)) for a in lists)} arrays and {len(decays)} decays."
+        )
+    for group in zip(*lists, strict=True):
+        if len({a.shape for a in group}) > 1:
+            raise ValueError(
+                "multi_adamw: expected param, grad and moments of one shape; got "
+                f"{', '.join(str(a.shape) for a in group)}."
+            )
+    check_adamw(1, *params, *exp_avgs, *exp_avg_sqs)
+
+
+def multi_adamw(
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    exp_avgs: Sequence[Array],
+    exp_avg_sqs: Sequence[Array],
+    decays: Sequence[float],
+    *,
+    lr: float | Array,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int | Array,
+    clip_grad: float | None = None,
+    grad_divisor: float = 1.0,
+) -> Array:
+    """One step of :func:`adamw` on every array, with clipping by the norm of all gradients together.
+
+    If that norm is not finite nothing is written.
+
+    Args:
+        params: C-ordered arrays of any shapes.
+        grads: one like each of them; not changed.
+        exp_avgs: their first moments.
+        exp_avg_sqs: their second moments.
+        decays: weight decay of each.
+        lr: learning rate; a number, or a 0-d float64 array on the arrays' device.
+        beta1: decay of the first moments.
+        beta2: decay of the second.
+        eps: added to the root of the corrected second moments.
+        step: number of this update, from 1; a number, or a 0-d int64 array on the arrays' device.
+        clip_grad: scale gradients down so that their norm is at most this; None for no clipping.
+        grad_divisor: gradients are divided by it first (the factor of loss scaling).
+
+    Returns:
+        The norm before clipping and after the division, a 0-d float64 array on the arrays' device.
+
+    Raises:
+        ValueError: for lists that do not belong together, step 0, or an array to update that is not C-ordered.
+    """
+    check_multi_adamw(params, grads, exp_avgs, exp_avg_sqs, decays)
+    size = float(grad_norm(grads)) / grad_divisor
+    norm: Array = (array_module(grads[0]) if grads else np).asarray(size, np.float64)
+    if not math.isfinite(size):
+        return norm
+    scale = min(1.0, clip_grad / (size + CLIP_EPS)) if clip_grad else 1.0
+    for param, grad, first, second, decay in zip(params, grads, exp_avgs, exp_avg_sqs, decays, strict=True):
+        adamw(
+            param,
+            grad,
+            first,
+            second,
+            lr=float(lr),
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            weight_decay=decay,
+            step=int(step),
+            grad_scale=scale / grad_divisor,
+        )
+    return norm

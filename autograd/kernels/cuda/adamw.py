@@ -1,0 +1,127 @@
+"""Launching adamw.cu: the norm of all gradients, and AdamW on all parameters."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.backend import array_module, is_array
+from autograd.kernels.cuda.budget import Budget
+from autograd.kernels.cuda.launch import contiguous, launch
+from autograd.kernels.cuda.source import TYPE_NAMES, program
+from autograd.kernels.reference.adamw import CLIP_EPS, check_adamw, check_multi_adamw
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autograd.backend import Array
+    from autograd.kernels.cuda.source import Program
+
+__all__ = ["BUDGETS", "grad_norm", "multi_adamw", "variants"]
+
+BUDGETS = {
+    "grad_squares": Budget(registers=48),
+    "grad_norm": Budget(registers=48),
+    "adamw_numbers": Budget(registers=56),
+    "multi_adamw": Budget(registers=64),
+}
+_CHUNK = 8192  # values of a block: 8 rounds of 16 bytes a thread in float32
+_THREADS = 256
+_SHARED = 8 * _THREADS
+_NUMBERS = 6
+
+
+def _program(kind: str) -> Program:
+    return program("adamw.cu", T=kind, CHUNK=_CHUNK, CLIP_EPS=str(CLIP_EPS))
+
+
+def variants() -> list[Program]:
+    """What there is to compile: each type."""
+    return [_program(kind) for kind in ("float", "f16", "bf16")]
+
+
+@lru_cache(maxsize=16)
+def _chunks(sizes: tuple[int, ...], device: int) -> Array:
+    """(array, chunk within it) of every chunk, on a device."""
+    import cupy
+
+    pairs = [(i, chunk) for i, size in enumerate(sizes) for chunk in range(-(-size // _CHUNK))]
+    with cupy.cuda.Device(device):
+        return cupy.asarray(np.array(pairs, np.int32).reshape(-1, 2))
+
+
+@lru_cache(maxsize=16)
+def _decays(decays: tuple[float, ...], device: int) -> Array:
+    import cupy
+
+    with cupy.cuda.Device(device):
+        return cupy.asarray(np.array(decays, np.float64))
+
+
+def _table(*lists: Sequence[Array]) -> Array:
+    """Addresses and sizes for the kernels: a column of addresses a list (params, grads, both moments)."""
+    columns = [[a.data.ptr for a in arrays] for arrays in lists]
+    columns.append([a.size for a in lists[0]])
+    return array_module(lists[0][0]).asarray(np.array(columns, np.uint64).T.copy())
+
+
+def _partials(code: Program, table: Array, chunks: Array) -> Array:
+    """Sums of squares, one a chunk."""
+    partials = array_module(table).empty(len(chunks), np.float64)
+    if len(chunks):
+        launch(code, "grad_squares", len(chunks), _THREADS, (table, chunks, partials), _SHARED)
+    return partials
+
+
+def grad_norm(grads: Sequence[Array]) -> Array:
+    grads = [contiguous(g) for g in grads]
+    first = grads[0]
+    code = _program(TYPE_NAMES[first.dtype.name])
+    with first.device:
+        chunks = _chunks(tuple(g.size for g in grads), first.device.id)
+        partials = _partials(code, _table(grads, grads, grads, grads), chunks)
+        norm = array_module(first).empty((), np.float64)
+        launch(code, "grad_norm", 1, _THREADS, (partials, len(partials), norm), _SHARED)
+    return norm
+
+
+def multi_adamw(
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    exp_avgs: Sequence[Array],
+    exp_avg_sqs: Sequence[Array],
+    decays: Sequence[float],
+    *,
+    lr: float | Array,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int | Array,
+    clip_grad: float | None = None,
+    grad_divisor: float = 1.0,
+) -> Array:
+    check_multi_adamw(params, grads, exp_avgs, exp_avg_sqs, decays)
+    grads = [contiguous(g) for g in grads]
+    first, (lr_at, lr), (step_at, step) = params[0], _where(lr), _where(step)
+    if step_at is None:
+        check_adamw(step)
+    code, xp = _program(TYPE_NAMES[first.dtype.name]), array_module(first)
+    with first.device:
+        chunks = _chunks(tuple(p.size for p in params), first.device.id)
+        table = _table(params, grads, exp_avgs, exp_avg_sqs)
+        partials = _partials(code, table, chunks)
+        numbers = xp.empty(_NUMBERS, np.float64)
+        settings = (lr_at, lr, step_at, step, beta1, beta2, clip_grad or 0.0, grad_divisor)
+        launch(code, "adamw_numbers", 1, _THREADS, (partials, len(partials), *settings, numbers), _SHARED)
+        if len(chunks):
+            betas = (beta1, 1 - beta1, beta2, 1 - beta2)
+            shared = (table, chunks, _decays(tuple(decays), first.device.id), numbers)
+            launch(code, "multi_adamw", len(chunks), _THREADS, (*shared, *betas, eps))
+    return numbers[0]
+
+
+def _where(value: Any) -> tuple[Array | None, Any]:
+    """A number that is on the device, or one that is not: (array, 0) or (None, number)."""
+    return (value, 0) if is_array(value) else (None, value)

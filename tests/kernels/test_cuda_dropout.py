@@ -1,0 +1,114 @@
+"""CUDA's dropout, thread by thread: the bits of the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import fake_cupy
+from support.fake_cupy import to_device
+from support.host_cuda.raw_module import SCHEDULES, scheduled
+
+import autograd as ag
+from autograd.dtypes import as_dtype
+from autograd.kernels import call_kernel, explain, kernel_mode
+from autograd.kernels.cuda.launch import counting
+from autograd.kernels.reference.dropout import dropout, keep_scale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DTYPES = ["float32", "float16"]
+OFFSETS = st.one_of(st.integers(0, 9), st.integers(2**32 - 3, 2**32), st.integers(2**64 - 300, 2**64 - 1))
+DRAW = {"seed": 2**63 + 5, "offset": 2**32 - 2, "p": 0.3}
+
+
+@pytest.fixture(autouse=True)
+def cupy() -> Iterator[Any]:
+    with fake_cupy.installed() as module, kernel_mode("cuda"):
+        yield module
+
+
+def _values(shape: Any, dtype: Any, seed: int = 0) -> Any:
+    return np.asarray(np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(0, 5),
+    together=st.integers(1, 40),
+    alone=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
+    seed=st.integers(0, 2**64 - 1),
+    offset=OFFSETS,
+    p=st.sampled_from([0.1, 0.5, 1 / 3, 0.999]),
+)
+def test_the_bits_are_the_cpus(
+    rows: int, together: int, alone: bool, dtype: str, seed: int, offset: int, p: float
+) -> None:
+    x = _values((rows, together), dtype, seed % 99)
+    draw = {"seed": seed, "offset": offset, "p": p}
+    want = dropout(x, **draw, together=1 if alone else together)
+    got = call_kernel("dropout", to_device(x), **draw, together=1 if alone else together)
+    assert got.dtype == dtype
+    assert got.get().tobytes() == want.tobytes()
+    scales = call_kernel("keep_scale", to_device(x), **draw)
+    assert scales.get().tobytes() == keep_scale(x, **draw).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "bfloat16"])
+def test_many_blocks_and_any_order_of_threads(dtype: str) -> None:
+    x = _values(4 * 256 * 8 + 5, as_dtype(dtype))
+    mine = to_device(x)
+    for name in SCHEDULES:
+        with scheduled(name):
+            assert call_kernel("dropout", mine, **DRAW).get().tobytes() == dropout(x, **DRAW).tobytes()
+    scales = call_kernel("keep_scale", mine, **DRAW).get()
+    assert scales.tobytes() == keep_scale(x, **DRAW).tobytes()
+    assert mine.get().tobytes() == x.tobytes()
+
+
+def test_infinite_and_missing_values_are_as_on_the_cpu() -> None:
+    x = np.array([np.inf, -np.inf, np.nan, -0.0] * 5, np.float32)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(call_kernel("dropout", to_device(x), **DRAW).get(), dropout(x, **DRAW))
+
+
+def test_other_layouts_are_copied_and_counted(cupy: Any) -> None:
+    x = _values((6, 4), "float32")
+    around = cupy.zeros(25, np.float32)
+    around[1:] = cupy.asarray(x.reshape(-1))
+    with counting() as counts:
+        for view in (cupy.asarray(np.ascontiguousarray(x.T)).T, around[1:].reshape(6, 4)):
+            assert call_kernel("dropout", view, **DRAW).get().tobytes() == dropout(x, **DRAW).tobytes()
+    assert counts.copies == 2
+
+
+def test_empty_arrays_launch_nothing(cupy: Any) -> None:
+    with counting() as counts:
+        assert call_kernel("dropout", cupy.zeros((0, 3), np.float32), **DRAW).shape == (0, 3)
+        assert call_kernel("keep_scale", cupy.zeros((0, 3), np.float32), **DRAW).shape == (0,)
+    assert counts.launches == {}
+
+
+def test_float64_is_the_references(cupy: Any) -> None:
+    with kernel_mode("auto"):
+        assert explain("dropout", cupy.zeros(3), **DRAW).startswith("dropout: runs reference")
+
+
+@pytest.mark.parametrize("op", [ag.dropout, ag.drop_path])
+def test_ops_draw_the_same_on_both_devices(op: Any) -> None:
+    """Forward and backward, from the same place of the generator; nothing but (seed, offset) is kept."""
+    x, g = _values((5, 3, 4), "float32"), _values((5, 3, 4), "float32", 1)
+    found = []
+    for device in ("cpu", "cuda:0"):
+        with ag.kernel_mode("auto"):
+            t = ag.Tensor(x if device == "cpu" else to_device(x), requires_grad=True)
+            y = op(t, 0.4, generator=ag.Generator(7, 2**32 - 1))
+            y.backward(g if device == "cpu" else to_device(g))
+        found.append([a if device == "cpu" else a.get() for a in (y.data, t.grad)])
+    for a, b in zip(*found, strict=True):
+        assert a.tobytes() == b.tobytes()
