@@ -9,6 +9,7 @@ import autograd as ag
 from autograd.kernels import KERNELS
 from autograd.kernels.reference import blocks
 from autograd.kernels.reference import product as products
+from autograd.kernels.registry import arrays_in
 
 every_kernel = pytest.mark.parametrize("name", sorted(KERNEL_ROWS))
 
@@ -33,7 +34,7 @@ def _results(name):
     args, options = KERNEL_ROWS[name].arguments(np.random.default_rng(0), np.float64)
     result = KERNELS[name].reference(*args, **options)
     returned = [r for r in (result if isinstance(result, tuple) else (result,)) if r is not None]
-    return returned + [args[i] for i in KERNELS[name].writes]
+    return returned + arrays_in([args[i] for i in KERNELS[name].writes])
 
 
 @every_kernel
