@@ -6,7 +6,7 @@ that residual, DropPath and norm are one op. Attribute names are the parameter n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,11 +17,14 @@ from swinpy.nn.init import trunc_normal
 from swinpy.ops import AttentionSpec, window_attention, window_attention_composite
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swinpy.models.config import SwinConfig
 
 __all__ = [
     "Block",
     "Mlp",
+    "Normalize",
     "PatchEmbed",
     "PatchMerging",
     "PreNormBlock",
@@ -29,6 +32,9 @@ __all__ = [
     "WindowAttention",
     "absolute_position",
 ]
+
+
+Normalize: TypeAlias = "tuple[Sequence[float], Sequence[float]]"  # mean and std of each channel
 
 
 class Stream(NamedTuple):
@@ -71,12 +77,26 @@ class PatchEmbed(Module):
         self.proj = Conv2d(config.in_chans, config.embed_dim, patch, patch)
         self.norm = LayerNorm(config.embed_dim, config.layer_norm_eps) if config.patch_norm else None
 
-    def forward(self, x: ag.Tensor) -> ag.Tensor:
-        down, right = (-n % self.patch_size for n in x.shape[2:])
-        if self.pads and (down or right):
-            x = ag.pad(x, ((0, 0), (0, 0), (0, down), (0, right)))
-        x = self.proj(x).transpose(0, 2, 3, 1)
+    def forward(self, x: ag.Tensor, normalize: Normalize | None = None) -> ag.Tensor:
+        """With ``normalize`` (mean and std of each channel, of pixels scaled to [0, 1]) images are uint8."""
+        if normalize is not None:
+            x = self._embed_bytes(x, *normalize)
+        else:
+            down, right = (-n % self.patch_size for n in x.shape[2:])
+            if self.pads and (down or right):
+                x = ag.pad(x, ((0, 0), (0, 0), (0, down), (0, right)))
+            x = self.proj(x).transpose(0, 2, 3, 1)
         return x if self.norm is None else self.norm(x)
+
+    def _embed_bytes(self, images: ag.Tensor, mean: Sequence[float], std: Sequence[float]) -> ag.Tensor:
+        """(B, h, w, C) of uint8 images, which are normalised while they are cut into patches."""
+        p, weight = self.patch_size, self.proj.weight
+        if not self.pads:
+            images = images[:, :, : images.shape[2] // p * p, : images.shape[3] // p * p]
+        batch, _, height, width = images.shape
+        rows = ag.patch_rows(images, p, mean, std, weight.dtype)
+        out = ag.linear(rows, weight.reshape(weight.shape[0], -1), self.proj.bias)
+        return out.reshape(batch, -(-height // p), -(-width // p), weight.shape[0])
 
 
 class Mlp(Module):

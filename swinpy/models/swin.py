@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import autograd as ag
 from swinpy.models.initial import redraw_as_hf
-from swinpy.models.parts import Block, PatchEmbed, PatchMerging, Stream, absolute_position
+from swinpy.models.parts import Block, Normalize, PatchEmbed, PatchMerging, Stream, absolute_position
 from swinpy.models.resample import resize_map
 from swinpy.models.swin_mlp import SwinMlpBlock
 from swinpy.models.swin_v1 import SwinBlock
@@ -142,11 +142,12 @@ class SwinTransformer(Module):
 
     # ---- running
 
-    def forward(self, x: Any) -> ag.Tensor:
+    def forward(self, x: Any, normalize: Normalize | None = None) -> ag.Tensor:
         """Images to logits.
 
         Args:
             x: (B, in_chans, H, W), an array or a Tensor, in the model's dtype and on its device; any H and W.
+            normalize: mean and std of each channel, of pixels scaled to [0, 1]: ``x`` is uint8 and is normalised here.
 
         Returns:
             (B, num_classes); pooled features (B, num_features) if there is no head.
@@ -155,11 +156,11 @@ class SwinTransformer(Module):
             ValueError: for another shape or device.
             TypeError: for another dtype.
         """
-        return self.forward_head(self.forward_features(x), layout="NHWC")
+        return self.forward_head(self.forward_features(x, normalize), layout="NHWC")
 
-    def forward_features(self, x: Any) -> ag.Tensor:
+    def forward_features(self, x: Any, normalize: Normalize | None = None) -> ag.Tensor:
         """Normed features of the last stage, (B, H', W', num_features) as timm's: "NHWC" for forward_head."""
-        for _, stream in self._stages(x):
+        for _, stream in self._stages(x, normalize=normalize):
             last = stream
         return last.normed(self.norm)[1]
 
@@ -191,6 +192,7 @@ class SwinTransformer(Module):
         out_indices: Sequence[int] | None = None,
         norm: bool = True,
         layout: Literal["NCHW", "NHWC"] = "NCHW",
+        normalize: Normalize | None = None,
     ) -> list[ag.Tensor]:
         """Each stage's output before merging.
 
@@ -200,6 +202,7 @@ class SwinTransformer(Module):
             norm: apply the norm of a stage: ``norm0``... where built (``feature_norms``), else ``norm`` for the last
                 stage; other stages have none.
             layout: of the maps.
+            normalize: as in :meth:`forward`.
 
         Returns:
             One map a stage, in ascending order of the stage.
@@ -213,7 +216,7 @@ class SwinTransformer(Module):
         if layout not in ("NCHW", "NHWC"):
             raise ValueError(f"features: expected layout 'NCHW' or 'NHWC'; got {layout!r}.")
         maps = []
-        for stage, stream in self._stages(x, last=max(wanted, default=-1)):
+        for stage, stream in self._stages(x, max(wanted, default=-1), normalize):
             if stage in wanted:
                 layer = self._feature_norm(stage) if norm else None
                 y = stream.settled() if layer is None else stream.normed(layer)[1]
@@ -226,9 +229,11 @@ class SwinTransformer(Module):
             return layer
         return self.norm if stage == len(self.config.depths) - 1 else None
 
-    def _stages(self, x: Any, last: int | None = None) -> Iterator[tuple[int, Stream]]:
+    def _stages(
+        self, x: Any, last: int | None = None, normalize: Normalize | None = None
+    ) -> Iterator[tuple[int, Stream]]:
         """(stage, residual stream at its end) up to stage ``last``."""
-        x = self.patch_embed(self._checked(x))
+        x = self.patch_embed(self._checked(x, normalize), normalize)
         if self.config.position in ("absolute", "both"):
             x = x + self._position(x.shape[1:3])
         x = ag.dropout(x, self.config.drop_rate, self.training)
@@ -247,7 +252,7 @@ class SwinTransformer(Module):
         table = self.absolute_pos_embed.reshape(*built, self.config.embed_dim)
         return resize_map(table, (size[0], size[1]))
 
-    def _checked(self, x: Any) -> ag.Tensor:
+    def _checked(self, x: Any, normalize: Normalize | None) -> ag.Tensor:
         images = x if isinstance(x, ag.Tensor) else ag.Tensor(x)
         least = self.config.patch_size if self.config.patch_rule == "crop" else 1
         if images.ndim != 4 or images.shape[1] != self.config.in_chans or min(images.shape[2:]) < least:
@@ -259,11 +264,14 @@ class SwinTransformer(Module):
             raise ValueError(
                 f"SwinTransformer: expected images (B, {self.config.in_chans}, H, W); got {images.shape}. {fix}"
             )
-        if images.dtype != self.dtype:
-            raise TypeError(
-                f"SwinTransformer: expected images of the model's dtype {self.dtype}; got {images.dtype}. "
-                "Cast them with .astype, or build the model with dtype=."
-            )
+        if images.dtype != (self.dtype if normalize is None else "uint8"):
+            expected = f"of the model's dtype {self.dtype}" if normalize is None else "of uint8, to normalize"
+            fix = "Cast them with .astype, or build the model with dtype=."
+            if images.dtype == "uint8":
+                fix = "Pass normalize=(mean, std) to have them normalised here."
+            elif normalize is not None:
+                fix = "Leave normalize out for images that are normalised."
+            raise TypeError(f"SwinTransformer: expected images {expected}; got {images.dtype}. {fix}")
         if images.device != self.device:
             raise ValueError(f"SwinTransformer: expected images on {self.device}; got {images.device}. Use .to().")
         return images

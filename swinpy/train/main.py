@@ -51,6 +51,9 @@ _EXPECTED = (
     OSError,
 )
 
+# How libraries of CUDA say that memory is full; CuPy's own allocator raises a MemoryError.
+_OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     """Run the command line; returns the exit code (0; 2 for a fault that the user can mend; 130, 143 on signals)."""
@@ -63,11 +66,19 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         download = "" if "--dataset-download" in argv else f"\n{command} --dataset-download"
         _fail(f"{error}{download if 'cifar' in str(error).lower() else ''}")
     except MemoryError as error:
-        what = f"out of memory: {error}" if str(error) else "out of memory."
-        _fail(f"{what} Lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing.")
+        _fail(_out_of_memory(error))
     except _EXPECTED as error:
         _fail(in_words(error))
+    except RuntimeError as error:
+        if not any(name in str(error) for name in _OUT_OF_MEMORY):
+            raise
+        _fail(_out_of_memory(error))
     return 2
+
+
+def _out_of_memory(error: Exception) -> str:
+    what = f"out of memory: {error}" if str(error) else "out of memory."
+    return f"{what} Lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing."
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
+from autograd.extend import capability
 from swinpy.data import Augment, FolderOptions, ImageDataset, Loader, load_dataset, load_folder
 from swinpy.io.dialects import DialectError
 from swinpy.models import LoadReport, SwinTransformer, WeightsError, create_model, load_weights, model_config
@@ -148,6 +149,22 @@ def scaled_lr(options: Namespace) -> float:
     return float(options.base_lr * options.batch_size * options.grad_accum_steps / _BASE_BATCH)
 
 
+def _check_bfloat16(model: SwinTransformer) -> None:
+    """Raise UsageError for a GPU, or a CuPy, that has no bfloat16; ImportError without ml_dtypes."""
+    weight = next(iter(model.parameters())).detach()
+    if model.device != "cpu" and capability(weight.data) < 80:
+        raise UsageError(
+            "--amp-dtype: expected a GPU of compute capability 8.0 or more for bfloat16; got "
+            f"{capability(weight.data) / 10}. Use --amp-dtype float16."
+        )
+    try:
+        weight.astype("bfloat16")
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise UsageError(
+            f"--amp-dtype: expected arrays of bfloat16 on {model.device}; got {error}. Use --amp-dtype float16."
+        ) from None
+
+
 def build_run(options: Namespace) -> Run:
     """Load the data and make everything; ``options.device`` must be resolved.
 
@@ -165,6 +182,8 @@ def build_run(options: Namespace) -> Run:
             f"{options.batch_size}. Lower --batch-size."
         )
     model, loaded = _model(options, train)
+    if options.amp and options.amp_dtype == "bfloat16":
+        _check_bfloat16(model)
     loader = Loader(
         train,
         batch,

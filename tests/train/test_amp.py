@@ -312,6 +312,27 @@ def test_bfloat16_without_its_package(
     assert "bfloat16: expected ml_dtypes; it is not installed. pip install ml_dtypes" in capsys.readouterr().err
 
 
+def test_bfloat16_on_a_gpu_that_has_none(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = [*SMALL, "--amp-dtype", "bfloat16", "--output", str(tmp_path), "--device", "gpu", "--max-steps", "1"]
+    monkeypatch.setattr("autograd.backend._cupy_distributions", lambda: ["cupy-cuda12x"])
+    with fake_cupy.installed():
+        monkeypatch.setattr("swinpy.train.setup.capability", lambda x: 75)
+        assert main(argv, prog="x") == 2
+        assert (
+            "compute capability 8.0 or more for bfloat16; got 7.5. Use --amp-dtype float16." in capsys.readouterr().err
+        )
+        monkeypatch.setattr("swinpy.train.setup.capability", lambda x: 80)
+
+        def refused(*_: Any) -> Any:
+            raise TypeError("Unsupported dtype bfloat16")
+
+        monkeypatch.setattr(ag.Tensor, "astype", refused)
+        assert main(argv, prog="x") == 2
+        assert "arrays of bfloat16 on cuda:0; got Unsupported dtype bfloat16. Use" in capsys.readouterr().err
+
+
 class OutOfMemoryError(MemoryError):
     """As CuPy's, which takes numbers, not a message."""
 
@@ -335,3 +356,19 @@ def test_out_of_memory_says_what_to_change_and_what_is_safe(
     assert err.startswith("error: out of memory: Out of memory allocating 1,024 bytes (allocated so far: 4,096 bytes).")
     assert f"The last good snapshot is {tmp_path / 'run' / 'snapshots' / 'step-00000002'}." in err
     assert "Lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing." in err
+
+
+@pytest.mark.parametrize("code", ["cudaErrorMemoryAllocation: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"])
+def test_out_of_memory_of_other_cuda_libraries(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    def full(*_: Any) -> Any:
+        raise RuntimeError(code)
+
+    argv = [*SMALL, "--output", str(tmp_path)]
+    monkeypatch.setattr(Trainer, "loss", full)
+    assert main(argv, prog="x") == 2
+    assert capsys.readouterr().err.startswith(f"error: out of memory: {code} Lower --batch-size")
+    code = "cudaErrorIllegalAddress: an illegal memory access was encountered"
+    with pytest.raises(RuntimeError, match="cudaErrorIllegalAddress"):
+        main([*argv, "--experiment", "other"], prog="x")
