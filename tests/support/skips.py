@@ -8,12 +8,13 @@ import re
 
 import pytest
 
-__all__ = ["ALLOWED", "NO_COMPILER", "NO_GPU", "NO_HIPS", "NO_NUMBA", "NO_NVRTC", "NO_PARITY", "is_allowed"]
-__all__ += ["skip_unless"]
+__all__ = ["ALLOWED", "NO_COMPILER", "NO_GPU", "NO_HIPS", "NO_ML_DTYPES", "NO_NUMBA", "NO_NVRTC", "NO_PARITY"]
+__all__ += ["is_allowed", "skip_unless"]
 
 NO_COMPILER = "g++ is not installed"
 NO_GPU = "no CUDA device"
 NO_HIPS = "SWINPY_HIPS_PYTHON names no interpreter that has HIPS autograd"
+NO_ML_DTYPES = "ml_dtypes is not installed"
 NO_NUMBA = "Numba is not installed"
 NO_NVRTC = "NVRTC is not installed"
 NO_PARITY = "torch or transformers is not installed"
@@ -22,6 +23,7 @@ ALLOWED = (
     NO_COMPILER,
     NO_GPU,
     NO_HIPS,
+    NO_ML_DTYPES,
     NO_NUMBA,
     NO_NVRTC,
     NO_PARITY,

@@ -1,7 +1,8 @@
 """Handwritten CUDA kernels behind the registry's rows, for arrays on a GPU.
 
 This module only registers: a kernel's launcher is imported when it first runs, and CuPy compiles the kernel then.
-``device.cuh`` holds all that kernels use of CUDA, ``source`` puts a program together, ``launch`` checks and starts it.
+``device.cuh`` holds all that kernels use of CUDA, ``source`` puts a program together, ``launch`` checks and starts it;
+``accepts`` says what each kernel takes.
 """
 
 from __future__ import annotations
@@ -10,29 +11,15 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from autograd.dtypes import is_float
 from autograd.kernels import rows as _rows  # noqa: F401 (the rows that the kernels go behind)
-from autograd.kernels.cuda.launch import capability
-from autograd.kernels.registry import Implementation, arrays_in, register_implementation
+from autograd.kernels.cuda import accepts
+from autograd.kernels.cuda.accepts import cuda_dtype
+from autograd.kernels.registry import Implementation, register_implementation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["cuda_dtype", "register_cuda"]
-
-_DTYPES = ("float32", "float16", "bfloat16")
-_BF16_CAPABILITY = 80
-
-
-def cuda_dtype(*args: Any, **_: Any) -> str | None:
-    """None if the floating arrays are of one dtype that kernels exist for on their device, else why not."""
-    floats = [a for a in arrays_in(args) if is_float(a.dtype)]
-    names = sorted({a.dtype.name for a in floats})
-    if len(names) != 1 or names[0] not in _DTYPES:
-        return f"CUDA kernels take arrays of one dtype out of {', '.join(_DTYPES)}; got {', '.join(names) or 'none'}"
-    if names == ["bfloat16"] and capability(floats[0]) < _BF16_CAPABILITY:
-        return f"bfloat16 needs compute capability 8.0; got {capability(floats[0]) / 10}"
-    return None
 
 
 def register_cuda(
@@ -58,12 +45,16 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "adamw": ("grad_norm", "multi_adamw"),
     "dropout": ("dropout", "keep_scale"),
     "patches": ("patch_merge_fwd", "patch_merge_bwd"),
-    "gelu": ("gelu_fwd", "bias_gelu_fwd"),
+    "norm": ("layer_norm_fwd", "layer_norm_bwd", "residual_layer_norm_fwd", "residual_layer_norm_bwd"),
+    "gelu": ("gelu_fwd", "gelu_bwd", "bias_gelu_fwd", "bias_gelu_bwd"),
+    "softmax": ("softmax_fwd", "softmax_bwd"),
+    "cross_entropy": ("cross_entropy_fwd", "cross_entropy_bwd"),
+    "linear": ("linear_fwd", "linear_bwd", "mlp_fwd", "mlp_bwd"),
 }
 
 for _module, _kernels in _MODULES.items():
     for _kernel in _kernels:
-        register_cuda(_kernel, f"autograd.kernels.cuda.{_module}")
+        register_cuda(_kernel, f"autograd.kernels.cuda.{_module}", getattr(accepts, _kernel, cuda_dtype))
 
 
 def _rows_can_run(*args: Any, **kwargs: Any) -> str | None:

@@ -1,0 +1,171 @@
+"""What the kernels of this folder take: one function a kernel, with its arguments; None, or the reason why not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autograd.dtypes import is_float
+from autograd.kernels.cuda.launch import capability
+from autograd.kernels.cuda.layout import LONGEST_ROW
+from autograd.kernels.registry import arrays_in
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+
+__all__ = [
+    "bias_gelu_bwd",
+    "bias_gelu_fwd",
+    "cross_entropy_bwd",
+    "cross_entropy_fwd",
+    "cuda_dtype",
+    "gelu_bwd",
+    "layer_norm_bwd",
+    "layer_norm_fwd",
+    "linear_bwd",
+    "linear_fwd",
+    "mlp_bwd",
+    "mlp_fwd",
+    "residual_layer_norm_bwd",
+    "residual_layer_norm_fwd",
+    "softmax_bwd",
+    "softmax_fwd",
+]
+
+_DTYPES = ("float32", "float16", "bfloat16")
+_BF16_CAPABILITY = 80
+_MOST_ROWS = 2**31 - 1
+
+
+def cuda_dtype(*args: Any, **_: Any) -> str | None:
+    """None if the floating arrays are of one dtype that kernels exist for on their device, else why not."""
+    floats = [a for a in arrays_in(args) if is_float(a.dtype)]
+    names = sorted({a.dtype.name for a in floats})
+    if len(names) != 1 or names[0] not in _DTYPES:
+        return f"CUDA kernels take arrays of one dtype out of {', '.join(_DTYPES)}; got {', '.join(names) or 'none'}"
+    if names == ["bfloat16"] and capability(floats[0]) < _BF16_CAPABILITY:
+        return f"bfloat16 needs compute capability 8.0; got {capability(floats[0]) / 10}"
+    return None
+
+
+def _float32(**arrays: Array) -> str | None:
+    wrong = next((f"{name} is {a.dtype}" for name, a in arrays.items() if a.dtype.name != "float32"), None)
+    return wrong and f"the CUDA kernel takes float32 there; {wrong}"
+
+
+def _shapes(**wanted: tuple[Any, tuple[int, ...]]) -> str | None:
+    for name, (array, shape) in wanted.items():
+        if array is not None and array.shape != shape:
+            return f"expected {name} of shape {shape}; got {array.shape}"
+    return None
+
+
+def _rows(x: Array) -> str | None:
+    """Rows of 1 to LONGEST_ROW values, countable by an int."""
+    if x.ndim == 0 or not 0 < x.shape[-1] <= LONGEST_ROW or x.size // x.shape[-1] > _MOST_ROWS:
+        return f"CUDA kernels take rows of 1 to {LONGEST_ROW} values, and less than 2**31 of them; got shape {x.shape}"
+    return None
+
+
+def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> str | None:
+    channels = x.shape[-1:]
+    return cuda_dtype(x, weight, bias) or _rows(x) or _shapes(weight=(weight, channels), bias=(bias, channels))
+
+
+def layer_norm_bwd(
+    g: Array, x: Array, weight: Array, mean: Array, rstd: Array, g_sum: Array | None = None
+) -> str | None:
+    return residual_layer_norm_bwd(g_sum, g, x, None, weight, mean, rstd)
+
+
+def residual_layer_norm_fwd(
+    x: Array, branch: Array, keep: Array | None, weight: Array, bias: Array, eps: float
+) -> str | None:
+    return (
+        cuda_dtype(x, branch, keep, weight, bias)
+        or layer_norm_fwd(x, weight, bias, eps)
+        or _shapes(branch=(branch, x.shape), keep=(keep, x.shape[:1]))
+    )
+
+
+def residual_layer_norm_bwd(
+    g_sum: Array | None, g: Array, total: Array, keep: Array | None, weight: Array, mean: Array, rstd: Array
+) -> str | None:
+    no_rows = _rows(total)
+    if no_rows:
+        return no_rows
+    rows = (total.size // total.shape[-1],)
+    return (
+        cuda_dtype(g_sum, g, total, keep, weight)
+        or _float32(mean=mean, rstd=rstd)
+        or _shapes(g=(g, total.shape), g_sum=(g_sum, total.shape), keep=(keep, total.shape[:1]))
+        or _shapes(weight=(weight, total.shape[-1:]), mean=(mean, rows), rstd=(rstd, rows))
+    )
+
+
+def gelu_bwd(g: Array, x: Array) -> str | None:
+    return cuda_dtype(g, x) or _shapes(g=(g, x.shape))
+
+
+def bias_gelu_fwd(x: Array, bias: Array | None) -> str | None:
+    return cuda_dtype(x, bias) or _shapes(bias=(bias, x.shape[-1:]))
+
+
+def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> str | None:
+    if bias is not None and x.ndim and x.shape[-1] and x.size // x.shape[-1] > _MOST_ROWS:
+        return f"the CUDA kernel takes less than 2**31 rows; got shape {x.shape}"
+    return gelu_bwd(g, x) or bias_gelu_fwd(x, bias)
+
+
+def softmax_fwd(x: Array, mask: Array | None = None) -> str | None:
+    if mask is not None and mask.dtype not in (x.dtype, "float32"):
+        return f"the CUDA kernel takes a mask of x's dtype or float32; got {mask.dtype}"
+    if mask is not None and not _broadcasts(mask.shape, x.shape):
+        return f"expected a mask that broadcasts to {x.shape}; got {mask.shape}"
+    return cuda_dtype(x) or _rows(x)
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in pairs)
+
+
+def softmax_bwd(g: Array, y: Array) -> str | None:
+    return cuda_dtype(g, y) or _rows(y) or _shapes(g=(g, y.shape))
+
+
+def _labels(target: Array, shape: tuple[int, ...]) -> str | None:
+    if target.dtype.kind in "iu":
+        return _shapes(labels=(target, shape[:1]))
+    if not is_float(target.dtype) or target.dtype.itemsize > 4:
+        return f"the CUDA kernel takes labels or probabilities up to float32; got {target.dtype}"
+    return _shapes(target=(target, shape))
+
+
+def cross_entropy_fwd(logits: Array, target: Array, smoothing: float) -> str | None:
+    if logits.ndim != 2:
+        return f"expected logits (B, K); got {logits.shape}"
+    return cuda_dtype(logits) or _rows(logits) or _labels(target, logits.shape)
+
+
+def cross_entropy_bwd(g: Array, log_probs: Array, target: Array, smoothing: float) -> str | None:
+    return (
+        cross_entropy_fwd(log_probs, target, smoothing)
+        or _float32(g=g, log_probs=log_probs)
+        or _shapes(g=(g, log_probs.shape[:1]))
+    )
+
+
+def linear_fwd(x: Array, weight: Array, bias: Array | None) -> str | None:
+    return cuda_dtype(x, weight, bias)
+
+
+def linear_bwd(g: Array, x: Array | None, weight: Array | None, needs: tuple[bool, ...]) -> str | None:
+    return cuda_dtype(g, x, weight)
+
+
+def mlp_fwd(x: Array, w1: Array, b1: Array, w2: Array, b2: Array, keep_hidden: bool) -> str | None:
+    return cuda_dtype(x, w1, b1, w2, b2)
+
+
+def mlp_bwd(g: Array, x: Array, hidden: Array, w1: Array, b1: Array, w2: Array, needs: tuple[bool, ...]) -> str | None:
+    return cuda_dtype(g, x, hidden, w1, b1, w2)

@@ -1,0 +1,76 @@
+"""Launching column_sum.cu."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.backend import array_module
+from autograd.kernels.cuda.budget import Budget
+from autograd.kernels.cuda.launch import contiguous, launch
+from autograd.kernels.cuda.layout import tile_layout
+from autograd.kernels.cuda.source import TYPE_NAMES, program
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+    from autograd.kernels.cuda.source import Program
+
+__all__ = ["BUDGETS", "column_sum", "column_sums", "variants"]
+
+BUDGETS = {"column_sum": Budget(registers=40)}
+_FLOAT32 = np.dtype(np.float32)
+
+
+def variants() -> list[Program]:
+    """Programs that a compile check covers: each type of data."""
+    kinds = (
+        ("float", "float", 4),
+        ("float", "f16", 1),
+        ("f16", "float", 8),
+        ("bf16", "float", 8),
+        ("float", "bf16", 4),
+    )
+    return [program("column_sum.cu", T=kind, OUT=out, N=width) for kind, out, width in kinds]
+
+
+def _pass(x: Array, outputs: list[Array]) -> None:
+    """Sums over each chunk's rows; ``outputs`` share out the columns of all chunks."""
+    rows, columns = x.shape
+    layout = tile_layout(rows, columns, x.itemsize)
+    kinds = {"T": TYPE_NAMES[x.dtype.name], "OUT": TYPE_NAMES[outputs[0].dtype.name]}
+    code = program("column_sum.cu", **kinds, N=layout.width)
+    first, second = (*outputs, None)[:2]
+    args = (x, first, second, rows, columns, columns // len(outputs), layout.lanes, layout.chunk)
+    launch(code, "column_sum", layout.grid, layout.threads, args, layout.shared)
+
+
+def column_sums(x: Array, parts: int = 1, dtype: Any = _FLOAT32) -> list[Array]:
+    """Sums over the rows of (rows, C), by a fixed cut into chunks of rows: the same bits every time.
+
+    Args:
+        x: (rows, C), float32 or 16-bit; sums are made in float32.
+        parts: 1, or 2 for a result that is two arrays, of the first half of the columns and of the second.
+        dtype: of the results.
+
+    Returns:
+        ``parts`` arrays of C / parts.
+    """
+    xp = array_module(x)
+    rows, columns = x.shape
+    if x.size == 0:
+        return [xp.zeros(columns // parts, dtype) for _ in range(parts)]
+    totals = [xp.empty(columns // parts, dtype) for _ in range(parts)]
+    x = contiguous(x)
+    chunks = tile_layout(rows, columns, x.itemsize).grid[1]
+    if chunks > 1:
+        partial = xp.empty((chunks, columns), _FLOAT32)
+        _pass(x, [partial])
+        x = partial
+    _pass(x, totals)
+    return totals
+
+
+def column_sum(x: Array) -> Array:
+    """The float32 sum (C,) over the rows of (rows, C)."""
+    return column_sums(x)[0]

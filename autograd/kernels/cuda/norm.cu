@@ -1,0 +1,126 @@
+// Layer norm, and residual + DropPath + layer norm, forward and backward. T is the storage type; LANES, N and PER say how a
+// row lies in the threads (Row in rows.cuh): it is read once and finished in registers, the variance in a second pass there.
+// Source: Ba et al. 2016, "Layer Normalization", equation 3.
+#include "rows.cuh"
+
+typedef Row<LANES, N, PER> Line;
+
+DEVICE float* row_scratch() {
+  SHARED_MEMORY(memory);
+  return (float*)memory;
+}
+
+// v += scale * branch, with the sum rounded as it is stored: statistics are of what backward reads.
+DEVICE void add_branch(Line& v, const T* branch, float scale, int columns) {
+  Line b;
+  b.load(branch, scale == 0 ? 0 : columns);
+  UNROLL for (int i = 0; i < PER; i++)
+    UNROLL for (int j = 0; j < N; j++) v.v[i][j] = widen(narrow<T>(v.v[i][j] + scale * b.v[i][j]));
+}
+
+// RESIDUAL: norms x + keep * branch, and stores that in total.
+template <bool RESIDUAL>
+DEVICE void forward(const T* x, const T* branch, const T* keep, const T* weight, const T* bias, float eps, T* total, T* y, float* mean,
+                    float* rstd, int rows, int rows_a_sample, int columns) {
+  float* scratch = row_scratch();
+  Line v, scale, shift;
+  const int row = own_row<LANES>();
+  const int width = row < rows ? columns : 0;
+  const i64 at = (i64)row * columns;
+  v.load(x + at, width);
+  if (RESIDUAL) {
+    add_branch(v, branch + at, keep && width ? widen(keep[row / rows_a_sample]) : 1, width);
+    v.store(total + at, width);
+  }
+  float sum = 0;
+  UNROLL for (int i = 0; i < PER; i++)
+    UNROLL for (int j = 0; j < N; j++) sum += v.v[i][j];
+  const float m = sum_over_row<LANES>(sum, scratch) / columns;
+  float squares = 0;
+  UNROLL for (int i = 0; i < PER; i++)
+    UNROLL for (int j = 0; j < N; j++) {
+      v.v[i][j] -= m;
+      if (Line::column(i) < columns) squares += v.v[i][j] * v.v[i][j];
+    }
+  const float r = 1 / sqrtf(sum_over_row<LANES>(squares, scratch) / columns + eps);
+  scale.load(weight, columns);
+  shift.load(bias, columns);
+  UNROLL for (int i = 0; i < PER; i++)
+    UNROLL for (int j = 0; j < N; j++) v.v[i][j] = v.v[i][j] * r * scale.v[i][j] + shift.v[i][j];
+  v.store(y + at, width);
+  if (threadIdx.x % LANES == 0 && width) mean[row] = m, rstd[row] = r;
+}
+
+// x and y (rows, columns); weight and bias (columns); mean and rstd (rows).
+KERNEL void __launch_bounds__(THREADS) layer_norm_fwd(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
+                     float eps, T* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd, int rows, int columns) {
+  forward<false>(x, nullptr, nullptr, weight, bias, eps, nullptr, y, mean, rstd, rows, 1, columns);
+}
+
+// keep has a scale for every `rows_a_sample` rows, or is null; where it is 0 the branch is not read.
+KERNEL void __launch_bounds__(THREADS) residual_layer_norm_fwd(const T* __restrict__ x, const T* __restrict__ branch,
+                     const T* __restrict__ keep, const T* __restrict__ weight, const T* __restrict__ bias, float eps,
+                     T* __restrict__ total, T* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd, int rows,
+                     int rows_a_sample, int columns) {
+  forward<true>(x, branch, keep, weight, bias, eps, total, y, mean, rstd, rows, rows_a_sample, columns);
+}
+
+// With xhat = (x - mean) rstd and h = g weight: gx = rstd (h - mean(h) - xhat mean(h xhat)) + g_sum (or 0 for null); gbranch, if it
+// is not null, is keep gx. Blocks stay and take row after row; row k of `partial` (blocks, 2 columns) gets the sums of g xhat and
+// of g over the rows of block k.
+KERNEL void __launch_bounds__(THREADS) layer_norm_bwd(const T* __restrict__ g, const T* __restrict__ x, const T* __restrict__ weight,
+                     const float* __restrict__ mean, const float* __restrict__ rstd, const T* __restrict__ g_sum,
+                     const T* __restrict__ keep, T* __restrict__ gx, T* __restrict__ gbranch, float* __restrict__ partial, int rows,
+                     int rows_a_sample, int columns) {
+  float* scratch = row_scratch();
+  Line xhat, h, scale, gweight, gbias;
+  scale.load(weight, columns);
+  gweight.fill(0);
+  gbias.fill(0);
+  const int step = gridDim.x * (THREADS / LANES);
+  for (int row = own_row<LANES>(); row - (int)(threadIdx.x / LANES) < rows; row += step) {
+    const int width = row < rows ? columns : 0;
+    const i64 at = (i64)row * columns;
+    const float m = width ? mean[row] : 0, r = width ? rstd[row] : 0;
+    xhat.load(x + at, width);
+    h.load(g + at, width);
+    float first = 0, second = 0;
+    UNROLL for (int i = 0; i < PER; i++)
+      UNROLL for (int j = 0; j < N; j++) {
+        xhat.v[i][j] = (xhat.v[i][j] - m) * r;
+        gweight.v[i][j] += h.v[i][j] * xhat.v[i][j];
+        gbias.v[i][j] += h.v[i][j];
+        h.v[i][j] *= scale.v[i][j];
+        first += h.v[i][j];
+        second += h.v[i][j] * xhat.v[i][j];
+      }
+    first = sum_over_row<LANES>(first, scratch) / columns;
+    second = sum_over_row<LANES>(second, scratch) / columns;
+    UNROLL for (int i = 0; i < PER; i++)
+      UNROLL for (int j = 0; j < N; j++) h.v[i][j] = r * (h.v[i][j] - first - xhat.v[i][j] * second);
+    if (g_sum) {
+      xhat.load(g_sum + at, width);
+      UNROLL for (int i = 0; i < PER; i++)
+        UNROLL for (int j = 0; j < N; j++) h.v[i][j] += xhat.v[i][j];
+    }
+    h.store(gx + at, width);
+    if (gbranch) {
+      const float kept = width ? widen(keep[row / rows_a_sample]) : 0;
+      UNROLL for (int i = 0; i < PER; i++)
+        UNROLL for (int j = 0; j < N; j++) h.v[i][j] = kept * widen(narrow<T>(h.v[i][j]));
+      h.store(gbranch + at, width);
+    }
+  }
+  // the block's rows of threads are added up in order
+  float* out = partial + (i64)blockIdx.x * 2 * columns;
+  float* mine = LANES < THREADS ? scratch + threadIdx.x / LANES * 2 * columns : out;
+  gweight.store_floats(mine, columns);
+  gbias.store_floats(mine + columns, columns);
+  if (LANES == THREADS) return;
+  barrier();
+  for (int c = threadIdx.x; c < 2 * columns; c += THREADS) {
+    float total = 0;
+    for (int i = 0; i < THREADS / LANES; i++) total += scratch[i * 2 * columns + c];
+    out[c] = total;
+  }
+}

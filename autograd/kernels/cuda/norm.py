@@ -1,0 +1,114 @@
+"""Launching norm.cu."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autograd.backend import array_module
+from autograd.kernels.cuda.budget import Budget
+from autograd.kernels.cuda.column_sum import column_sums
+from autograd.kernels.cuda.launch import contiguous, launch, multiprocessors
+from autograd.kernels.cuda.layout import row_layout, vector_widths
+from autograd.kernels.cuda.source import TYPE_NAMES, program
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+    from autograd.kernels.cuda.layout import RowLayout
+    from autograd.kernels.cuda.source import Program
+
+__all__ = [
+    "BUDGETS",
+    "layer_norm_bwd",
+    "layer_norm_fwd",
+    "residual_layer_norm_bwd",
+    "residual_layer_norm_fwd",
+    "variants",
+]
+
+BUDGETS = {
+    "layer_norm_fwd": Budget(registers=112, spill_bytes=24),
+    "residual_layer_norm_fwd": Budget(registers=112, spill_bytes=24),
+    "layer_norm_bwd": Budget(registers=240, spill_bytes=24),
+}
+
+_BLOCKS = 4  # of backward that stay on a multiprocessor; each writes a row of partial sums
+_FLOAT32 = np.dtype(np.float32)
+
+
+def variants() -> list[Program]:
+    """Programs that a compile check covers: for rows of 8, 32 and 128 lanes, and an odd width."""
+    return [
+        program("norm.cu", T=kind, **row_layout(columns, vector_widths(4 if kind == "float" else 2)).defines)
+        for kind, widths in (("float", (7, 96, 1024, 1536)), ("f16", (7, 96, 1024, 1536)), ("bf16", (96, 768)))
+        for columns in widths
+    ]
+
+
+def _plan(x: Array) -> tuple[Program, RowLayout, int, int]:
+    """The program, its layout, the rows, and the blocks that have all of them at once."""
+    layout = row_layout(x.shape[-1], vector_widths(x.itemsize))
+    rows = math.prod(x.shape[:-1])
+    return program("norm.cu", T=TYPE_NAMES[x.dtype.name], **layout.defines), layout, rows, -(-rows // layout.rows)
+
+
+def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
+    xp, columns = array_module(x), x.shape[-1]
+    code, layout, rows, grid = _plan(x)
+    x, weight, bias = contiguous(x), contiguous(weight), contiguous(bias)
+    y, mean, rstd = xp.empty(x.shape, x.dtype), xp.empty(rows, _FLOAT32), xp.empty(rows, _FLOAT32)
+    if rows:
+        args = (x, weight, bias, eps, y, mean, rstd, rows, columns)
+        launch(code, "layer_norm_fwd", grid, layout.threads, args, layout.scratch)
+    return y, mean, rstd
+
+
+def residual_layer_norm_fwd(
+    x: Array, branch: Array, keep: Array | None, weight: Array, bias: Array, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    xp, columns = array_module(x), x.shape[-1]
+    code, layout, rows, grid = _plan(x)
+    x, branch, weight, bias = contiguous(x), contiguous(branch), contiguous(weight), contiguous(bias)
+    keep = None if keep is None else contiguous(keep)
+    total, y = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
+    mean, rstd = xp.empty(rows, _FLOAT32), xp.empty(rows, _FLOAT32)
+    if rows:
+        sizes = (rows, rows // x.shape[0], columns)
+        args = (x, branch, keep, weight, bias, eps, total, y, mean, rstd, *sizes)
+        launch(code, "residual_layer_norm_fwd", grid, layout.threads, args, layout.scratch)
+    return total, y, mean, rstd
+
+
+def _backward(
+    g: Array, x: Array, weight: Array, mean: Array, rstd: Array, g_sum: Array | None, keep: Array | None
+) -> tuple[Array, Array, Array, Array]:
+    xp, columns = array_module(x), x.shape[-1]
+    code, layout, rows, grid = _plan(x)
+    grid = min(grid, _BLOCKS * multiprocessors(x))
+    gx = xp.empty(x.shape, x.dtype)
+    gbranch = gx if keep is None else xp.empty(x.shape, x.dtype)
+    if not rows:
+        return gx, gbranch, xp.zeros_like(weight), xp.zeros_like(weight)
+    g, x, weight, mean, rstd = (contiguous(a) for a in (g, x, weight, mean, rstd))
+    g_sum, keep = (None if a is None else contiguous(a) for a in (g_sum, keep))
+    partial = xp.empty((grid, 2 * columns), _FLOAT32)
+    shared = layout.scratch if layout.rows == 1 else max(layout.scratch, 8 * layout.rows * columns)
+    sizes = (rows, rows // x.shape[0] if keep is not None else 1, columns)
+    args = (g, x, weight, mean, rstd, g_sum, keep, gx, None if keep is None else gbranch, partial, *sizes)
+    launch(code, "layer_norm_bwd", grid, layout.threads, args, shared)
+    return gx, gbranch, *column_sums(partial, 2, weight.dtype)
+
+
+def layer_norm_bwd(
+    g: Array, x: Array, weight: Array, mean: Array, rstd: Array, g_sum: Array | None = None
+) -> tuple[Array, Array, Array]:
+    gx, _, gweight, gbias = _backward(g, x, weight, mean, rstd, g_sum, None)
+    return gx, gweight, gbias
+
+
+def residual_layer_norm_bwd(
+    g_sum: Array, g: Array, total: Array, keep: Array | None, weight: Array, mean: Array, rstd: Array
+) -> tuple[Array, Array, Array, Array]:
+    return _backward(g, total, weight, mean, rstd, g_sum, keep)

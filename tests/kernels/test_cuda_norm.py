@@ -1,0 +1,211 @@
+"""Layer norm and residual + layer norm on CUDA, thread by thread in the stand-in for CuPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import fake_cupy
+from support.cuda_checks import (
+    agrees_with_float64,
+    dtype_named,
+    every_schedule_gives_the_same_bits,
+    run_cuda,
+    same_specials,
+    to_gpu,
+)
+
+from autograd.kernels import call_kernel, explain, kernel_mode
+from autograd.kernels.cuda.launch import counting
+from autograd.kernels.cuda.layout import LONGEST_ROW, row_layout, vector_widths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Rng = np.random.Generator
+# Each layout of threads: 8 lanes and single values; 8, 16 and 32 lanes; a block a row. 100 leaves lanes idle.
+CASES = [("float32", width) for width in (1, 3, 7, 96, 100, 192, 384, 768, 1536)]
+CASES += [("float16", 96), ("float16", 7), ("float16", 1536), ("bfloat16", 96)]
+KERNELS = ("layer_norm_fwd", "layer_norm_bwd", "residual_layer_norm_fwd", "residual_layer_norm_bwd")
+
+
+@pytest.fixture
+def cupy() -> Iterator[Any]:
+    with fake_cupy.installed() as module:
+        yield module
+
+
+def _arguments(
+    name: str, rng: Rng, shape: tuple[int, ...], dtype: Any, offset: float = 0.0, keep: bool = True
+) -> tuple[Any, ...]:
+    """Positional arguments of a row, statistics as forward rounds them.
+
+    Values of a row are spread out: where three of them happen to be nearly equal, whatever rounding there is counts
+    some hundred times, and comparing two such errors compares luck.
+    """
+    x, g, other = (0.5 * rng.standard_normal(shape) for _ in range(3))
+    x = x + offset + np.linspace(-2, 2, shape[-1])
+    x, g, other = x.astype(dtype), g.astype(dtype), other.astype(dtype)
+    weight, bias = rng.uniform(0.5, 1.5, shape[-1]).astype(dtype), rng.standard_normal(shape[-1]).astype(dtype)
+    scales = rng.choice([0.0, 1.25], shape[0]).astype(dtype) if keep else None
+    wide = x.reshape(-1, shape[-1]).astype(np.float64)
+    mean, rstd = (a.astype(np.float32) for a in (wide.mean(axis=1), 1 / np.sqrt(wide.var(axis=1) + 1e-5)))
+    return {
+        "layer_norm_fwd": (x, weight, bias, 1e-5),
+        "layer_norm_bwd": (g, x, weight, mean, rstd),
+        "residual_layer_norm_fwd": (x, other, scales, weight, bias, 1e-5),
+        "residual_layer_norm_bwd": (other, g, x, scales, weight, mean, rstd),
+    }[name]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(("dtype", "width"), CASES)
+def test_values(cupy: Any, name: str, dtype: str, width: int) -> None:
+    kind = dtype_named(dtype)
+    rows = 3 if width > 256 else 7
+    agrees_with_float64(cupy, name, lambda rng: _arguments(name, rng, (rows, 2, width), kind))
+
+
+@settings(max_examples=12)
+@given(
+    lead=st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple),
+    width=st.sampled_from([1, 3, 7, 96, 100]),
+    name=st.sampled_from(KERNELS),
+    keep=st.booleans(),
+)
+def test_any_number_of_rows(lead: tuple[int, ...], width: int, name: str, keep: bool) -> None:
+    with fake_cupy.installed() as cupy:
+        agrees_with_float64(
+            cupy, name, lambda rng: _arguments(name, rng, (*lead, width), np.float32, keep=keep), variants=3
+        )
+
+
+def test_gradients_of_more_rows_than_the_blocks_have_at_a_time(cupy: Any) -> None:
+    """16 rows a block, 8 blocks on the stand-in's two multiprocessors."""
+    for rows in (128, 129, 300):
+        args = lambda rng, rows=rows: _arguments("layer_norm_bwd", rng, (rows, 7), np.float32)  # noqa: E731
+        agrees_with_float64(cupy, "layer_norm_bwd", args, variants=2)
+
+
+@pytest.mark.parametrize("width", [7, 96, 1536])
+def test_a_large_mean_costs_no_digits_of_the_variance(cupy: Any, width: int) -> None:
+    """Two passes: with E[x^2] - E[x]^2 the variance 1 of values around 1000 would be off by some percent."""
+    x, weight, bias, eps = _arguments("layer_norm_fwd", np.random.default_rng(0), (3, width), np.float32, offset=1e3)
+    _, mean, rstd = run_cuda(cupy, "layer_norm_fwd", x, weight, bias, eps)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean, wide.mean(axis=1), rtol=4e-7)
+    np.testing.assert_allclose(rstd, 1 / np.sqrt(wide.var(axis=1) + eps), rtol=2e-6)
+    agrees_with_float64(
+        cupy, "layer_norm_fwd", lambda rng: _arguments("layer_norm_fwd", rng, (3, width), np.float32, offset=1e3)
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_rows_of_zeros_give_the_bias_and_no_nan(cupy: Any, dtype: str) -> None:
+    rng, kind = np.random.default_rng(0), dtype_named(dtype)
+    _, weight, bias, eps = _arguments("layer_norm_fwd", rng, (2, 96), kind)
+    y, mean, rstd = run_cuda(cupy, "layer_norm_fwd", np.zeros((2, 96), kind), weight, bias, eps)
+    np.testing.assert_array_equal(y, np.broadcast_to(bias, (2, 96)))
+    np.testing.assert_array_equal(mean, 0)
+    np.testing.assert_allclose(rstd, 1e5**0.5, rtol=1e-6)
+    gx, *_ = run_cuda(cupy, "layer_norm_bwd", rng.standard_normal((2, 96)).astype(kind), 0 * y, weight, mean, rstd)
+    assert np.isfinite(gx).all()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_as_in_the_reference(cupy: Any, name: str, special: float) -> None:
+    args = list(_arguments(name, np.random.default_rng(0), (3, 7), np.float32, keep=False))
+    for i in (0, 1):
+        args[i] = args[i].copy()
+        args[i].flat[3 + 7 * i if args[i].ndim > 1 else 3] = special
+    same_specials(cupy, name, *args)
+
+
+def test_a_branch_that_is_dropped_is_not_read(cupy: Any) -> None:
+    x, branch, _, weight, bias, eps = _arguments("residual_layer_norm_fwd", np.random.default_rng(0), (2, 3, 7), "f4")
+    branch[1] = np.nan
+    total, y, _, _ = run_cuda(cupy, "residual_layer_norm_fwd", x, branch, np.float32([2, 0]), weight, bias, eps)
+    np.testing.assert_array_equal(total[1], x[1])
+    np.testing.assert_array_equal(total[0], x[0] + 2 * branch[0])
+    assert np.isfinite(y).all()
+
+
+def test_statistics_are_of_the_sum_as_it_is_stored(cupy: Any) -> None:
+    args = _arguments("residual_layer_norm_fwd", np.random.default_rng(0), (3, 2, 96), np.float16, keep=False)
+    total, y, mean, rstd = run_cuda(cupy, "residual_layer_norm_fwd", *args)
+    again = run_cuda(cupy, "layer_norm_fwd", total, *args[3:])
+    for got, want in zip((y, mean, rstd), again, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("width", [7, 96, 1536])
+def test_bits_do_not_depend_on_the_order_of_threads(cupy: Any, name: str, width: int) -> None:
+    rows = 2 if width > 96 else 17
+    every_schedule_gives_the_same_bits(
+        cupy, name, *_arguments(name, np.random.default_rng(0), (rows, width), np.float32)
+    )
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_no_rows(cupy: Any, name: str) -> None:
+    args = _arguments(name, np.random.default_rng(0), (0, 4, 7), np.float32)
+    with counting() as counts:
+        results = run_cuda(cupy, name, *args)
+    assert counts.launches == {}
+    assert results[0].shape == (0, 4, 7)
+    if name.endswith("bwd"):
+        for total in results[-2:]:
+            np.testing.assert_array_equal(total, np.zeros(7, np.float32))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_other_layouts_are_copied_and_counted(cupy: Any, name: str) -> None:
+    args = _arguments(name, np.random.default_rng(0), (3, 4, 7), np.float32)
+    want = run_cuda(cupy, name, *args)
+    x = cupy.asarray(args[0])
+    flat = cupy.empty(x.size + 1, "float32")
+    flat[1:] = x.reshape(-1)
+    swapped = cupy.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)
+    for odd in (flat[1:].reshape(x.shape), swapped):
+        with counting() as counts, kernel_mode("cuda"):
+            got = call_kernel(name, odd, *to_gpu(cupy, args[1:]))
+        assert counts.copies == 1
+        for g, w in zip(got, want, strict=True):
+            np.testing.assert_array_equal(g.get(), w)
+    with counting() as counts:
+        run_cuda(cupy, name, *args)
+    assert counts.copies == 0
+
+
+def test_what_is_refused_and_why(cupy: Any) -> None:
+    x, weight, bias, eps = to_gpu(cupy, _arguments("layer_norm_fwd", np.random.default_rng(0), (3, 7), np.float32))
+    for args, reason in (
+        ((x.astype("float64"), weight.astype("float64"), bias.astype("float64"), eps), "got float64"),
+        ((x.astype("float16"), weight, bias, eps), "got float16, float32"),
+        ((x, weight[:3], bias, eps), r"expected weight of shape (7,); got (3,)"),
+        ((cupy.ones((1, LONGEST_ROW + 1), "float32"), weight, bias, eps), f"rows of 1 to {LONGEST_ROW} values"),
+    ):
+        assert reason in explain("layer_norm_fwd", *args)
+    g, x, weight, mean, rstd = to_gpu(cupy, _arguments("layer_norm_bwd", np.random.default_rng(0), (3, 7), np.float32))
+    reason = "takes float32 there; mean is float64"
+    assert reason in explain("layer_norm_bwd", g, x, weight, mean.astype("float64"), rstd)
+    assert "expected keep of shape (3,); got (2,)" in explain(
+        "residual_layer_norm_fwd", x, x, weight[:2], weight, weight, eps
+    )
+
+
+def test_every_width_has_a_layout_that_covers_it() -> None:
+    for itemsize in (2, 4):
+        for columns in (*range(1, 2100), 3072, 8191, 8192, LONGEST_ROW - 1, LONGEST_ROW):
+            layout = row_layout(columns, vector_widths(itemsize))
+            assert layout.lanes * layout.width * layout.per >= columns
+            assert layout.lanes * layout.width * (layout.per - 1) < columns
+            assert columns % layout.width == 0
+            assert layout.lanes == layout.threads or 32 % layout.lanes == 0
+    lanes = {columns: row_layout(columns, (8, 4)).lanes for columns in (96, 128, 192, 256, 384, 768, 1024)}
+    assert lanes == {96: 8, 128: 8, 192: 16, 256: 16, 384: 32, 768: 32, 1024: 32}

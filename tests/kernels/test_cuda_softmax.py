@@ -1,0 +1,217 @@
+"""Softmax and cross-entropy on CUDA, thread by thread in the stand-in for CuPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import fake_cupy
+from support.cuda_checks import (
+    agrees_with_float64,
+    dtype_named,
+    every_schedule_gives_the_same_bits,
+    run_cuda,
+    same_specials,
+)
+
+from autograd.kernels import call_kernel, explain, kernel_mode
+from autograd.kernels.cuda.launch import counting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Rng = np.random.Generator
+CASES = [("float32", 5), ("float32", 49), ("float32", 64), ("float32", 1000), ("float32", 1100)]
+CASES += [("float16", 49), ("float16", 64), ("bfloat16", 64)]
+
+
+@pytest.fixture
+def cupy() -> Iterator[Any]:
+    with fake_cupy.installed() as module:
+        yield module
+
+
+def _softmax_bwd(rng: Rng, shape: tuple[int, ...], dtype: Any) -> tuple[Any, ...]:
+    y = np.exp(rng.standard_normal(shape))
+    return rng.standard_normal(shape).astype(dtype), (y / y.sum(axis=-1, keepdims=True)).astype(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "length"), CASES)
+def test_values(cupy: Any, dtype: str, length: int) -> None:
+    kind, shape = dtype_named(dtype), (3, 5, length)
+    agrees_with_float64(cupy, "softmax_fwd", lambda rng: ((3 * rng.standard_normal(shape)).astype(kind),))
+    agrees_with_float64(cupy, "softmax_bwd", lambda rng: _softmax_bwd(rng, shape, kind))
+
+
+@settings(max_examples=15)
+@given(
+    lead=st.lists(st.integers(1, 4), min_size=1, max_size=5),
+    length=st.sampled_from([1, 3, 5, 49]),
+    kept=st.lists(st.booleans(), min_size=6, max_size=6),
+    dropped=st.integers(0, 2),
+)
+def test_any_mask_that_broadcasts(lead: list[int], length: int, kept: list[bool], dropped: int) -> None:
+    """Axes of size 1 anywhere, and missing ones in front."""
+    shape = (*lead, length)
+    mask = tuple(n if keep else 1 for n, keep in zip(shape, kept, strict=False))[dropped:]
+
+    def draw(rng: Rng) -> tuple[Any, ...]:
+        values = np.where(rng.random(mask) < 0.3, -100, rng.standard_normal(mask))
+        return rng.standard_normal(shape).astype(np.float32), values.astype(np.float32)
+
+    with fake_cupy.installed() as cupy:
+        agrees_with_float64(cupy, "softmax_fwd", draw, variants=4)
+
+
+def test_the_mask_of_shifted_windows(cupy: Any) -> None:
+    """(B, nW, heads, N, N) scores of 16 bits and a mask (1, nW, 1, N, N) in float32, read where it lies."""
+
+    def draw(rng: Rng) -> tuple[Any, ...]:
+        mask = np.where(rng.random((1, 3, 1, 5, 5)) < 0.3, -100, 0).astype(np.float32)
+        return rng.standard_normal((2, 3, 2, 5, 5)).astype(np.float16), mask
+
+    with counting() as counts:
+        agrees_with_float64(cupy, "softmax_fwd", draw)
+    assert counts.copies == 0
+
+
+def test_rows_with_no_place_left_give_zeros(cupy: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
+    mask = np.zeros((3, 7), np.float32)
+    mask[1], mask[2, 3] = -np.inf, -np.inf
+    (y,) = run_cuda(cupy, "softmax_fwd", x, mask)
+    np.testing.assert_array_equal(y[1], 0)
+    assert y[2, 3] == 0
+    np.testing.assert_allclose(y[[0, 2]].sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_as_in_the_reference(cupy: Any, special: float) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 7)).astype(np.float32)
+    x[1, 2] = special
+    same_specials(cupy, "softmax_fwd", x)
+    same_specials(cupy, "softmax_bwd", x, _softmax_bwd(rng, (3, 7), np.float32)[1])
+    same_specials(cupy, "cross_entropy_fwd", x, np.array([0, 2, 1]), 0.0)
+    same_specials(cupy, "cross_entropy_fwd", x, np.array([0, 1, 1]), 0.1)
+
+
+@pytest.mark.parametrize("length", [5, 49, 1100])
+def test_bits_do_not_depend_on_the_order_of_threads(cupy: Any, length: int) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, length)).astype(np.float32)
+    every_schedule_gives_the_same_bits(cupy, "softmax_fwd", x, x[:1])
+    every_schedule_gives_the_same_bits(cupy, "softmax_bwd", *_softmax_bwd(rng, (3, length), np.float32))
+
+
+def test_nothing_gives_nothing(cupy: Any) -> None:
+    empty = np.ones((0, 7), np.float32)
+    with counting() as counts:
+        results = [
+            *run_cuda(cupy, "softmax_fwd", empty, np.ones((1, 7), np.float32)),
+            *run_cuda(cupy, "softmax_bwd", empty, empty),
+            *run_cuda(cupy, "cross_entropy_fwd", empty, np.ones(0, np.int64), 0.1),
+            *run_cuda(cupy, "cross_entropy_bwd", empty[:, 0], empty, empty, 0.1),
+        ]
+    assert counts.launches == {}
+    assert [r.shape for r in results] == [(0, 7), (0, 7), (0,), (0, 7), (0, 7)]
+
+
+def test_other_layouts_are_copied_and_counted(cupy: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+    (want,) = run_cuda(cupy, "softmax_fwd", x)
+    flat = cupy.empty(36, "float32")
+    flat[1:] = cupy.asarray(x).reshape(-1)
+    for odd in (flat[1:].reshape(5, 7), cupy.asarray(np.ascontiguousarray(x.T)).T):
+        with counting() as counts, kernel_mode("cuda"):
+            got = call_kernel("softmax_fwd", odd)
+        assert counts.copies == 1
+        np.testing.assert_array_equal(got.get(), want)
+
+
+def test_what_is_refused_and_why(cupy: Any) -> None:
+    x = cupy.ones((3, 7), "float32")
+    assert "got float64" in explain("softmax_fwd", x.astype("float64"))
+    assert "a mask of x's dtype or float32; got float64" in explain("softmax_fwd", x, x.astype("float64"))
+    assert "expected a mask that broadcasts to (3, 7); got (2, 7)" in explain("softmax_fwd", x, x[:2])
+    assert "expected labels of shape (3,); got (2,)" in explain("cross_entropy_fwd", x, cupy.zeros(2, "int64"), 0.1)
+    assert "up to float32; got float64" in explain("cross_entropy_fwd", x, x.astype("float64"), 0.1)
+    assert "takes float32 there; g is float16" in explain(
+        "cross_entropy_bwd", x[:, 0].astype("float16"), x, cupy.zeros(3, "int64"), 0.1
+    )
+
+
+# ---- cross-entropy
+
+
+def _target(rng: Rng, kind: str, rows: int, classes: int) -> Any:
+    if kind == "soft":
+        values = rng.random((rows, classes)) * (rng.random((rows, classes)) < 0.6)  # some classes without any
+        return values.astype(np.float32)
+    return rng.integers(0, classes, rows).astype(kind)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("dtype", "classes", "kind"),
+    [
+        ("float32", 5, "int64"),
+        ("float32", 5, "int32"),
+        ("float32", 5, "soft"),
+        ("float32", 1000, "int64"),
+        ("float32", 1000, "soft"),
+        ("float16", 1000, "soft"),
+        ("bfloat16", 5, "int64"),
+    ],
+)
+def test_cross_entropy(cupy: Any, dtype: str, classes: int, kind: str, smoothing: float) -> None:
+    low = dtype_named(dtype)
+
+    def forward(rng: Rng) -> tuple[Any, ...]:
+        logits = (3 * rng.standard_normal((5, classes))).astype(low)
+        return logits, _target(rng, kind, 5, classes), smoothing
+
+    def backward(rng: Rng) -> tuple[Any, ...]:
+        z = rng.standard_normal((5, classes))
+        log_probs = (z - np.log(np.exp(z).sum(axis=1, keepdims=True))).astype(np.float32)
+        return rng.standard_normal(5).astype(np.float32), log_probs, _target(rng, kind, 5, classes), smoothing
+
+    agrees_with_float64(cupy, "cross_entropy_fwd", forward)
+    agrees_with_float64(cupy, "cross_entropy_bwd", backward)
+
+
+def test_a_class_without_probability_adds_nothing(cupy: Any) -> None:
+    logits = np.array([[0.0, -np.inf, 1.0]], np.float32)
+    loss, _ = run_cuda(cupy, "cross_entropy_fwd", logits, np.array([2]), 0.0)
+    np.testing.assert_allclose(loss, np.log1p(np.exp(-1.0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [-1, 7, 2**40])
+def test_a_label_that_is_no_class_gives_nan(cupy: Any, label: int) -> None:
+    """The op checks labels on the host; what slips by must be seen, and touch no other row."""
+    x = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
+    loss, log_probs = run_cuda(cupy, "cross_entropy_fwd", x, np.array([1, label, 2]), 0.0)
+    np.testing.assert_array_equal(np.isnan(loss), [False, True, False])
+    (grad,) = run_cuda(cupy, "cross_entropy_bwd", loss, log_probs, np.array([1, label, 2]), 0.0)
+    np.testing.assert_array_equal(np.isnan(grad).all(axis=1), [False, True, False])
+
+
+def test_the_gradient_of_a_mean_is_not_copied(cupy: Any) -> None:
+    x = cupy.asarray(np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32))
+    g, target = cupy.asarray(np.float32([0.3])), cupy.asarray(np.array([0, 1, 2]))
+    with counting() as counts, kernel_mode("cuda"):
+        got = call_kernel("cross_entropy_bwd", cupy.broadcast_to(g, (3,)), x, target, 0.1)
+        want = call_kernel("cross_entropy_bwd", cupy.full(3, 0.3, "float32"), x, target, 0.1)
+    assert counts.copies == 0
+    np.testing.assert_array_equal(got.get(), want.get())
+
+
+@pytest.mark.parametrize("kind", ["int64", "soft"])
+def test_bits_of_losses_do_not_depend_on_the_order_of_threads(cupy: Any, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    x, target = rng.standard_normal((3, 5)).astype(np.float32), _target(rng, kind, 3, 5)
+    every_schedule_gives_the_same_bits(cupy, "cross_entropy_fwd", x, target, 0.1)
+    every_schedule_gives_the_same_bits(cupy, "cross_entropy_bwd", x[:, 0].copy(), x, target, 0.1)
