@@ -11,7 +11,7 @@ const int V_AT = BEFORE_V > 2 * TILE * ROW ? BEFORE_V : 2 * TILE * ROW;
 
 // Grid: (B * windows * heads * TILES). qkv (B, H, W, 3 heads HEAD); bias (heads, tokens, tokens); qkv_bias
 // (3 heads HEAD); pixels and regions (windows, tokens); out (B, H, W, heads HEAD). All but qkv, pixels, out may be null.
-KERNEL void __launch_bounds__(64, MIN_BLOCKS)
+KERNEL void __launch_bounds__(64)
 window_attention_general_fwd(const T* __restrict__ qkv, const T* __restrict__ bias, const T* __restrict__ qkv_bias,
                              const T* __restrict__ logit_scale, const int* __restrict__ pixels,
                              const signed char* __restrict__ regions, T* __restrict__ out, int heads, int windows,
@@ -56,7 +56,9 @@ window_attention_general_fwd(const T* __restrict__ qkv, const T* __restrict__ bi
     add_product(rows, p, v);
     if (TILES > 1) barrier();  // k, v and the scores have been read
   }
-  UNROLL for (int r = 0; r < R; r++)
-    UNROLL for (int i = 0; i < MINE; i++) rows[r][i] /= total[r];
+  UNROLL for (int r = 0; r < R; r++) {
+    float inverse_total = 1 / total[r];
+    UNROLL for (int i = 0; i < MINE; i++) rows[r][i] *= inverse_total;
+  }
   store_rows(out, 1, 0, query, rows, window);
 }
