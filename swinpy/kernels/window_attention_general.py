@@ -27,7 +27,8 @@ MAX_WINDOW = 24
 _FOLDER = Path(__file__).parent / "cuda"
 _THREADS = 64
 _SHARED = 64 * 1024  # of a block on sm_75, the least of the devices that count
-_FORWARD, _BACKWARD = "window_attention_general_fwd.cu", "window_attention_general_bwd.cu"
+_FORWARD = "window_attention_general_fwd.cu"
+_BACKWARD, _BACKWARD_TILED = "window_attention_general_bwd.cu", "window_attention_general_bwd_tiled.cu"
 _BLOCKS = 4  # of a multiprocessor that backward is cut for
 _PARTS_BYTES = 64 * 2**20  # at most, of partial gradients of the bias
 _TYPES = {"float32": "float", "float16": "f16", "bfloat16": "bf16"}
@@ -175,7 +176,7 @@ def general_bwd(
     qkv_bias_parts, logit_parts = (parts(a, slots * tiling.tiles) for a in (qkv_bias, logit_scale))
     inputs = (*_ready(g, qkv, bias, qkv_bias, logit_scale), *_tables(cut, qkv.device.id), gqkv)
     sizes = (count, heads, windows, cut.tokens, cut.size[0] * cut.size[1], spec.scale, spec.mask_value)
-    code = _program(_BACKWARD, qkv.dtype.name, tiling, spec.cosine)
+    code = _program(_BACKWARD if tiling.tiles == 1 else _BACKWARD_TILED, qkv.dtype.name, tiling, spec.cosine)
 
     def run(kernel: str, *outputs: Array | None) -> None:
         grid = (heads * tiling.tiles, slots)

@@ -218,7 +218,10 @@ DEVICE void exponentials(Scores& scores, float* top, float* shrink, float* total
   }
 }
 
+// Where in shared memory a thread's own element of a tile of scores stands.
+DEVICE float& own_score(float* tile, int i, int j) { return tile[(8 * i + group()) * SCORE_ROW + 8 * j + lane()]; }
+
 DEVICE void store_scores(float* tile, const Scores& scores) {
   UNROLL for (int i = 0; i < R; i++)
-    UNROLL for (int j = 0; j < R; j++) tile[(8 * i + group()) * SCORE_ROW + 8 * j + lane()] = scores[i][j];
+    UNROLL for (int j = 0; j < R; j++) own_score(tile, i, j) = scores[i][j];
 }
