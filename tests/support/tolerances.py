@@ -12,6 +12,8 @@ import numpy as np
 
 __all__ = [
     "ADJOINT",
+    "ATTENTION32",
+    "ATTENTION32_COSINE",
     "BICUBIC",
     "COMPOSITE",
     "COMPOSITE_COSINE",
@@ -114,3 +116,11 @@ FLOAT16_GRADIENTS = 10 * FLOAT16_MODEL
 # Stored logits, computed by another build of NumPy: libm to 1 ulp and sums in another order, as PARITY, but through a
 # handful of blocks.
 GOLDEN = 1e-11
+
+# ---- CUDA kernels
+
+# Window attention in float32: a score of at most 16 is off by about 8 roundings of 2^-24 of it, and so, relatively, is a
+# probability and whatever is summed up from them.
+ATTENTION32 = 16 * 8 * 2**-24
+# V2's scores go up to 100 and the bias.
+ATTENTION32_COSINE = 128 * 8 * 2**-24
