@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .opinfo import OpInfo, Sample
 
-__all__ = ["forward_low", "gradients_low"]
+__all__ = ["FEW", "VARIANTS", "Errors", "forward_low", "gradients_low"]
 
 
 VARIANTS = 12
@@ -44,7 +44,7 @@ def _variants(sample: Sample, dtype: Any) -> Iterator[tuple[Sample, Sample]]:
         yield low, low.cast(np.float64)
 
 
-class _Errors:
+class Errors:
     """Errors seen of each result, by index: one a variant, the largest of its elements."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def _low_dtypes(info: OpInfo) -> list[Any]:
 def forward_low(info: OpInfo, sample: Sample) -> None:
     """Values in lower precision; naive are the reference and the composite, both run in that precision."""
     for dtype in _low_dtypes(info):
-        errors = _Errors()
+        errors = Errors()
         for low, exact in _variants(sample, dtype):
             got = outputs(info.fn, low)
             want = [np.asarray(w) for w in as_tuple(info.reference(*exact.args, **exact.kwargs))]
@@ -130,7 +130,7 @@ def gradients_low(info: OpInfo, sample: Sample) -> None:
     Naive is the composite or the row's own slope in that precision; else see :func:`_rounded_gradients`.
     """
     for dtype in _low_dtypes(info):
-        errors = _Errors()
+        errors = Errors()
         for low, exact in _variants(sample, dtype):
             grads = cotangents(info, low)
             wide = [g.astype(o.dtype) for g, o in zip(grads, outputs(info.fn, exact), strict=True)]
