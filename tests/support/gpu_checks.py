@@ -57,7 +57,7 @@ def _each_array(value: Any, change: Any) -> Any:
         return type(value)(_each_array(v, change) for v in value)
     if isinstance(value, dict):
         return {k: _each_array(v, change) for k, v in value.items()}
-    return change(value) if isinstance(value, np.ndarray) else value
+    return change(value) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def on_device(cupy: Any, value: Any) -> Any:
@@ -75,7 +75,7 @@ def _flat(value: Any) -> list[Any]:
         return [array for v in value for array in _flat(v)]
     if hasattr(value, "get") and hasattr(value, "dtype"):
         return [value.get()]
-    return [value] if isinstance(value, np.ndarray) else []
+    return [value] if isinstance(value, (np.ndarray, np.generic)) else []
 
 
 def _call(name: str, mode: str, args: Any, options: Any) -> list[Any]:
