@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support import fake_cupy
+from support.gpu_checks import on_device
 from support.host_cuda.build import host_source
-from support.host_cuda.raw_module import Launch, recording
+from support.host_cuda.raw_module import Launch, RawModule, recording
 from support.host_cuda.sanitize import SANITIZERS, SanitizerFault, check
 from support.kernel_rows import KERNEL_ROWS
 
@@ -29,15 +30,9 @@ def _launches(call: Callable[[Any], Any]) -> list[Launch]:
     return list({(launch.source, launch.entry.name): launch for launch in reversed(launches)}.values())
 
 
-def _on_device(cupy: Any, value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return type(value)(_on_device(cupy, v) for v in value)
-    return cupy.asarray(value) if isinstance(value, np.ndarray) else value
-
-
 def _call_row(cupy: Any, name: str, dtype: Any) -> None:
     args, options = KERNEL_ROWS[name].arguments(np.random.default_rng(0), dtype)
-    call_kernel(name, *_on_device(cupy, args), **{k: _on_device(cupy, v) for k, v in options.items()})
+    call_kernel(name, *on_device(cupy, args), **on_device(cupy, options))
 
 
 @pytest.mark.parametrize("name", CUDA_KERNELS)
@@ -126,6 +121,39 @@ def test_blocks_that_write_one_place_race() -> None:
     one = _reverse()
     with pytest.raises(SanitizerFault, match=RACE):
         check(replace(one, grid=(2, 1, 1)), "thread")
+
+
+TABLE = """
+#line 1 "table.cu"
+// Each block doubles the array whose address stands in its row, behind it the number of its values.
+KERNEL void doubled(const u64* __restrict__ table) {
+  float* x = (float*)table[2 * blockIdx.x];
+  if (threadIdx.x < table[2 * blockIdx.x + 1]) x[threadIdx.x] *= 2;
+}
+"""
+
+
+def _doubled() -> tuple[list[np.ndarray[Any, Any]], Launch]:
+    """Three arrays doubled through a table, and the launch."""
+    text = REVERSE.partition('#line 1 "reverse.cu"')[0] + TABLE
+    with fake_cupy.installed() as cupy, recording() as launches:
+        arrays = [cupy.asarray(np.arange(n, dtype="f4")) for n in (5, 8, 13)]
+        table = cupy.asarray(np.array([(a.data.ptr, a.size) for a in arrays], "u8"))
+        RawModule(code=text).get_function("doubled")((3,), (32,), (table,))
+        return [a.get() for a in arrays], launches[0]
+
+
+def test_arrays_behind_a_table_of_addresses() -> None:
+    arrays, launch = _doubled()
+    assert sorted(p.values.size for p in launch.pointees) == [5, 8, 13]
+    for got, n in zip(arrays, (5, 8, 13), strict=True):
+        np.testing.assert_array_equal(got, 2 * np.arange(n))
+    for sanitizer in SANITIZERS:
+        check(launch, sanitizer)
+    rows = launch.args[0].copy()
+    rows[:, 1] += 1
+    with pytest.raises(SanitizerFault, match=ADDRESS):
+        check(replace(launch, args=(rows,)), "address")
 
 
 def test_shared_memory_that_nothing_wrote_shows_as_nan() -> None:

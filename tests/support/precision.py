@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .opinfo import OpInfo, Sample
 
-__all__ = ["Errors", "forward_low", "gradients_low"]
+__all__ = ["FEW", "VARIANTS", "Errors", "forward_low", "gradients_low"]
 
 
 VARIANTS = 12

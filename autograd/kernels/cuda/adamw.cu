@@ -30,7 +30,7 @@ DEVICE double sum_over_block(double x) {
     barrier();
     if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
   }
-  return parts[0];
+  return threadIdx.x ? 0 : parts[0];  // the others would race with the last addition
 }
 
 DEVICE int chunk_size(const u64* row, int chunk) {

@@ -7,6 +7,7 @@ has, shared memory over 48 KiB must have been asked for.
 from __future__ import annotations
 
 import ctypes
+import gc
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from autograd.kernels.cuda.source import Entry, Parameter
 
-__all__ = ["SCHEDULES", "KernelFault", "Launch", "RawModule", "recording", "scheduled"]
+__all__ = ["SCHEDULES", "KernelFault", "Launch", "Pointee", "RawModule", "recording", "scheduled"]
 
 SCHEDULES = ("forward", "reverse", "random", "greedy")
 _SHARED_LIMIT = 227 * 1024  # of a block on sm_90
@@ -37,6 +38,14 @@ class KernelFault(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Pointee:
+    """An array that a kernel finds by an address in another: ``places`` are (argument, word in it) with its address."""
+
+    places: tuple[tuple[int, int], ...]
+    values: Any
+
+
+@dataclass(frozen=True)
 class Launch:
     """One launch as it was made, arrays copied before it ran, so that a sanitizer can run it again."""
 
@@ -46,16 +55,39 @@ class Launch:
     threads: int
     shared: int
     args: tuple[Any, ...]
+    pointees: tuple[Pointee, ...] = ()
 
     def run(self) -> list[Any]:
-        """The arguments after the launch, in the schedule in force; its own are left as they are.
+        """The arguments after the launch, in the schedule in force, and then the pointees; its own stay as they are.
 
         Raises:
             KernelFault: for what the host reports.
         """
         args = [a.copy() if isinstance(a, np.ndarray) else a for a in self.args]
+        behind = [p.values.copy() for p in self.pointees]
+        for pointee, copy in zip(self.pointees, behind, strict=True):
+            for argument, word in pointee.places:
+                args[argument].reshape(-1)[word] = copy.ctypes.data
         execute(replace(self, args=tuple(args)))
-        return args
+        return args + behind
+
+
+def _recorded(launch: Launch) -> Launch:
+    """The launch with copies of its arrays, and of the arrays whose addresses stand in a table of 64-bit words."""
+    words = [(i, a) for i, a in enumerate(launch.args) if isinstance(a, np.ndarray) and a.dtype == np.uint64]
+    places: dict[int, list[tuple[int, int]]] = {}
+    for i, table in words:
+        for word, value in enumerate(table.reshape(-1).tolist()):
+            places.setdefault(value, []).append((i, word))
+    found: dict[int, Any] = {}
+    for thing in gc.get_objects() if words else ():
+        values = thing._values if type(thing).__name__ == "ndarray" and hasattr(thing, "_values") else None
+        address = values.ctypes.data if values is not None else 0
+        if address in places and (address not in found or values.nbytes > found[address].nbytes):
+            found[address] = values
+    pointees = tuple(Pointee(tuple(places[a]), v.copy()) for a, v in found.items())
+    args = tuple(a.copy() if isinstance(a, np.ndarray) else a for a in launch.args)
+    return replace(launch, args=args, pointees=pointees)
 
 
 @contextmanager
@@ -143,8 +175,7 @@ class _Function:
         launch = Launch(self._source, self._entry, size, block[0], shared_mem, tuple(values))
         record = _record.get()
         if record is not None:
-            copies = tuple(v.copy() if isinstance(v, np.ndarray) else v for v in values)
-            record.append(replace(launch, args=copies))
+            record.append(_recorded(launch))
         execute(launch)
 
 

@@ -3,7 +3,9 @@
 //   program KERNEL GRID_X GRID_Y GRID_Z THREADS SHARED SEED ARGUMENTS RESULTS
 //
 // ARGUMENTS holds for each parameter two 64-bit words, its kind (0 scalar, 1 array, 2 null pointer) and its bytes, and
-// then the bytes. Every array gets a heap block of exactly its size. RESULTS receives all arrays, once a schedule.
+// then the bytes. Behind them, as kind 3, arrays whose addresses belong into such an array: their bytes, the number of
+// places, and of each the argument and the word in it. Every array gets a heap block of exactly its size. RESULTS
+// receives all arrays but those that hold addresses, once a schedule.
 #pragma once
 #include <vector>
 
@@ -21,6 +23,13 @@ inline std::vector<Argument> read_arguments(const char* path) {
   while (fread(head, sizeof head, 1, file) == 1) {
     Argument a{head[0], head[1], malloc(head[1])};
     if (fread(a.block, 1, a.bytes, file) != a.bytes) abort();
+    u64 places = 0, place[2];
+    if (a.kind == 3 && fread(&places, sizeof places, 1, file) != 1) abort();
+    for (u64 i = 0; i < places; i++) {
+      if (fread(place, sizeof place, 1, file) != 1) abort();
+      found[place[0]].kind = 4;  // an array of addresses
+      ((u64*)found[place[0]].block)[place[1]] = (u64)a.block;
+    }
     found.push_back(a);
   }
   fclose(file);
@@ -30,7 +39,7 @@ inline std::vector<Argument> read_arguments(const char* path) {
 inline void append_arrays(const char* path, const std::vector<Argument>& arguments) {
   FILE* file = fopen(path, "ab");
   for (const Argument& a : arguments)
-    if (a.kind == 1 && fwrite(a.block, 1, a.bytes, file) != a.bytes) abort();
+    if ((a.kind == 1 || a.kind == 3) && fwrite(a.block, 1, a.bytes, file) != a.bytes) abort();
   fclose(file);
 }
 

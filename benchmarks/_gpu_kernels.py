@@ -1,0 +1,176 @@
+"""The kernels that gpu.py times: arguments at the shapes of a Swin stage, and a clock that reads events."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["Sizes", "calls", "event_clock", "host_clock", "measure"]
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+# Seconds of each of some calls, which are all queued before the first is waited for.
+Clock = "Callable[[Sequence[Callable[[], Any]]], list[float]]"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Shapes of one stage; the defaults are Swin-T's first at 224.
+
+    Attributes:
+        batch: images.
+        side: of the map.
+        channels, heads, window: of the stage.
+        classes: of the loss.
+        parameters: of the optimiser's step.
+        dtype: of activations.
+    """
+
+    batch: int = 256
+    side: int = 56
+    channels: int = 96
+    heads: int = 3
+    window: int = 7
+    classes: int = 1000
+    parameters: int = 28_288_354
+    dtype: str = "float16"
+
+
+def event_clock(cupy: Any) -> Any:
+    """A :data:`Clock` of a GPU: an event before and after each call, no wait in between."""
+
+    def seconds(queue: Sequence[Callable[[], Any]]) -> list[float]:
+        marks = []
+        for call in queue:
+            begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+            begin.record()
+            call()
+            end.record()
+            marks.append((begin, end))
+        marks[-1][1].synchronize()
+        return [cupy.cuda.get_elapsed_time(begin, end) / 1e3 for begin, end in marks]
+
+    return seconds
+
+
+def host_clock(queue: Sequence[Callable[[], Any]]) -> list[float]:
+    """A :data:`Clock` for what is done when the call returns."""
+    found = []
+    for call in queue:
+        begin = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - begin)
+    return found
+
+
+def measure(
+    make: Callable[[int], Callable[[], Any]], copies: int, clock: Any, warmups: int = 10, repeats: int = 30
+) -> float:
+    """The median of ``repeats`` calls after ``warmups``, over ``copies`` sets of arguments in turn."""
+    made = [make(i) for i in range(copies)]
+    if warmups:
+        clock([made[i % copies] for i in range(warmups)])
+    return float(median(clock([made[i % copies] for i in range(repeats)])))
+
+
+class _Values:
+    """Arrays on the device: normal values, never zeros, other ones each time."""
+
+    def __init__(self, cupy: Any, sizes: Sizes, seed: int) -> None:
+        import numpy as np
+
+        self.np, self.cupy, self.s = np, cupy, sizes
+        self.rng = np.random.default_rng(seed)
+        self.some = self.rng.standard_normal(1 << 16).astype(np.float32)
+
+    def normal(self, *shape: int, dtype: str | None = None) -> Any:
+        count = int(self.np.prod(shape))
+        values = self.np.resize(self.np.roll(self.some, int(self.rng.integers(1 << 16))), count)
+        return self.cupy.asarray(values.reshape(shape).astype(dtype or self.s.dtype))
+
+    def map(self, factor: int = 1) -> Any:
+        return self.normal(self.s.batch, self.s.side, self.s.side, self.s.channels * factor)
+
+
+def _norms(v: _Values) -> Iterator[tuple[str, Call]]:
+    from autograd.kernels import call_kernel
+
+    x, g, branch, c = v.map(), v.map(), v.map(), v.s.channels
+    weight, bias, keep = v.normal(c), v.normal(c), v.normal(v.s.batch)
+    _, mean, rstd = call_kernel("layer_norm_fwd", x, weight, bias, 1e-5)
+    yield "layer_norm_fwd", ((x, weight, bias, 1e-5), {})
+    yield "layer_norm_bwd", ((g, x, weight, mean, rstd), {})
+    yield "residual_layer_norm_fwd", ((x, branch, keep, weight, bias, 1e-5), {})
+    yield "residual_layer_norm_bwd", ((branch, g, x, keep, weight, mean, rstd), {})
+
+
+def _mlp_parts(v: _Values) -> Iterator[tuple[str, Call]]:
+    hidden, g, bias = v.map(4), v.map(4), v.normal(4 * v.s.channels)
+    yield "bias_gelu_fwd", ((hidden, bias), {})
+    yield "bias_gelu_bwd", ((g, hidden, bias), {})
+
+
+def _rest(v: _Values) -> Iterator[tuple[str, Call]]:
+    from autograd.kernels import call_kernel
+
+    s = v.s
+    across, tokens = -(-s.side // s.window), s.window**2
+    windows = s.batch * across**2
+    scores, mask = v.normal(windows, s.heads, tokens, tokens), v.normal(1, s.heads, tokens, tokens)
+    probabilities = call_kernel("softmax_fwd", scores)
+    yield "softmax_fwd", ((scores, mask), {})
+    yield "softmax_bwd", ((scores, probabilities), {})
+    logits, labels = v.normal(s.batch, s.classes), v.cupy.asarray(v.rng.integers(0, s.classes, s.batch))
+    _, log_probs = call_kernel("cross_entropy_fwd", logits, labels, 0.1)
+    yield "cross_entropy_fwd", ((logits, labels, 0.1), {})
+    yield "cross_entropy_bwd", ((v.normal(s.batch, dtype="float32"), log_probs, labels, 0.1), {})
+    x = v.map()
+    merged = call_kernel("patch_merge_fwd", x)
+    yield "patch_merge_fwd", ((x,), {})
+    yield "patch_merge_bwd", ((merged, s.side, s.side), {})
+    yield "dropout", ((x,), {"seed": 7, "offset": 0, "p": 0.1})
+    images = v.cupy.asarray(v.rng.integers(0, 256, (s.batch, 3, 4 * s.side, 4 * s.side), v.np.uint8))
+    yield "patch_rows", ((images, (4, 4), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), v.np.dtype(s.dtype)), {})
+
+
+def _attention(v: _Values) -> Iterator[tuple[str, Call]]:
+    from swinpy.geometry import geometry
+    from swinpy.ops import AttentionSpec
+
+    s = v.s
+    half = s.window // 2
+    cut = geometry((s.side, s.side), (s.window, s.window), (half, half))
+    spec = AttentionSpec(cut, s.heads, (s.channels // s.heads) ** -0.5)
+    bias = v.normal(s.heads, s.window**2, s.window**2, dtype="float32")
+    arguments = (v.map(3), bias, v.normal(3 * s.channels), None, spec)
+    yield "window_attention_fwd", (arguments, {})
+    yield "window_attention_bwd", ((v.map(), *arguments), {})
+
+
+def _optimiser(v: _Values) -> Iterator[tuple[str, Call]]:
+    size = v.s.parameters // 4
+    param, grad, first, second = ([v.normal(size, dtype="float32") for _ in range(4)] for _ in range(4))
+    second = [a * a for a in second]
+    options = {"lr": 1e-6, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 10, "clip_grad": 5.0}
+    yield "grad_norm", ((grad,), {})
+    yield "multi_adamw", ((param, grad, first, second, [0.05] * 4), options)
+
+
+FAMILIES = (_norms, _mlp_parts, _attention, _rest, _optimiser)
+
+
+def calls(cupy: Any, sizes: Sizes, wanted: Sequence[str] = ()) -> Iterator[tuple[str, Callable[[int], Call]]]:
+    """(kernel, what makes the i-th set of its arguments) for each row that has a CUDA implementation."""
+    from autograd.kernels import KERNELS
+
+    for family in FAMILIES:
+        for name in [name for name, _ in family(_Values(cupy, Sizes(*_SMALL, dtype=sizes.dtype), 0))]:
+            if KERNELS[name].cuda is not None and (not wanted or name in wanted):
+                yield name, lambda i, f=family, n=name: dict(f(_Values(cupy, sizes, i)))[n]
+
+
+_SMALL = (1, 8, 32, 1, 4, 4, 16)  # a family's names are read off a small set

@@ -1,0 +1,71 @@
+"""``pytest -m gpu``: every kernel, every op and whole models on a GPU against the CPU; skipped where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support import gpu_checks
+from support.checks import applies
+from support.kernel_rows import KERNEL_ROWS
+from support.table import cases
+
+from autograd.kernels import KERNELS
+
+pytestmark = pytest.mark.gpu
+
+CUDA_KERNELS = sorted(name for name in KERNEL_ROWS if KERNELS[name].cuda is not None)
+OPS = [(check, info.name, case) for info, case in cases() for check in gpu_checks.OP_CHECKS if applies(check, info)]
+SWIN_T, SWIN_V2_T = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
+LAUNCHES_A_STEP = 360  # of Swin-T, the goal of docs/kernels.md
+
+
+@pytest.fixture(scope="module")
+def cupy() -> Any:
+    return gpu_checks.real_cupy()
+
+
+def _dtype(name: str) -> Any:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", CUDA_KERNELS)
+def test_kernel(cupy: Any, name: str, dtype: str) -> None:
+    gpu_checks.check_row(cupy, name, _dtype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", CUDA_KERNELS)
+def test_kernel_repeats_bitwise(cupy: Any, name: str, dtype: str) -> None:
+    gpu_checks.repeats_bitwise(cupy, name, _dtype(dtype), times=250)
+
+
+@pytest.mark.parametrize(("check", "name", "case"), OPS)
+def test_op(cupy: Any, check: str, name: str, case: str) -> None:
+    gpu_checks.check_op(check, name, case)
+
+
+@pytest.mark.parametrize("autocast", [None, "float16", "bfloat16"])
+@pytest.mark.parametrize("name", [SWIN_T, SWIN_V2_T])
+def test_model(cupy: Any, name: str, autocast: str | None) -> None:
+    gpu_checks.check_model(cupy, name, batch=2, autocast=autocast, num_classes=10)
+
+
+@pytest.mark.parametrize("autocast", [None, "float16", "bfloat16"])
+def test_train_step_copies_nothing_and_repeats(
+    cupy: Any, autocast: str | None, record_property: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts, bits = gpu_checks.train_steps(cupy, SWIN_T, batch=4, steps=3, autocast=autocast)
+    total = sum(counts.launches.values())
+    record_property("launches", counts.launches)
+    with capsys.disabled():
+        print(f"\n{SWIN_T}, {autocast or 'float32'}: {total} launches of handwritten kernels a train step")
+    assert counts.copies == 0
+    assert 0 < total <= LAUNCHES_A_STEP
+    assert gpu_checks.train_steps(cupy, SWIN_T, batch=4, steps=3, autocast=autocast)[1] == bits

@@ -1,0 +1,94 @@
+"""The checks of test_gpu.py themselves, proved on the stand-in for CuPy at tiny sizes: they pass, and they notice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support import fake_cupy, gpu_checks
+from support.kernel_rows import KERNEL_ROWS
+
+import autograd as ag
+from autograd.kernels import KERNELS, Implementation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NANO: dict[str, Any] = {
+    "img_size": 12,
+    "patch_size": 2,
+    "num_classes": 4,
+    "embed_dim": 8,
+    "depths": (2,),
+    "num_heads": (2,),
+    "window_size": 3,
+    "mlp_ratio": 2.0,
+}
+MODEL = "swin_tiny_patch4_window7_224"
+CUDA_KERNELS = sorted(name for name in KERNEL_ROWS if KERNELS[name].cuda is not None)
+
+
+@pytest.fixture
+def cupy() -> Iterator[Any]:
+    with fake_cupy.installed() as module:
+        yield module
+
+
+@pytest.mark.parametrize("name", CUDA_KERNELS)
+def test_kernel(cupy: Any, name: str) -> None:
+    gpu_checks.check_row(cupy, name, np.dtype(np.float16), variants=3)
+    gpu_checks.repeats_bitwise(cupy, name, np.dtype(np.float16), times=2)
+
+
+@pytest.mark.parametrize("check", gpu_checks.OP_CHECKS)
+@pytest.mark.parametrize("name", ["gelu", "linear", "layer_norm"])
+def test_op(cupy: Any, check: str, name: str) -> None:
+    gpu_checks.check_op(check, name, next(iter(gpu_checks.find(name).samples)))
+
+
+@pytest.mark.parametrize("autocast", [None, "float16"])
+def test_model(cupy: Any, autocast: str | None) -> None:
+    gpu_checks.check_model(cupy, MODEL, batch=1, autocast=autocast, **NANO)
+
+
+def test_train_step(cupy: Any) -> None:
+    counts, bits = gpu_checks.train_steps(cupy, MODEL, batch=1, steps=2, **NANO)
+    assert counts.copies == 0
+    assert sum(counts.launches.values()) > 0
+    assert gpu_checks.train_steps(cupy, MODEL, batch=1, steps=2, **NANO)[1] == bits
+    assert gpu_checks.train_steps(cupy, MODEL, batch=1, steps=1, **NANO)[1] != bits
+
+
+# ---- they notice
+
+
+def _plant(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    row = KERNELS["gelu_fwd"]
+    assert row.cuda is not None
+    right = row.cuda.run
+    wrong = Implementation(lambda x: change(right(x)), row.cuda.can_run)
+    monkeypatch.setitem(KERNELS, "gelu_fwd", replace(row, cuda=wrong))
+
+
+def test_a_kernel_that_is_a_little_wrong_is_noticed(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _plant(monkeypatch, lambda y: y * y.dtype.type(1.004))
+    with pytest.raises(AssertionError, match="gelu_fwd 0 in float16: off by"):
+        gpu_checks.check_row(cupy, "gelu_fwd", np.dtype(np.float16), variants=3)
+    with pytest.raises(AssertionError, match="off by"):
+        gpu_checks.check_op("forward_low", "gelu", next(iter(gpu_checks.find("gelu").samples)))
+
+
+def test_a_kernel_that_changes_its_mind_is_noticed(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(100))
+    _plant(monkeypatch, lambda y: y * y.dtype.type(1 + 0.001 * (next(calls) == 3)))
+    with pytest.raises(AssertionError, match="gelu_fwd: run 3 differs"):
+        gpu_checks.repeats_bitwise(cupy, "gelu_fwd", np.dtype(np.float16), times=5)
+
+
+def test_without_a_gpu_they_are_skipped() -> None:
+    with fake_cupy.installed(devices=0), pytest.raises(pytest.skip.Exception, match="no CUDA device"):
+        gpu_checks.real_cupy()
+    with fake_cupy.installed():
+        assert ag.has_gpu()
