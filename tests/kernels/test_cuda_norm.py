@@ -83,6 +83,11 @@ def test_any_number_of_rows(lead: tuple[int, ...], width: int, name: str, keep: 
         )
 
 
+@pytest.mark.parametrize("name", ["residual_layer_norm_fwd", "layer_norm_bwd"])
+def test_rows_wider_than_a_blocks_registers(cupy: Any, name: str) -> None:
+    agrees_with_float64(cupy, name, lambda rng: _arguments(name, rng, (2, 10_004), np.float32), variants=3)
+
+
 def test_gradients_of_more_rows_than_the_blocks_have_at_a_time(cupy: Any) -> None:
     """16 rows a block, 8 blocks on the stand-in's two multiprocessors."""
     for rows in (128, 129, 300):

@@ -46,6 +46,10 @@ def test_values(cupy: Any, dtype: str, length: int) -> None:
     agrees_with_float64(cupy, "softmax_bwd", lambda rng: _softmax_bwd(rng, shape, kind))
 
 
+def test_rows_wider_than_a_blocks_registers(cupy: Any) -> None:
+    agrees_with_float64(cupy, "softmax_fwd", lambda rng: (rng.standard_normal((2, 10_001)).astype(np.float32),))
+
+
 @settings(max_examples=15)
 @given(
     lead=st.lists(st.integers(1, 4), min_size=1, max_size=5),
@@ -54,9 +58,9 @@ def test_values(cupy: Any, dtype: str, length: int) -> None:
     dropped=st.integers(0, 2),
 )
 def test_any_mask_that_broadcasts(lead: list[int], length: int, kept: list[bool], dropped: int) -> None:
-    """Axes of size 1 anywhere, and missing ones in front."""
+    """Axes of size 1 anywhere, and missing ones in front; the last is there."""
     shape = (*lead, length)
-    mask = tuple(n if keep else 1 for n, keep in zip(shape, kept, strict=False))[dropped:]
+    mask = tuple(n if keep else 1 for n, keep in zip(shape, kept, strict=False))[min(dropped, len(lead)) :]
 
     def draw(rng: Rng) -> tuple[Any, ...]:
         values = np.where(rng.random(mask) < 0.3, -100, rng.standard_normal(mask))
