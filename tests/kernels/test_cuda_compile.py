@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,16 +94,29 @@ def test_budgets_are_not_idle(module: object) -> None:
         assert budget.spill_bytes <= 2 * spilled + 64, f"{kernel} needs {spilled} bytes of local memory"
 
 
+TENSOR_CORE_PROGRAMS = [
+    name
+    for name, (program, _) in PROGRAMS.items()
+    if any(word in own_text(program) for word in TENSOR_CORES)
+    and any(kernel.startswith("window_attention") for kernel in program.entries)
+]
+_WARP_TOKENS = 64  # windows of up to 8 x 8 are one warp's, in registers
+
+
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("architecture", [80, 90])
-def test_tensor_core_kernels_in_machine_code(architecture: int) -> None:
-    """Kernels written for tensor cores use them, and read 16 bytes at a time."""
+@pytest.mark.parametrize("name", TENSOR_CORE_PROGRAMS)
+def test_attention_in_machine_code(name: str) -> None:
+    """Products on tensor cores, 16 bytes a load; forward of small windows keeps all in registers."""
     skips.skip_unless(nvrtc.find_nvdisasm() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
-    programs = [p for p, _ in PROGRAMS.values() if any(name in own_text(p) for name in TENSOR_CORES)]
-    for program in programs:
-        for kernel, lines in nvrtc.disassembly(nvrtc.compiled(program.text, architecture).cubin).items():
-            assert any(line.startswith("HMMA.16816.F32") for line in lines), (label(program), kernel)
-            assert any("LDG.E.128" in line for line in lines), (label(program), kernel)
+    program, _ = PROGRAMS[name]
+    small = int(dict(program.defines).get("TOKENS", _WARP_TOKENS + 1)) <= _WARP_TOKENS
+    for kernel, lines in nvrtc.disassembly(nvrtc.compiled(program.text, 80).cubin).items():
+        if not kernel.startswith("window_attention"):
+            continue
+        assert any(line.startswith("HMMA.16816.F32") for line in lines), kernel
+        assert any("LDG.E.128" in line for line in lines), kernel
+        if small and kernel.endswith("_fwd"):
+            assert not [line for line in lines if re.search(r"\b(LDL|STL)\b", line)], kernel
 
 
 @pytest.mark.usefixtures("compiler")

