@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["blas_is_single", "get_num_threads", "map_pieces", "one_blas_thread", "set_num_threads"]
 
 _count: int | None = None
-_pool: ThreadPoolExecutor | None = None
+_offers: SimpleQueue[_Offer | None] | None = None  # to the helpers, threads that wait for work
 _lock = threading.Lock()
 
 
@@ -52,27 +52,66 @@ def set_num_threads(n: int) -> None:
         raise ValueError(f"set_num_threads: expected a whole number of 1 or more; got {n!r}.")
     global _count
     with _lock:
-        if n != get_num_threads():
-            _forget_pool()
+        if n != get_num_threads() and _offers is not None:
+            _offers.put(None)
+            _forget_helpers()
         _count = n
 
 
-def _forget_pool() -> None:
-    """The next call makes a new one. Of a forked child: it has none of its parent's threads."""
-    global _pool
-    _pool = None
+def _forget_helpers() -> None:
+    """The next call starts new ones. Of a forked child: it has none of its parent's threads."""
+    global _offers
+    _offers = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_helpers)
 
 
-def _helpers() -> ThreadPoolExecutor:
-    global _pool
+class _Offer:
+    """Work for a helper; whoever comes first takes it: a helper, or its owner back.
+
+    A step of training makes hundreds of these, most of them for some hundred microseconds of work, so it is two bare
+    locks: a Future of the standard library costs several times as much.
+    """
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work, self._taken, self._done = work, threading.Lock(), threading.Lock()
+        self._done.acquire()
+        self._error: BaseException | None = None
+
+    def accept(self) -> None:
+        """By a helper."""
+        if self._taken.acquire(blocking=False):
+            try:
+                self._work()
+            except BaseException as error:  # for the owner, whatever it is
+                self._error = error
+            finally:
+                self._done.release()
+
+    def settle(self) -> BaseException | None:
+        """By the owner, who has nothing left to do: take it back, or wait for the helper that is at it; its error."""
+        if not self._taken.acquire(blocking=False):
+            self._done.acquire()
+        return self._error
+
+
+def _help(offers: SimpleQueue[_Offer | None]) -> None:
+    while (offer := offers.get()) is not None:
+        offer.accept()
+        del offer  # or the thread would keep arrays alive while it waits
+    offers.put(None)  # for the next helper
+
+
+def _to_helpers() -> SimpleQueue[_Offer | None]:
+    global _offers
     with _lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(max_workers=max(1, get_num_threads() - 1), thread_name_prefix="autograd")
-        return _pool
+        if _offers is None:
+            _offers = SimpleQueue()
+            for i in range(get_num_threads() - 1):
+                threading.Thread(target=_help, args=(_offers,), name=f"autograd-{i}", daemon=True).start()
+        return _offers
 
 
 def map_pieces(piece: Callable[..., Any], arguments: list[Any]) -> list[Any]:
@@ -92,14 +131,17 @@ def map_pieces(piece: Callable[..., Any], arguments: list[Any]) -> list[Any]:
             results[i] = piece(arguments[i])
 
     with one_blas_thread():
-        pool = _helpers()
-        helpers = [pool.submit(contextvars.copy_context().run, work) for _ in range(threads - 1)]
+        queue = _to_helpers()
+        offers = [_Offer(partial(contextvars.copy_context().run, work)) for _ in range(threads - 1)]
+        for offer in offers:
+            queue.put(offer)
         try:
             work()
-        finally:
-            for helper in helpers:
-                if not helper.cancel():  # one that never started has nothing left to do
-                    helper.result()
+        finally:  # all of them, whatever happened: they write to the caller's arrays
+            errors = [offer.settle() for offer in offers]
+        for error in errors:
+            if error is not None:
+                raise error
     return results
 
 
