@@ -25,6 +25,7 @@ __all__ = [
     "FLOAT16_MODEL",
     "FORWARD",
     "GOLDEN",
+    "LAYER",
     "LEAK",
     "LINEARITY",
     "LOW_FACTOR",
@@ -55,6 +56,10 @@ ADJOINT = 64 * EPS
 
 # vjp(a g1 + b g2) = a vjp(g1) + b vjp(g2): as FORWARD for three vjps, relative to the largest term of the sum.
 LINEARITY = 4 * FORWARD
+
+# A layer and its gradients, in eps of the dtype relative to the largest value: sums of up to 300 products, each side
+# erring by at most 300 / 2 of the largest term, and a few roundings of a GELU between.
+LAYER = 200
 
 # Low precision: err(op) <= LOW_FACTOR * err(naive in that precision) + 1 ulp of the largest output (DESIGN.md).
 LOW_FACTOR = 2

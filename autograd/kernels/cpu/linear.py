@@ -1,4 +1,4 @@
-"""The linear layer, compiled: products of tall matrices by our own tiles, weight gradients and others by BLAS."""
+"""The linear layer, compiled: narrow ones in one pass, products of tall matrices by our own tiles, the rest by BLAS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, product_rows
+from autograd.kernels.cpu.narrow import is_narrow, linear_backward, linear_forward
 from autograd.kernels.cpu.toolkit import add_up, plain, run_pieces
 from autograd.kernels.reference import linear as reference
 
@@ -17,12 +18,17 @@ _PIECES = 8  # of a backward pass; a fixed number, so that the bits do not depen
 
 
 def linear_fwd(x: Any, weight: Any, bias: Any | None) -> Any:
+    if is_narrow(len(x), weight):
+        return linear_forward(x, weight, bias)
     if not is_tall(len(x), weight):
         return reference.linear_fwd(x, weight, bias)
     return product_rows(plain(x), pack(plain(weight), True, bias))
 
 
 def linear_bwd(g: Any, x: Any | None, weight: Any | None, needs: tuple[bool, ...]) -> tuple[Any, Any, Any]:
+    if needs[1] and weight is not None and is_narrow(len(g), weight):
+        gx, gw, gb = linear_backward(g, x, weight, needs[0])
+        return gx, gw, gb if needs[2] else None
     if not (needs[0] and is_tall(len(g), weight)):
         return reference.linear_bwd(g, x, weight, needs)
     g, packed = plain(g), pack(plain(weight), False)

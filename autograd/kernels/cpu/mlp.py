@@ -10,6 +10,7 @@ import numpy as np
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gelu import activate, bias_gelu_bwd, bias_gelu_fwd, differentiate
 from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, row_pieces
+from autograd.kernels.cpu.narrow import is_narrow, mlp_backward, mlp_forward
 from autograd.kernels.cpu.toolkit import add_up, jit, plain, rows_of, run_pieces
 from autograd.kernels.reference.blocks import sum_rows
 from autograd.kernels.reference.product import product
@@ -67,6 +68,9 @@ def _zeros(w1: Any, w2: Any) -> Any:
 def mlp_fwd(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, keep_hidden: bool) -> tuple[Any, Any | None]:
     rows, b1 = rows_of(x), plain(b1)
     n, width = len(rows), w1.shape[0]
+    if is_narrow(n, w1) and is_narrow(n, w2):
+        out, kept = mlp_forward(rows, w1, b1, w2, b2, keep_hidden)
+        return out.reshape(*x.shape[:-1], len(w2)), kept
     if not _is_fused(n, w1, w2):
         hidden = product(rows, w1.T)
         out = product(bias_gelu_fwd(hidden, b1), w2.T, b2)
@@ -84,6 +88,9 @@ def mlp_fwd(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, keep_hidden: bool) -> tu
 
 def mlp_bwd(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any, needs: tuple[bool, ...]) -> tuple[Any | None, ...]:
     rows, g_rows, b1 = rows_of(x), rows_of(g), plain(b1)
+    if all(needs) and is_narrow(len(rows), w1) and is_narrow(len(rows), w2):
+        gx, *others = mlp_backward(g_rows, rows, hidden, w1, b1, w2)
+        return gx.reshape(x.shape), *others
     gb2 = sum_rows(g_rows, g.dtype) if needs[4] else None
     if not any(needs[:4]):
         return None, None, None, None, gb2

@@ -1,0 +1,89 @@
+"""Layers of few channels: values where widths and rows are and are not whole tiles, and who takes which layer."""
+
+import numpy as np
+import pytest
+from support.implementations import needs_numba
+from support.tolerances import LAYER
+
+import autograd as ag
+from autograd.kernels import KERNELS
+
+pytestmark = needs_numba
+
+ROWS = [0, 1, 3, 4, 31, 32, 33, 300]
+WIDTHS = [(1, 1), (3, 5), (16, 48), (17, 33), (64, 32)]
+
+
+def _normal(rng, dtype, *shapes):
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def _agree(got, want):
+    for a, b in zip(got, want, strict=True):
+        assert a.shape == b.shape
+        if a.size:
+            assert float(abs(a - b).max()) <= LAYER * np.finfo(a.dtype).eps * max(1.0, float(abs(b).max()))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_linear(dtype, rows, widths):
+    from autograd.kernels.cpu import narrow
+
+    inputs, outputs = widths
+    rng = np.random.default_rng(0)
+    x, w, b, g = _normal(rng, dtype, (rows, inputs), (outputs, inputs), (outputs,), (rows, outputs))
+    wide = [a.astype(np.float64) for a in (x, w, b, g)]
+    forward, backward = KERNELS["linear_fwd"].reference, KERNELS["linear_bwd"].reference
+    _agree([narrow.linear_forward(x, w, b)], [forward(*wide[:3])])
+    _agree([narrow.linear_forward(x, w, None)], [forward(*wide[:2], None)])
+    want = backward(wide[3], *wide[:2], (True,) * 3)
+    _agree(narrow.linear_backward(g, x, w, True), want)
+    gx, *others = narrow.linear_backward(g, x, w, False)
+    assert gx is None
+    _agree(others, want[1:])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_mlp(dtype, rows, widths):
+    """Also with an output of another width than the input."""
+    from autograd.kernels.cpu import narrow
+
+    inputs, middle = widths
+    rng, outputs = np.random.default_rng(0), inputs + 2
+    shapes = ((rows, inputs), (middle, inputs), (middle,), (outputs, middle), (outputs,), (rows, outputs))
+    x, w1, b1, w2, b2, g = _normal(rng, dtype, *shapes)
+    wide = [a.astype(np.float64) for a in (x, w1, b1, w2, b2, g)]
+    out, hidden = KERNELS["mlp_fwd"].reference(*wide[:5], True)
+    got = narrow.mlp_forward(x, w1, b1, w2, b2, True)
+    _agree(got, (out, hidden))
+    alone, none = narrow.mlp_forward(x, w1, b1, w2, b2, False)
+    assert none is None
+    np.testing.assert_array_equal(alone, got[0])
+    want = KERNELS["mlp_bwd"].reference(wide[5], wide[0], hidden, *wide[1:4], (True,) * 5)
+    _agree(narrow.mlp_backward(g, x, got[1], w1, b1, w2), want)
+
+
+def test_who_takes_a_layer(monkeypatch):
+    """Few weights and many rows come here, through the registry; the others go to BLAS."""
+    from autograd.kernels.cpu import linear, mlp, narrow
+
+    taken = []
+    for module, name in ((linear, "linear_forward"), (linear, "linear_backward"), (mlp, "mlp_forward")):
+        real = getattr(narrow, name)
+        monkeypatch.setattr(module, name, lambda *a, _real=real, _name=name: (taken.append(_name), _real(*a))[1])
+
+    def run(rows, channels):
+        taken.clear()
+        tensors = [ag.Tensor(np.ones(s, np.float32), requires_grad=True) for s in ((rows, channels), (channels,) * 2)]
+        ag.linear(*tensors).sum().backward()
+        zeros = ag.Tensor(np.zeros(channels, np.float32))
+        ag.mlp(tensors[0], tensors[1], zeros, tensors[1], zeros)
+        return taken
+
+    assert run(256, 16) == ["linear_forward", "linear_backward", "mlp_forward"]
+    assert run(255, 16) == []
+    assert run(256, 96) == []
