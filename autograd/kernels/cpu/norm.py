@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.cpu.toolkit import add_up, jit, pieces, plain, rows_of, run_pieces
+from autograd.kernels.cpu.toolkit import add_up, jit, pieces, plain, read, rows_of, run_pieces, write
 
 __all__ = ["layer_norm_bwd", "layer_norm_fwd", "residual_layer_norm_bwd", "residual_layer_norm_fwd"]
 
@@ -17,21 +17,25 @@ __all__ = ["layer_norm_bwd", "layer_norm_fwd", "residual_layer_norm_bwd", "resid
 _GROUP = 64
 
 
+# Rows may be short (16 channels), so numbers are read and written at their place: see ``read``.
+
+
 @jit
-def _normalise(row: Any, weight: Any, bias: Any, eps: Any, out: Any) -> Any:
-    """One row: writes the norm, returns mean and rstd. The variance takes a second pass, as in the reference."""
-    channels = row.size
-    inverse = row.dtype.type(1) / row.dtype.type(channels)
-    total = row.dtype.type(0)
+def _normalise(x: Any, at: int, weight: Any, bias: Any, eps: Any, out: Any) -> Any:
+    """The row at a place: writes the norm, returns mean and rstd. The variance takes a second pass, as in the
+    reference."""
+    channels = weight.size
+    inverse = x.dtype.type(1) / x.dtype.type(channels)
+    total = x.dtype.type(0)
     for j in range(channels):
-        total += row[j]
+        total += read(x, at + j)
     mean = total * inverse
-    total = row.dtype.type(0)
+    total = x.dtype.type(0)
     for j in range(channels):
-        total += (row[j] - mean) * (row[j] - mean)
-    rstd = row.dtype.type(1) / np.sqrt(total * inverse + eps)
+        total += (read(x, at + j) - mean) * (read(x, at + j) - mean)
+    rstd = x.dtype.type(1) / np.sqrt(total * inverse + eps)
     for j in range(channels):
-        out[j] = (row[j] - mean) * rstd * weight[j] + bias[j]
+        write(out, at + j, (read(x, at + j) - mean) * rstd * read(weight, j) + read(bias, j))
     return mean, rstd
 
 
@@ -39,14 +43,14 @@ def _normalise(row: Any, weight: Any, bias: Any, eps: Any, out: Any) -> Any:
 def _forward(x: Any, weight: Any, bias: Any, eps: float, out: Any, mean: Any, rstd: Any, start: int, stop: int) -> None:
     small = x.dtype.type(eps)
     for i in range(start, stop):
-        mean[i], rstd[i] = _normalise(x[i], weight, bias, small, out[i])
+        mean[i], rstd[i] = _normalise(x, i * weight.size, weight, bias, small, out)
 
 
 @jit
 def _residual_forward(
     x: Any,
     branch: Any,
-    keep: Any,  # one scale a row
+    keep: Any,  # one scale a sample, or none
     weight: Any,
     bias: Any,
     eps: float,
@@ -57,18 +61,25 @@ def _residual_forward(
     start: int,
     stop: int,
 ) -> None:
-    small = x.dtype.type(eps)
+    small, one = x.dtype.type(eps), x.dtype.type(1)
     per_sample = x.shape[0] // max(1, keep.size)
     for i in range(start, stop):
-        scale = keep[i // per_sample] if keep.size else x.dtype.type(1)
-        xi, bi, ti = x[i], branch[i], total[i]
+        at, end = i * weight.size, (i + 1) * weight.size
+        scale = keep[i // per_sample] if keep.size else one
         if scale == 0:
-            for j in range(xi.size):
-                ti[j] = xi[j]
+            for j in range(at, end):
+                write(total, j, read(x, j))
         else:
-            for j in range(xi.size):
-                ti[j] = xi[j] + scale * bi[j]
-        mean[i], rstd[i] = _normalise(ti, weight, bias, small, out[i])
+            for j in range(at, end):
+                write(total, j, read(x, j) + scale * read(branch, j))
+        mean[i], rstd[i] = _normalise(total, at, weight, bias, small, out)
+
+
+@jit
+def _add_group(group: Any, sums: Any) -> None:
+    for j in range(group.size):
+        write(sums, j, read(sums, j) + read(group, j))
+        write(group, j, group.dtype.type(0))
 
 
 @jit
@@ -76,45 +87,39 @@ def _backward(
     g: Any, x: Any, weight: Any, mean: Any, rstd: Any, extra: Any, gx: Any, sums: Any, start: int, stop: int
 ) -> None:
     """Rows of gx, with ``extra`` added (where it has rows); sums (2, C) get what the rows give to weight and bias."""
-    channels = x.shape[1]
-    zero = x.dtype.type(0)
+    channels, zero = weight.size, x.dtype.type(0)
     inverse = x.dtype.type(1) / x.dtype.type(channels)
-    gweight, gbias = np.zeros(channels, x.dtype), np.zeros(channels, x.dtype)
+    group = np.zeros(2 * channels, x.dtype)
     sums[:] = zero
     for i in range(start, stop):
-        xi, gi, oi, m, r = x[i], g[i], gx[i], mean[i], rstd[i]
+        at, m, r = i * channels, mean[i], rstd[i]
         first, second = zero, zero
         for j in range(channels):
-            h = gi[j] * weight[j]
-            oi[j] = h  # kept rounded: h - mean(h) from an unrounded product would not cancel where it must
+            h = read(g, at + j) * read(weight, j)
+            write(gx, at + j, h)  # kept rounded: h - mean(h) from an unrounded product would not cancel where it must
             first += h
-            second += h * ((xi[j] - m) * r)
+            second += h * ((read(x, at + j) - m) * r)
         first *= inverse
         second *= inverse
         for j in range(channels):
-            xhat = (xi[j] - m) * r
-            gweight[j] += gi[j] * xhat
-            gbias[j] += gi[j]
-            oi[j] = r * (oi[j] - first - xhat * second)
+            xhat, gj = (read(x, at + j) - m) * r, read(g, at + j)
+            write(group, j, read(group, j) + gj * xhat)
+            write(group, channels + j, read(group, channels + j) + gj)
+            write(gx, at + j, r * (read(gx, at + j) - first - xhat * second))
         if extra.size:
-            ei = extra[i]
-            for j in range(channels):
-                oi[j] += ei[j]
+            for j in range(at, at + channels):
+                write(gx, j, read(gx, j) + read(extra, j))
         if (i - start) % _GROUP == _GROUP - 1 or i == stop - 1:
-            for j in range(channels):
-                sums[0, j] += gweight[j]
-                sums[1, j] += gbias[j]
-                gweight[j] = zero
-                gbias[j] = zero
+            _add_group(group, sums)
 
 
 @jit
 def _scale(x: Any, keep: Any, out: Any, start: int, stop: int) -> None:
     per_sample = x.shape[0] // keep.size
     for i in range(start, stop):
-        scale, xi, oi = keep[i // per_sample], x[i], out[i]
-        for j in range(xi.size):
-            oi[j] = scale * xi[j]
+        scale = keep[i // per_sample]
+        for j in range(i * x.shape[1], (i + 1) * x.shape[1]):
+            write(out, j, scale * read(x, j))
 
 
 def layer_norm_fwd(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
