@@ -1,4 +1,5 @@
-"""The linear layer, compiled: narrow ones in one pass, products of tall matrices by our own tiles, the rest by BLAS."""
+"""The linear layer, compiled: products of tall matrices by our own tiles, weight gradients and others by BLAS; backward
+of narrow ones in one pass."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, product_rows
-from autograd.kernels.cpu.narrow import is_narrow, linear_backward, linear_forward
+from autograd.kernels.cpu.narrow import is_narrow, linear_backward
 from autograd.kernels.cpu.toolkit import add_up, plain, run_pieces
 from autograd.kernels.reference import linear as reference
 
@@ -18,8 +19,6 @@ _PIECES = 8  # of a backward pass; a fixed number, so that the bits do not depen
 
 
 def linear_fwd(x: Any, weight: Any, bias: Any | None) -> Any:
-    if is_narrow(len(x), weight):
-        return linear_forward(x, weight, bias)
     if not is_tall(len(x), weight):
         return reference.linear_fwd(x, weight, bias)
     return product_rows(plain(x), pack(plain(weight), True, bias))

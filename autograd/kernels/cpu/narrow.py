@@ -1,4 +1,4 @@
-"""Linear layers and MLPs of few channels, compiled: rows go through all of a layer while they are in the first cache.
+"""Backward of linear layers, and MLPs, of few channels: rows go through all of it while they are in the first cache.
 
 BLAS is made for large matrices. Where a layer has some tens of channels, it spends more time on arranging its operands
 than on multiplying, and every step between two products (bias, GELU, sums for the bias's gradient) goes through main
@@ -17,16 +17,18 @@ from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.tiles import COLUMNS, ROWS, add_product, make_tile_on_bias, padded_columns
 from autograd.kernels.cpu.toolkit import add_up, cdf, exp, jit, pieces, plain, read, run_pieces, write
 
-__all__ = ["is_narrow", "linear_backward", "linear_forward", "mlp_backward", "mlp_forward"]
+__all__ = ["is_narrow", "linear_backward", "mlp_backward", "mlp_forward"]
 
-_BLOCK = 32  # rows at a time; a multiple of ROWS
+_HEIGHT = 6  # rows of a tile: with two vectors a row, 12 sums, what 16 registers leave room for
+_BLOCK = 48  # rows at a time: whole tiles of this height, and of ROWS, too
 _INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
-# Numbers of a weight up to which this is faster than products of their own, and rows from which it pays to make the weight ready.
-_WEIGHTS, _ROWS = 8192, 256
+# Numbers of a weight up to which this is faster than products of their own, and rows from which it pays to make the
+# weight ready.
+_WEIGHTS, _ROWS = 4096, 256
 
-_tile = make_tile_on_bias(ROWS)
+_tile = make_tile_on_bias(_HEIGHT)
 
-assert _BLOCK % ROWS == 0
+assert _BLOCK % _HEIGHT == _BLOCK % ROWS == 0
 
 
 class _Layer(NamedTuple):
@@ -67,13 +69,13 @@ def _layer(weight: Any, bias: Any | None) -> _Layer:
 
 # ---- compiled
 #
-# Maps are flat. Rows whose width is whole tiles are used where they lie; others, and the last few where their number is
-# not whole tiles, go through a block.
+# Maps are flat. Rows whose width is whole tiles are used where they lie; others, and the last few that are no whole
+# block, go through memory of a block.
 
 
 @jit
 def _lie_ready(rows: int, width: int, padded: int) -> bool:
-    return width == padded and rows % ROWS == 0
+    return width == padded and rows == _BLOCK
 
 
 @jit
@@ -116,7 +118,7 @@ def _add_rows(maps: Any, at: int, padded: int, rows: int, total: Any) -> None:
 @jit
 def _multiply(a: Any, a_at: int, b: Any, bias: Any, c: Any, c_at: int, rows: int, columns: int, depth: int) -> None:
     """C = A B + bias: A of ``depth`` numbers a row from a_at on, C of ``columns`` from c_at on, rows of whole tiles."""
-    for i in range(0, rows, ROWS):
+    for i in range(0, rows, _HEIGHT):
         for j in range(0, columns, COLUMNS):
             at = c_at + i * columns + j
             _tile(a, a_at + i * depth, depth, 1, b, j, columns, c, at, columns, depth, bias, j)
@@ -131,16 +133,6 @@ def _apply(maps: Any, at: int, weight: Any, bias: Any, out: Any, first: int, row
     _multiply(maps, at, weight, bias, to, to_at, rows, columns, depth)
     _give(out, first, rows, width, block, columns)
     return to, to_at
-
-
-@jit
-def _linear_forward(x: Any, layer: Any, out: Any, start: int, stop: int) -> None:
-    wide, high = layer.forward.shape
-    block, result = np.zeros(_BLOCK * wide, x.dtype), np.empty(_BLOCK * high, x.dtype)
-    for first in range(start, stop, _BLOCK):
-        rows = min(_BLOCK, stop - first)
-        a, at = _take(x, first, rows, layer.inputs, block, wide)
-        _apply(a, at, layer.forward, layer.bias, out, first, rows, layer.outputs, result)
 
 
 @jit
@@ -267,17 +259,8 @@ def _total(partials: list[_Sums], layer: _Layer) -> tuple[Any, Any]:
     return np.ascontiguousarray(weight), add_up([p.bias for p in partials])[: layer.outputs].copy()
 
 
-def linear_forward(x: Any, weight: Any, bias: Any | None) -> Any:
-    """x (rows, in) times weight (out, in) transposed, plus the bias."""
-    (flat, rows), layer = _rows(x), _layer(weight, bias)
-    out = empty((rows, layer.outputs), x.dtype)
-    to, cut = out.reshape(-1), _cut(rows, (layer.inputs + layer.outputs) * x.itemsize)
-    run_pieces(lambda _, a, b: _linear_forward(flat, layer, to, a, b), cut)
-    return out
-
-
 def linear_backward(g: Any, x: Any, weight: Any, wants_x: bool) -> tuple[Any | None, Any, Any]:
-    """Gradients for x (where wanted), weight and bias of :func:`linear_forward`."""
+    """Gradients of x weight^T + bias, weight (out, in), for x (rows, in) where wanted, weight and bias."""
     (g_flat, _), (flat, rows), layer = _rows(g), _rows(x), _layer(weight, None)
     gx = empty((rows if wants_x else 0, layer.inputs), x.dtype)
     to, cut = gx.reshape(-1), _cut(rows, (2 * layer.inputs + layer.outputs) * x.itemsize)
