@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from support.implementations import needs_numba
 
+from autograd.kernels import call_kernel, kernel_mode
 from autograd.kernels.reference.adamw import adamw, grad_norm, multi_adamw
 from autograd.kernels.reference.blocks import PIECE_BYTES
 
@@ -138,3 +140,25 @@ def test_lists_that_do_not_belong_together_are_refused():
         multi_adamw(params, grads[:3], firsts, seconds, [0.0] * 4, step=1, **MULTI)
     with pytest.raises(ValueError, match=r"^multi_adamw: expected param, grad and moments of one shape; got \(3, 4\)"):
         multi_adamw(params, grads[::-1], firsts, seconds, [0.0] * 4, step=1, **MULTI)
+
+
+@needs_numba
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_compiled_pieces_that_end_within_arrays(dtype):
+    """Enough numbers for several pieces, and a gradient that is not C-ordered."""
+    lists = _lists(shapes=((3, 5), (40_001,), (), (0, 2), (150, 333), (7,)), dtype=dtype)
+    lists[1][4] = np.asfortranarray(lists[1][4])
+    with kernel_mode("validate"):
+        call_kernel("multi_adamw", *lists, [0.1] * 6, step=3, clip_grad=0.5, grad_divisor=2.0, **MULTI)
+
+
+@needs_numba
+def test_compiled_norm_that_is_not_finite_writes_nothing():
+    lists = _lists(dtype=np.float32)
+    lists[1][0][1, 1] = np.nan
+    before = _copies(lists)
+    with kernel_mode("cpu"):
+        assert math.isnan(call_kernel("multi_adamw", *lists, [0.1] * 4, step=1, **MULTI))
+    for got, want in zip(lists, before, strict=True):
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a, b)

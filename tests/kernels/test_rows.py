@@ -28,9 +28,7 @@ DTYPES = (np.float64, np.float32, np.float16)
 # Rows without a compiled twin.
 UNCOMPILED = {
     "dropout",
-    "grad_norm",
     "keep_scale",
-    "multi_adamw",
     "patch_merge_bwd",
     "patch_merge_fwd",
     "patch_rows",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autograd.kernels import rows as _rows  # noqa: F401 (the rows that the twins go behind)
-from autograd.kernels.registry import Implementation, register_implementation
+from autograd.kernels.registry import Implementation, arrays_in, register_implementation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def is_available() -> str | None:
 
 def compiled_dtype(*args: Any, **_: Any) -> str | None:
     """None if the arrays among the arguments are of one dtype that kernels are compiled for, else why not."""
-    dtypes = {a.dtype for a in args if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
+    dtypes = {a.dtype for a in arrays_in(args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
     if len(dtypes) == 1 and dtypes <= set(_COMPILED):
         return None
     return f"compiled kernels take float32 or float64 arrays of one dtype; got {', '.join(sorted(map(str, dtypes)))}"
@@ -76,7 +76,7 @@ def register_compiled(
 
 
 _MODULES = {
-    "adamw": ("adamw",),
+    "adamw": ("adamw", "grad_norm", "multi_adamw"),
     "gelu": ("gelu_fwd", "gelu_bwd", "bias_gelu_fwd", "bias_gelu_bwd"),
     "linear": ("linear_fwd", "linear_bwd"),
     "mlp": ("mlp_fwd", "mlp_bwd"),

@@ -1,40 +1,166 @@
-"""AdamW in one pass: each number of the parameter, the gradient and both moments is read and written once."""
+"""AdamW in one pass: each number of the parameter, the gradient and both moments is read and written once.
+
+A model has hundreds of arrays, most of them small. For all of them together, compiled code gets a table of their
+addresses and takes ranges of the numbers counted through all arrays: threads are woken once for the norm and once for
+the update.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from llvmlite import ir
+from numba.core import types
 
-from autograd.kernels.cpu.toolkit import jit, pieces, plain, run_pieces
-from autograd.kernels.reference.adamw import check_adamw
+from autograd.kernels.cpu.toolkit import instruction, jit, pieces, plain, run_pieces
+from autograd.kernels.reference.adamw import CLIP_EPS, check_adamw, check_multi_adamw
 
-__all__ = ["adamw"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["adamw", "grad_norm", "multi_adamw"]
+
+
+# ---- compiled
+
+
+def _place(builder: Any, kind: Any, address: Any, index: Any) -> Any:
+    number = ir.FloatType() if kind == types.float32 else ir.DoubleType()
+    return builder.gep(builder.inttoptr(address, number.as_pointer()), [index])
+
+
+@instruction
+def _peek(context: Any, like: Any, address: Any, index: Any) -> Any:
+    """The number at an index of the array at an address, of the dtype of ``like``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_place(builder, signature.args[0], args[1], args[2]))
+
+    return like(like, types.intp, types.intp), generate
+
+
+@instruction
+def _poke(context: Any, value: Any, address: Any, index: Any) -> Any:
+    """``value`` to an index of the array at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[0], _place(builder, signature.args[0], args[1], args[2]))
+        return context.get_dummy_value()
+
+    return types.void(value, types.intp, types.intp), generate
 
 
 @jit
-def _update(param: Any, grad: Any, first: Any, second: Any, numbers: Any, start: int, stop: int) -> None:
-    """``numbers``: gradient scale, beta1, 1 - beta1, beta2, 1 - beta2, decay, step size, 1 / root of the correction,
-    eps; in the arrays' dtype."""
-    scale, beta1, rest1, beta2, rest2, decay, step_size, correction, eps = (
-        numbers[0],
-        numbers[1],
-        numbers[2],
-        numbers[3],
-        numbers[4],
-        numbers[5],
-        numbers[6],
-        numbers[7],
-        numbers[8],
-    )
-    p, g, m, v = param[start:stop], grad[start:stop], first[start:stop], second[start:stop]
-    for i in range(p.size):
-        gi = g[i] * scale
-        mi = beta1 * m[i] + rest1 * gi
-        vi = beta2 * v[i] + rest2 * gi * gi
-        m[i] = mi
-        v[i] = vi
-        p[i] = p[i] * decay - step_size * (mi / (np.sqrt(vi) * correction + eps))
+def _squares(like: Any, addresses: Any, ends: Any, start: int, stop: int) -> float:
+    """Sum of the squares of numbers [start, stop), counted through all arrays; array i ends before ``ends[i]``."""
+    total, first = 0.0, 0
+    for i in range(ends.size):
+        low, high = max(start, first) - first, min(stop, ends[i]) - first
+        part = 0.0
+        for j in range(low, high):
+            v = np.float64(_peek(like, addresses[i], j))
+            part += v * v
+        total += part
+        first = ends[i]
+    return total
+
+
+@jit
+def _update(table: Any, ends: Any, shrinks: Any, numbers: Any, start: int, stop: int) -> None:
+    """Numbers [start, stop), counted through all arrays.
+
+    Args:
+        table: (4, arrays), addresses of parameters, gradients and both moments.
+        ends: (arrays,), array i ends before ends[i].
+        shrinks: (arrays,), what weight decay leaves of a parameter.
+        numbers: gradient scale, beta1, 1 - beta1, beta2, 1 - beta2, step size, 1 / root of the correction, eps; all in
+            the arrays' dtype.
+        start: first.
+        stop: behind the last.
+    """
+    scale, beta1, rest1, beta2 = numbers[0], numbers[1], numbers[2], numbers[3]
+    rest2, step_size, correction, eps = numbers[4], numbers[5], numbers[6], numbers[7]
+    first = 0
+    for i in range(ends.size):
+        low, high = max(start, first) - first, min(stop, ends[i]) - first
+        param, grad, moment1, moment2, shrink = table[0, i], table[1, i], table[2, i], table[3, i], shrinks[i]
+        for j in range(low, high):
+            g = _peek(scale, grad, j) * scale
+            m = beta1 * _peek(scale, moment1, j) + rest1 * g
+            v = beta2 * _peek(scale, moment2, j) + rest2 * g * g
+            _poke(m, moment1, j)
+            _poke(v, moment2, j)
+            p = _peek(scale, param, j) * shrink - step_size * (m / (np.sqrt(v) * correction + eps))
+            _poke(p, param, j)
+        first = ends[i]
+
+
+# ---- on the Python side
+
+
+def _addresses(arrays: Sequence[Any]) -> Any:
+    return np.array([a.__array_interface__["data"][0] for a in arrays], np.int64)
+
+
+def _ends(arrays: Sequence[Any]) -> Any:
+    return np.cumsum([a.size for a in arrays], dtype=np.int64)
+
+
+def _norm(grads: Sequence[Any], ends: Any) -> float:
+    """Euclidean norm of all C-ordered gradients together."""
+    like, addresses = grads[0].dtype.type(0), _addresses(grads)
+    cut = pieces(int(ends[-1]), grads[0].itemsize)
+    sums = np.empty(len(cut))
+
+    def piece(i: int, start: int, stop: int) -> None:
+        sums[i] = _squares(like, addresses, ends, start, stop)
+
+    run_pieces(piece, cut)
+    return math.sqrt(math.fsum(sums))
+
+
+def _run_update(lists: Sequence[Sequence[Any]], ends: Any, shrinks: Any, scale: float, **options: Any) -> None:
+    """One update of all arrays; lists of parameters, gradients and both moments."""
+    dtype, beta1, beta2, step = lists[0][0].dtype, options["beta1"], options["beta2"], options["step"]
+    correction, step_size = (1 - beta2**step) ** -0.5, options["lr"] / (1 - beta1**step)
+    numbers = np.array([scale, beta1, 1 - beta1, beta2, 1 - beta2, step_size, correction, options["eps"]], dtype)
+    table, shrinks = np.stack([_addresses(arrays) for arrays in lists]), np.array(shrinks, dtype)
+    cut = pieces(int(ends[-1]), 7 * dtype.itemsize)
+    run_pieces(lambda _, start, stop: _update(table, ends, shrinks, numbers, start, stop), cut)
+
+
+def grad_norm(grads: Sequence[Any]) -> Any:
+    grads = [plain(g) for g in grads]
+    return np.asarray(_norm(grads, _ends(grads)), np.float64)
+
+
+def multi_adamw(
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    exp_avgs: Sequence[Any],
+    exp_avg_sqs: Sequence[Any],
+    decays: Sequence[float],
+    *,
+    lr: Any,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: Any,
+    clip_grad: float | None = None,
+    grad_divisor: float = 1.0,
+) -> Any:
+    check_multi_adamw(params, grads, exp_avgs, exp_avg_sqs, decays)
+    grads = [plain(g) for g in grads]  # held: the tables are of bare addresses
+    ends, lr = _ends(grads), float(lr)
+    size = _norm(grads, ends) / grad_divisor
+    if math.isfinite(size):
+        scale = (min(1.0, clip_grad / (size + CLIP_EPS)) if clip_grad else 1.0) / grad_divisor
+        shrinks, options = [1 - lr * decay for decay in decays], {"lr": lr, "eps": eps, "step": int(step)}
+        lists = (params, grads, exp_avgs, exp_avg_sqs)
+        _run_update(lists, ends, shrinks, scale, beta1=beta1, beta2=beta2, **options)
+    return np.asarray(size, np.float64)
 
 
 def adamw(
@@ -52,9 +178,6 @@ def adamw(
     grad_scale: float = 1.0,
 ) -> None:
     check_adamw(step, param, exp_avg, exp_avg_sq)
-    correction = (1 - beta2**step) ** -0.5
-    step_size = lr / (1 - beta1**step)
-    decay = 1 - lr * weight_decay
-    numbers = np.array([grad_scale, beta1, 1 - beta1, beta2, 1 - beta2, decay, step_size, correction, eps], param.dtype)
-    p, g, m, v = (a.reshape(-1) for a in (param, plain(grad), exp_avg, exp_avg_sq))
-    run_pieces(lambda _, a, b: _update(p, g, m, v, numbers, a, b), pieces(p.size, 7 * p.itemsize))
+    grad, shrinks = plain(grad), [1 - lr * weight_decay]
+    lists = ([param], [grad], [exp_avg], [exp_avg_sq])
+    _run_update(lists, _ends([grad]), shrinks, grad_scale, lr=lr, beta1=beta1, beta2=beta2, eps=eps, step=step)
