@@ -29,9 +29,6 @@ DTYPES = (np.float64, np.float32, np.float16)
 UNCOMPILED = {
     "dropout",
     "keep_scale",
-    "patch_merge_bwd",
-    "patch_merge_fwd",
-    "patch_rows",
 }
 
 every_kernel = pytest.mark.parametrize("name", NAMES)

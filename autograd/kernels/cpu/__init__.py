@@ -80,6 +80,7 @@ _MODULES = {
     "gelu": ("gelu_fwd", "gelu_bwd", "bias_gelu_fwd", "bias_gelu_bwd"),
     "linear": ("linear_fwd", "linear_bwd"),
     "mlp": ("mlp_fwd", "mlp_bwd"),
+    "patches": ("patch_merge_fwd", "patch_merge_bwd"),
     "norm": ("layer_norm_fwd", "layer_norm_bwd", "residual_layer_norm_fwd", "residual_layer_norm_bwd"),
     "softmax": ("softmax_fwd", "softmax_bwd", "cross_entropy_fwd", "cross_entropy_bwd"),
 }
@@ -87,3 +88,16 @@ _MODULES = {
 for _module, _kernels in _MODULES.items():
     for _kernel in _kernels:
         register_compiled(_kernel, f"autograd.kernels.cpu.{_module}")
+
+
+def _rows_can_run(
+    images: Any, patch: tuple[int, int], mean: Any = None, std: Any = None, dtype: Any = None
+) -> str | None:
+    wanted = np.dtype(images.dtype if dtype is None else dtype)
+    if wanted not in _COMPILED:
+        return f"compiled kernels take float32 or float64 arrays; got {wanted} wanted of patch_rows"
+    taken = wanted if mean is None else np.dtype(np.uint8)
+    return None if images.dtype == taken else f"patch_rows takes {taken} images here; got {images.dtype}"
+
+
+register_compiled("patch_rows", "autograd.kernels.cpu.patches", _rows_can_run)
