@@ -180,11 +180,13 @@ def load(call: Any, s: Any, place: int, first: int, head: int) -> None:
     n, c, scale = call.tokens.shape[1], call.qkv.shape[1] // 3, call.scales[head]
     d, one, at, p = c // call.scales.size, call.qkv.dtype.type(1), first * 3 * c, place * n
     column = head * d
-    for part in range(3):
-        factor = scale if part == 0 and not call.cosine else one
-        to = s.q if part == 0 else s.k if part == 1 else s.v
-        gather(call.qkv, at + column, 3 * c, call.tokens, p, n, d, call.qkv_bias, column, factor, to, call.width)
-        column += c
+    factor = one if call.cosine else scale
+    # each written out: a choice among arrays in a loop counts references to them
+    gather(call.qkv, at + column, 3 * c, call.tokens, p, n, d, call.qkv_bias, column, factor, s.q, call.width)
+    column += c
+    gather(call.qkv, at + column, 3 * c, call.tokens, p, n, d, call.qkv_bias, column, one, s.k, call.width)
+    column += c
+    gather(call.qkv, at + column, 3 * c, call.tokens, p, n, d, call.qkv_bias, column, one, s.v, call.width)
     if call.cosine:
         _normalise(s.q, call.width, n, d, scale, s.q_short)
         _normalise(s.k, call.width, n, d, one, s.k_short)
