@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autograd.extend import array_module, capability, contiguous, is_array, launch, multiprocessors, program
-from swinpy.geometry import Geometry, window_tokens
+from swinpy.geometry import Geometry, shift_regions, window_tokens
 
 if TYPE_CHECKING:
     from autograd.extend import Array, Program
@@ -22,6 +22,8 @@ HEAD_DIM = 32
 SMALL = 64  # tokens that a warp holds in registers
 _LARGEST = 24 * 24
 _CAPABILITY = 80
+_FORWARD_CHUNKS, _BACKWARD_CHUNKS = (64, 48, 32), (48, 32)  # what registers hold of a large window
+_PARTS_BYTES = 2**27  # at most, of blocks' gradients of the bias
 _BLOCKS = 3  # of a backward kernel that a multiprocessor runs at once
 _FOLDER = Path(__file__).parent / "cuda"
 _TYPES = {"float16": "f16", "bfloat16": "bf16"}
@@ -52,6 +54,12 @@ def can_run(qkv: Array, spec: AttentionSpec) -> str | None:
 def _table(cut: Geometry, xp: Any, device: int) -> Array:
     """The pixel of each token of each window on the current device, int32 (nW, N), -1 for padding."""
     return xp.asarray(window_tokens(cut).astype(np.int32))
+
+
+@lru_cache(maxsize=256)
+def _regions(cut: Geometry, xp: Any, device: int) -> Array | None:
+    """The region of each token of each window on the current device, uint8 (nW, N); None without a shift."""
+    return xp.asarray(shift_regions(cut).astype(np.uint8)) if any(cut.shift) else None
 
 
 @lru_cache(maxsize=256)
@@ -89,14 +97,19 @@ class _Call:
     def windows(self) -> int:
         return int(self.qkv.shape[0]) * self.spec.cut.windows[0] * self.spec.cut.windows[1]
 
-    @property
-    def place(self) -> tuple[Any, ...]:
-        """table, pixels, channels, heads, windows, down, across."""
-        cut = self.spec.cut
+    def table(self) -> Array:
         with self.qkv.device:
-            table = _table(cut, self.xp, self.qkv.device.id)
-        channels = self.qkv.shape[3] // 3
-        return table, cut.size[0] * cut.size[1], channels, self.spec.heads, self.windows, *cut.windows
+            return _table(self.spec.cut, self.xp, self.qkv.device.id)
+
+    def regions(self) -> Array | None:
+        with self.qkv.device:
+            return _regions(self.spec.cut, self.xp, self.qkv.device.id)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """pixels, channels, heads."""
+        size = self.spec.cut.size
+        return size[0] * size[1], self.qkv.shape[3] // 3, self.spec.heads
 
     @property
     def scores(self) -> tuple[float, float]:
@@ -131,7 +144,7 @@ def mma_fwd(
     call = _Call(*_ready(qkv, bias, qkv_bias, logit_scale), spec)
     out = call.empty(*qkv.shape[:3], qkv.shape[3] // 3, dtype=qkv.dtype)
     if out.size:
-        _small_fwd(call, out)
+        (_small_fwd if call.tokens <= SMALL else _large_fwd)(call, out)
     return out
 
 
@@ -139,8 +152,29 @@ def _small_fwd(call: _Call, out: Array) -> None:
     code = call.program("small_fwd", TOKENS=call.tokens, COSINE=int(call.spec.cosine))
     pairs = call.windows * call.spec.heads
     inputs = (call.qkv, call.qkv_bias, call.packed_bias(), call.logit_scale)
-    args = (*inputs, out, *call.place, *call.scores, *seams(call.spec.cut))
+    place = (call.table(), *call.sizes, call.windows, *call.spec.cut.windows)
+    args = (*inputs, out, *place, *call.scores, *seams(call.spec.cut))
     launch(code, "window_attention_small_fwd", -(-pairs // 4), 128, args)
+
+
+def _chunk(tokens: int, sizes: tuple[int, ...]) -> int:
+    """The size of chunk that pads the window least, of these the largest."""
+    return min(sizes, key=lambda size: (-(-tokens // size) * size, -size))
+
+
+def _large_program(call: _Call, name: str, sizes: tuple[int, ...]) -> tuple[Program, int]:
+    """The program of a large window, and the bytes of its shared memory: two rows, three floats and a byte a token."""
+    chunk = _chunk(call.tokens, sizes)
+    code = call.program(name, CHUNK=chunk, EVEN=1 - call.tokens % 2, COSINE=int(call.spec.cosine))
+    return code, -(-call.tokens // chunk) * chunk * (2 * 80 + 3 * 4 + 1)
+
+
+def _large_fwd(call: _Call, out: Array) -> None:
+    code, shared = _large_program(call, "large_fwd", _FORWARD_CHUNKS)
+    inputs = (call.qkv, call.qkv_bias, call.bias, call.logit_scale)
+    place = (call.table(), call.regions(), *call.sizes, *call.spec.cut.windows, call.tokens)
+    grid = call.windows * call.spec.heads
+    launch(code, "window_attention_large_fwd", grid, 128, (*inputs, out, *place, *call.scores), shared)
 
 
 # ---- backward
@@ -159,7 +193,8 @@ class _Parts:
 def _parts(call: _Call) -> _Parts:
     """As many blocks as the device runs at once; each takes one head and every ``splits``-th window."""
     heads = call.spec.heads
-    splits = min(call.windows, -(-_BLOCKS * multiprocessors(call.qkv) // heads))
+    memory = _PARTS_BYTES // (4 * heads * call.tokens**2)
+    splits = max(1, min(call.windows, -(-_BLOCKS * multiprocessors(call.qkv) // heads), memory))
     return _Parts(
         splits,
         None if call.bias is None else call.empty(splits, heads, call.tokens, call.tokens),
@@ -199,7 +234,7 @@ def mma_bwd(
         return zeros[0], zeros[1], zeros[2], zeros[3]
     gqkv = call.empty(*qkv.shape, dtype=qkv.dtype)
     parts = _parts(call)
-    _small_bwd(call, g, gqkv, parts)
+    (_small_bwd if call.tokens <= SMALL else _large_bwd)(call, g, gqkv, parts)
     return (
         gqkv,
         _total(call, parts.bias, call.bias),
@@ -218,6 +253,21 @@ def _small_bwd(call: _Call, g: Array, gqkv: Array, parts: _Parts) -> None:
     code = call.program("small_bwd", TOKENS=call.tokens, COSINE=int(call.spec.cosine))
     inputs = (g, call.qkv, call.qkv_bias, call.packed_bias(), call.logit_scale)
     outputs = (gqkv, parts.bias, parts.qkv_bias, parts.tau)
-    args = (*inputs, *outputs, *call.place, *call.scores, *seams(call.spec.cut))
+    place = (call.table(), *call.sizes, call.windows, *call.spec.cut.windows)
+    args = (*inputs, *outputs, *place, *call.scores, *seams(call.spec.cut))
     grid = (parts.splits, call.spec.heads)
     launch(code, "window_attention_small_bwd", grid, 128, args, small_bwd_shared(call.tokens))
+
+
+def _large_bwd(call: _Call, g: Array, gqkv: Array, parts: _Parts) -> None:
+    code, shared = _large_program(call, "large_bwd", _BACKWARD_CHUNKS)
+    statistics = call.empty(call.windows, call.spec.heads, call.tokens, 2)
+    inputs = (g, call.qkv, call.qkv_bias, call.bias, call.logit_scale)
+    place = (call.table(), call.regions(), *call.sizes, call.windows, *call.spec.cut.windows, call.tokens, *call.scores)
+    grid = (parts.splits, call.spec.heads)
+
+    def run(part: str, *outputs: Array | None) -> None:
+        launch(code, f"window_attention_large_bwd_{part}", grid, 128, (*inputs, *outputs, *place), shared)
+
+    run("queries", gqkv, statistics, parts.bias, parts.qkv_bias, parts.tau)
+    run("keys", statistics, gqkv, parts.qkv_bias)
