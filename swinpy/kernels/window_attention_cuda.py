@@ -16,7 +16,7 @@ __all__ = ["can_run", "window_attention_bwd", "window_attention_fwd"]
 
 
 def can_run(*args: Any) -> str | None:
-    """None if a CUDA kernel takes the arguments of ``window_attention_fwd`` or ``window_attention_bwd``, else why not."""
+    """None if a CUDA kernel takes the arguments of ``window_attention_fwd`` or ``_bwd``, else why not."""
     refusal = cuda_dtype(*args)
     if refusal is None and mma.can_run(args[-5], args[-1]) is not None:
         refusal = general.can_run(*args)

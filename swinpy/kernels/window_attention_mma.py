@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.extend import array_module, capability, contiguous, is_array, launch, multiprocessors, program
+from autograd.extend import Budget, array_module, capability, contiguous, launch, multiprocessors, program
 from swinpy.geometry import Geometry, shift_regions, window_tokens
 
 if TYPE_CHECKING:
     from autograd.extend import Array, Program
     from swinpy.kernels.window_attention import AttentionSpec
 
-__all__ = ["can_run", "mma_bwd", "mma_fwd"]
+__all__ = ["BUDGETS", "can_run", "mma_bwd", "mma_fwd", "variants"]
 
 HEAD_DIM = 32
 SMALL = 64  # tokens that a warp holds in registers
@@ -25,12 +25,38 @@ _CAPABILITY = 80
 _FORWARD_CHUNKS, _BACKWARD_CHUNKS = (64, 48, 32), (48, 32)  # what registers hold of a large window
 _PARTS_BYTES = 2**27  # at most, of blocks' gradients of the bias
 _BLOCKS = 3  # of a backward kernel that a multiprocessor runs at once
-_FOLDER = Path(__file__).parent / "cuda"
+FOLDER = Path(__file__).parent / "cuda"
 _TYPES = {"float16": "f16", "bfloat16": "bf16"}
 
+# Measured for sm_80 to sm_120 by CUDA 13.0. A backward kernel for small windows that spills nothing has room for two
+# blocks on a multiprocessor instead of three.
+BUDGETS = {
+    "pack_bias": Budget(registers=32),
+    "sum_parts": Budget(registers=40),
+    "logit_scale_bwd": Budget(registers=40),
+    "window_attention_small_fwd": Budget(registers=168),
+    "window_attention_small_bwd": Budget(registers=168, spill_bytes=40),
+    "window_attention_large_fwd": Budget(registers=128, spill_bytes=8),
+    "window_attention_large_bwd_queries": Budget(registers=216, spill_bytes=48),
+    "window_attention_large_bwd_keys": Budget(registers=216, spill_bytes=64),
+}
 
-def _program(name: str, dtype: Any, **defines: str | int) -> Program:
-    return program(_FOLDER / f"window_attention_{name}.cu", T=_TYPES[dtype.name], **defines)
+
+def variants() -> list[Program]:
+    """What there is to compile: windows 7 and 8, large ones by chunk, and one of an odd number of tokens."""
+    made = [_program("sums", kind) for kind in _TYPES]
+    for kind in _TYPES:
+        for cosine in (0, 1):
+            for name in ("small_fwd", "small_bwd"):
+                made += [_program(name, kind, TOKENS=n, COSINE=cosine) for n in (49, 64)]
+            for name, chunks in (("large_fwd", _FORWARD_CHUNKS), ("large_bwd", _BACKWARD_CHUNKS)):
+                options = [(chunk, 1) for chunk in chunks] + [(32, 0)]
+                made += [_program(name, kind, CHUNK=chunk, EVEN=even, COSINE=cosine) for chunk, even in options]
+    return made
+
+
+def _program(name: str, dtype: str, **defines: str | int) -> Program:
+    return program(FOLDER / f"window_attention_{name}.cu", T=_TYPES[dtype], **defines)
 
 
 def can_run(qkv: Array, spec: AttentionSpec) -> str | None:
@@ -120,7 +146,7 @@ class _Call:
         return self.xp.empty(shape, dtype)
 
     def program(self, name: str, **defines: str | int) -> Program:
-        return _program(name, self.qkv.dtype, **defines)
+        return _program(name, self.qkv.dtype.name, **defines)
 
     def packed_bias(self) -> Array | None:
         """The bias as the kernels for small windows read it."""
@@ -133,15 +159,18 @@ class _Call:
         return packed
 
 
-def _ready(*arrays: Array | None) -> list[Any]:
-    return [contiguous(a) if is_array(a) else None for a in arrays]
+def _call(
+    qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
+) -> _Call:
+    ready = [None if a is None else contiguous(a) for a in (bias, qkv_bias, logit_scale)]
+    return _Call(contiguous(qkv), ready[0], ready[1], ready[2], spec)
 
 
 def mma_fwd(
     qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
 ) -> Array:
     """As the reference ``window_attention_fwd``."""
-    call = _Call(*_ready(qkv, bias, qkv_bias, logit_scale), spec)
+    call = _call(qkv, bias, qkv_bias, logit_scale, spec)
     out = call.empty(*qkv.shape[:3], qkv.shape[3] // 3, dtype=qkv.dtype)
     if out.size:
         (_small_fwd if call.tokens <= SMALL else _large_fwd)(call, out)
@@ -157,14 +186,14 @@ def _small_fwd(call: _Call, out: Array) -> None:
     launch(code, "window_attention_small_fwd", -(-pairs // 4), 128, args)
 
 
-def _chunk(tokens: int, sizes: tuple[int, ...]) -> int:
+def chunk_size(tokens: int, sizes: tuple[int, ...]) -> int:
     """The size of chunk that pads the window least, of these the largest."""
     return min(sizes, key=lambda size: (-(-tokens // size) * size, -size))
 
 
 def _large_program(call: _Call, name: str, sizes: tuple[int, ...]) -> tuple[Program, int]:
     """The program of a large window, and the bytes of its shared memory: two rows, three floats and a byte a token."""
-    chunk = _chunk(call.tokens, sizes)
+    chunk = chunk_size(call.tokens, sizes)
     code = call.program(name, CHUNK=chunk, EVEN=1 - call.tokens % 2, COSINE=int(call.spec.cosine))
     return code, -(-call.tokens // chunk) * chunk * (2 * 80 + 3 * 4 + 1)
 
@@ -227,14 +256,13 @@ def mma_bwd(
     g: Array, qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
 ) -> tuple[Array, Array | None, Array | None, Array | None]:
     """As the reference ``window_attention_bwd``."""
-    g, *inputs = _ready(g, qkv, bias, qkv_bias, logit_scale)
-    call = _Call(*inputs, spec)
-    if not g.size:
-        zeros = [None if a is None else call.xp.zeros(a.shape, a.dtype) for a in inputs]
-        return zeros[0], zeros[1], zeros[2], zeros[3]
+    call = _call(qkv, bias, qkv_bias, logit_scale, spec)
     gqkv = call.empty(*qkv.shape, dtype=qkv.dtype)
+    if not g.size:
+        none = [None if a is None else call.xp.zeros(a.shape, a.dtype) for a in (bias, qkv_bias, logit_scale)]
+        return gqkv, none[0], none[1], none[2]
     parts = _parts(call)
-    (_small_bwd if call.tokens <= SMALL else _large_bwd)(call, g, gqkv, parts)
+    (_small_bwd if call.tokens <= SMALL else _large_bwd)(call, contiguous(g), gqkv, parts)
     return (
         gqkv,
         _total(call, parts.bias, call.bias),

@@ -3,8 +3,6 @@
 // Compiled with EVEN: whether the number of tokens is even, so that scores of two neighbouring keys are one load. Rows in
 // shared memory are padded with zeros to whole chunks: this tile padding has nothing to do with tokens that padding added
 // to the map, which are keys like any other.
-#pragma once
-
 const int WARPS = 4;
 const int TILES = CHUNK / 8;
 

@@ -2,8 +2,6 @@
 //
 // TOKENS is fixed when compiling. Keys are padded to tiles of 8 and queries to tiles of 16: this tile padding has nothing
 // to do with tokens that padding added to the map, which are keys like any other.
-#pragma once
-
 const int KEY_TILES = (TOKENS + 7) / 8;
 const int QUERY_TILES = (TOKENS + 15) / 16;
 const int FRAGMENT = KEY_TILES * 4;  // scores of a lane

@@ -5,8 +5,6 @@
 // 8t to 8t + 7, 16 bytes: it loads them at once, and it stores them at once. The tensor cores ask for other columns: of
 // each tile of 8 columns the lane holds columns 2t, 2t + 1. So column 2t + e of tile j stands for value 8t + 2j + e,
 // in registers and in shared memory alike. A product sums over values, in whatever order, as long as both sides agree.
-#pragma once
-
 const int HEAD_DIM = 32;
 const int ROW = 40;  // values between rows in shared memory: 80 bytes, so that ldmatrix meets no bank twice
 constexpr float LOG2E = 1.4426950408889634f;
