@@ -35,7 +35,7 @@ BUDGETS = {
     "logit_scale_bwd": Budget(registers=48),
     "window_attention_small_fwd": Budget(registers=168),
     "window_attention_small_bwd": Budget(registers=168, spill_bytes=40),
-    "window_attention_large_fwd": Budget(registers=168, spill_bytes=24),
+    "window_attention_large_fwd": Budget(registers=128, spill_bytes=24),
     "window_attention_large_bwd_queries": Budget(registers=216, spill_bytes=48),
     "window_attention_large_bwd_keys": Budget(registers=216, spill_bytes=96),
 }

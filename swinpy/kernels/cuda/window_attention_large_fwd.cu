@@ -8,7 +8,7 @@
 #include "window_attention_tiles.cuh"
 #include "window_attention_large.cuh"
 
-KERNEL void __launch_bounds__(128) window_attention_large_fwd(
+KERNEL void __launch_bounds__(128, 4) window_attention_large_fwd(
     const T* __restrict__ qkv, const T* __restrict__ qkv_bias, const T* __restrict__ bias,
     const T* __restrict__ logit_scale, T* __restrict__ out, const int* __restrict__ table,
     const u8* __restrict__ regions, int pixels, int channels, int heads, int down, int across, int tokens, float scale,
