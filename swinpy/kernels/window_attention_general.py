@@ -1,7 +1,7 @@
 """Launching window attention on CUDA cores (window_attention_general_*.cu): any window, head size and storage type.
 
-Arithmetic is float32 whatever the arrays hold. The gradients of what windows share (bias, qkv bias, logit scale) are one
-partial sum a block, added up in order by a second kernel, so that repeats are equal to the last bit.
+Arithmetic is float32 whatever the arrays hold. The gradients of what windows share (bias, qkv bias, logit scale) are
+one partial sum a block, added up in order by a second kernel, so that repeats are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -13,14 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.extend import array_module, contiguous, cuda_dtype, launch, multiprocessors, program
+from autograd.extend import Budget, array_module, contiguous, cuda_dtype, launch, multiprocessors, program
 from swinpy.geometry import Geometry, on_device, shift_regions, window_tokens
 
 if TYPE_CHECKING:
     from autograd.extend import Array, Program
     from swinpy.kernels.window_attention import AttentionSpec
 
-__all__ = ["can_run", "general_bwd", "general_fwd"]
+__all__ = ["BUDGETS", "can_run", "general_bwd", "general_fwd", "variants"]
+
+# Blocks are of two warps: up to 255 registers a thread leave room for four of them on a multiprocessor. Forward's
+# single tiles of published models stay within 128, which is room for eight.
+BUDGETS = {
+    "window_attention_general_fwd": Budget(registers=255),
+    "window_attention_general_bwd": Budget(registers=255),
+    "window_attention_general_bwd_queries": Budget(registers=255),
+    "window_attention_general_bwd_keys": Budget(registers=255, spill_bytes=32),
+    "sum_parts": Budget(registers=32),
+}
 
 MAX_HEAD_DIM = 128
 MAX_WINDOW = 24
@@ -107,8 +117,25 @@ def _tables(cut: Geometry, device: int) -> tuple[Array, Array | None]:
 
 
 def _program(file: str, dtype: str, tiling: Tiling, cosine: bool) -> Program:
-    macros = {"T": _TYPES[dtype], "HEAD": tiling.head_dim, "R": tiling.r, "TILES": tiling.tiles, "COSINE": int(cosine)}
-    return program(_FOLDER / file, **macros)
+    kind, head_dim = _TYPES[dtype], tiling.head_dim
+    return program(_FOLDER / file, T=kind, HEAD=head_dim, R=tiling.r, TILES=tiling.tiles, COSINE=int(cosine))
+
+
+def variants() -> list[Program]:
+    """What there is to compile in the published models, and the largest head."""
+    shapes = [(n, 32, cosine) for n in (49, 64, 144, 256, 576) for cosine in (False, True)]
+    found = {program(_FOLDER / "sum_parts.cu", T=kind): None for kind in _TYPES.values()}
+    for dtype in _TYPES:
+        for tokens, head_dim, cosine in (*shapes, (49, 64, False), (49, MAX_HEAD_DIM, True), (9, 33, False)):
+            forward = _tiling(tokens, head_dim, "forward_bytes")
+            backward = _tiling(tokens, head_dim, "backward_bytes")
+            found[_program(_FORWARD, dtype, forward, cosine)] = None
+            found[_program(_backward_file(backward), dtype, backward, cosine)] = None
+    return list(found)
+
+
+def _backward_file(tiling: Tiling) -> str:
+    return _BACKWARD if tiling.tiles == 1 else _BACKWARD_TILED
 
 
 def _ready(*arrays: Array | None) -> list[Array | None]:
@@ -162,7 +189,7 @@ def general_bwd(
     shared = [bias, qkv_bias, logit_scale]
     if not qkv.size:
         gqkv = xp.empty(qkv.shape, qkv.dtype)
-        return (gqkv, *(None if a is None else xp.zeros(a.shape, a.dtype) for a in shared))  # type: ignore[return-value]
+        return (gqkv, *(None if a is None else xp.zeros(a.shape, a.dtype) for a in shared))
     tiling = _tiling(cut.tokens, qkv.shape[3] // 3 // heads, "backward_bytes")
     windows = cut.windows[0] * cut.windows[1]
     count = qkv.shape[0] * windows
@@ -176,7 +203,7 @@ def general_bwd(
     qkv_bias_parts, logit_parts = (parts(a, slots * tiling.tiles) for a in (qkv_bias, logit_scale))
     inputs = (*_ready(g, qkv, bias, qkv_bias, logit_scale), *_tables(cut, qkv.device.id), gqkv)
     sizes = (count, heads, windows, cut.tokens, cut.size[0] * cut.size[1], spec.scale, spec.mask_value)
-    code = _program(_BACKWARD if tiling.tiles == 1 else _BACKWARD_TILED, qkv.dtype.name, tiling, spec.cosine)
+    code = _program(_backward_file(tiling), qkv.dtype.name, tiling, spec.cosine)
 
     def run(kernel: str, *outputs: Array | None) -> None:
         grid = (heads * tiling.tiles, slots)
@@ -190,4 +217,4 @@ def general_bwd(
         run("window_attention_general_bwd_keys", softmax, bias_parts, qkv_bias_parts)
     all_parts = (bias_parts, qkv_bias_parts, logit_parts)
     sums = [None if a is None or p is None else _sum(p, a) for a, p in zip(shared, all_parts, strict=True)]
-    return (gqkv, *sums)  # type: ignore[return-value]
+    return (gqkv, *sums)

@@ -124,8 +124,8 @@ GOLDEN = 1e-11
 
 # ---- CUDA kernels
 
-# Window attention in float32: a score of at most 16 is off by about 8 roundings of 2^-24 of it, and so, relatively, is a
-# probability and whatever is summed up from them.
+# Window attention in float32: a score of at most 16 is off by about 8 roundings of 2^-24 of it, and so, relatively, is
+# a probability and whatever is summed up from them.
 ATTENTION32 = 16 * 8 * 2**-24
 # V2's scores go up to 100 and the bias.
 ATTENTION32_COSINE = 128 * 8 * 2**-24
