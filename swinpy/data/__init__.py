@@ -1,8 +1,8 @@
-"""Datasets, augmentation and the loader; needs NumPy and ``autograd.random`` only."""
+"""Datasets, augmentation and the loader; needs NumPy, and of the engine the generator and the registry of kernels."""
 
 from __future__ import annotations
 
-from swinpy.data.augment import Augment, Evaluate, normalise
+from swinpy.data.augment import Augment, Evaluate
 from swinpy.data.catalog import DATASETS, load_dataset
 from swinpy.data.cifar import CIFAR10, CIFAR100, CifarFormat, load_cifar, write_cifar_binary
 from swinpy.data.dataset import DatasetCorrupt, DatasetMissing, ImageDataset, channel_stats
@@ -11,6 +11,7 @@ from swinpy.data.folder import FolderOptions, load_folder
 from swinpy.data.folder_images import FolderImages
 from swinpy.data.images import BadImage
 from swinpy.data.loader import Batch, Loader, Transform
+from swinpy.data.pixels import normalise
 from swinpy.data.scene_files import load_scenes
 from swinpy.data.scenes import SCENE_CLASSES, Scenes, generate
 

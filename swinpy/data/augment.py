@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autograd import random as agr
+from autograd.extend import call_kernel
 from swinpy.data.mix import MixSettings, mix_batch, smooth_one_hot
+from swinpy.data.pixels import normalise
 from swinpy.data.streams import AUGMENT, as_integers, stream_of
 
-__all__ = ["Augment", "Evaluate", "crop_padded", "draw_boxes", "erase", "flip", "normal_rows", "normalise"]
+__all__ = ["Augment", "Evaluate", "draw_boxes", "erase", "normal_rows"]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -34,44 +36,6 @@ _ATTEMPTS = 10
 _DRAWS = _ATTEMPTS_AT + 2 * _ATTEMPTS
 _NOISE_AT = agr.counters_for(_DRAWS)
 _COUNTERS = 1 << 20  # set aside for one sample: enough for noise of 3 x 1024 x 1024
-
-
-def flip(images: Bytes, chosen: NDArray[np.bool_]) -> Bytes:
-    """Mirror the ``chosen`` ``(B,)`` of ``(B, C, H, W)`` left to right."""
-    out = images.copy()
-    out[chosen] = images[chosen][..., ::-1]
-    return out
-
-
-def crop_padded(images: Bytes, top: Ints, left: Ints, padding: int, mode: Literal["zero", "reflect"] = "zero") -> Bytes:
-    """Pad ``(B, C, H, W)`` on all sides and cut the old size out again at ``(top, left)``, each in 0..2 * padding.
-
-    ``top = left = padding`` is the identity; "reflect" needs an image larger than the padding.
-    Source: torchvision's RandomCrop(H, padding=padding).
-    """
-    if not padding:
-        return images
-    batch, _, height, width = images.shape
-    if mode == "reflect" and padding >= min(height, width):
-        raise ValueError(
-            f"crop_padded: expected padding < {min(height, width)} to reflect an image of {height}x{width}; "
-            f"got {padding}. Lower crop_padding, or pad with zeros."
-        )
-    sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
-    padded = np.pad(images, sides) if mode == "zero" else np.pad(images, sides, mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
-    cut: Bytes = windows[np.arange(batch), :, top, left]
-    return cut
-
-
-def normalise(images: Bytes, mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
-    """uint8 ``(B, C, H, W)`` to float32 ``(x / 255 - mean) / std``, a mean and a std for each channel."""
-    shape = (1, len(mean), 1, 1)
-    out = images.astype(np.float32)
-    out /= np.float32(255)
-    out -= np.array(mean, dtype=np.float32).reshape(shape)
-    out /= np.array(std, dtype=np.float32).reshape(shape)
-    return out
 
 
 @lru_cache(maxsize=1)
@@ -217,9 +181,18 @@ class Augment:
         u = agr.uniform_rows(self.seed, offsets, _DRAWS, stream=stream)
         reach = 2 * self.crop_padding + 1
         top, left = as_integers(u[:, _CROP_Y], reach), as_integers(u[:, _CROP_X], reach)
-        out = crop_padded(images, top, left, self.crop_padding, self.crop_mode)
-        out = flip(out, u[:, _FLIP] < self.hflip)
-        floats = normalise(out, self.mean, self.std)
+        mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
+        floats: Floats = call_kernel(
+            "crop_flip_normalise",
+            images,
+            top,
+            left,
+            u[:, _FLIP] < self.hflip,
+            self.crop_padding,
+            self.crop_mode == "reflect",
+            mean,
+            std,
+        )
         self._erase(floats, u, offsets, stream)
         mixing = not self.mix_off_epoch or epoch < self.mix_off_epoch
         settings = MixSettings(self.mixup, self.cutmix, self.mix_prob if mixing else 0.0, self.switch_prob)

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.implementations import needs_numba
 
 from autograd import random as agr
-from swinpy.data import Augment, Evaluate, normalise
-from swinpy.data.augment import crop_padded, draw_boxes, erase, flip, normal_rows
+from autograd.kernels import call_kernel, kernel_mode
+from swinpy.data import Augment, Evaluate
+from swinpy.data.augment import draw_boxes, erase, normal_rows
+from swinpy.data.pixels import crop_flip_normalise, crop_padded, flip, normalise
 from swinpy.data.streams import AUGMENT, as_integers, stream_of
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -233,6 +236,20 @@ def test_normal_rows_are_normal():
 
 
 @settings(max_examples=20, deadline=None)
+@needs_numba
+@given(seed=SEEDS, n=st.integers(0, 5), height=st.integers(4, 9), width=st.integers(4, 9), padding=st.integers(0, 3))
+@pytest.mark.parametrize("reflect", [False, True])
+def test_compiled_twin_has_the_same_bits(reflect, seed, n, height, width, padding):
+    rng = np.random.default_rng(seed)
+    images, _, _ = batch_of(seed, n, height, width)
+    top, left = (rng.integers(0, 2 * padding + 1, n) for _ in range(2))
+    mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
+    args = (images, top, left, rng.random(n) < 0.5, padding, reflect, mean, std)
+    with kernel_mode("cpu"):
+        got = call_kernel("crop_flip_normalise", *args)
+    np.testing.assert_array_equal(got, crop_flip_normalise(*args))
+
+
 @given(seed=SEEDS, n=st.integers(1, 4))
 def test_normalise(seed, n):
     images, labels, indices = batch_of(seed, n)

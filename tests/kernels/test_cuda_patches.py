@@ -17,7 +17,7 @@ from autograd.dtypes import as_dtype
 from autograd.kernels import call_kernel, explain, kernel_mode
 from autograd.kernels.cuda.launch import counting
 from autograd.kernels.reference.patches import patch_merge_bwd, patch_merge_fwd, patch_rows
-from swinpy.data.augment import normalise
+from swinpy.data.pixels import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -180,7 +180,12 @@ def test_without_numba_the_reason_is_given(monkeypatch):
 def test_values_are_checked_through_an_op(name, monkeypatch):
     """The op named in the row runs this very kernel, so the op's generic checks are checks of it."""
     if KERNEL_ROWS[name].op is None:
-        assert name in ("adamw", "grad_norm", "multi_adamw")  # test_adamw.py
+        assert name in (
+            "adamw",
+            "grad_norm",
+            "multi_adamw",
+            "crop_flip_normalise",
+        )  # test_adamw.py, test_data_augment.py
         return
     monkeypatch.setitem(KERNELS, name, KERNELS[name])
     ran = []

@@ -160,7 +160,15 @@ def _backward_arguments(rng: np.random.Generator, dtype: Any) -> Any:
     return (g, *args), {}
 
 
+def _pixels(rng: np.random.Generator, dtype: Any) -> Any:
+    images = rng.integers(0, 256, (3, 2, 5, 4), dtype=np.uint8)
+    top, left = (rng.integers(0, 5, 3) for _ in range(2))
+    mean, std = rng.uniform(0.4, 0.6, 2).astype(dtype), rng.uniform(0.2, 0.3, 2).astype(dtype)
+    return (images, top, left, np.array([True, False, True]), 2, True, mean, std), {}
+
+
 register_kernel_rows(
+    crop_flip_normalise=KernelRow(_pixels, None),
     window_attention_fwd=KernelRow(_forward_arguments, "window_attention"),
     window_attention_bwd=KernelRow(_backward_arguments, "window_attention"),
 )
