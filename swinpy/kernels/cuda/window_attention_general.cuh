@@ -198,7 +198,7 @@ DEVICE void add_mask(Scores& scores, int query, int key, float mask_value, const
   }
   UNROLL for (int j = 0; j < R; j++)
     if (key + 8 * j + lane() >= window.tokens)
-      UNROLL for (int i = 0; i < R; i++) scores[i][j] = -INFINITY;
+      UNROLL for (int i = 0; i < R; i++) scores[i][j] = float_of(0xff800000u);  // -inf
 }
 
 // exp(scores - top) in place, where `top` becomes the largest score of each row so far. `shrink` is what earlier
