@@ -145,7 +145,7 @@ def _attention(v: _Values) -> Iterator[tuple[str, Call]]:
     half = s.window // 2
     cut = geometry((s.side, s.side), (s.window, s.window), (half, half))
     spec = AttentionSpec(cut, s.heads, (s.channels // s.heads) ** -0.5)
-    bias = v.normal(s.heads, s.window**2, s.window**2, dtype="float32")
+    bias = v.normal(s.heads, s.window**2, s.window**2)
     arguments = (v.map(3), bias, v.normal(3 * s.channels), None, spec)
     yield "window_attention_fwd", (arguments, {})
     yield "window_attention_bwd", ((v.map(), *arguments), {})

@@ -61,6 +61,8 @@ def _library() -> ctypes.CDLL:
     path = find_library()
     if path is None:
         raise ImportError("nvrtc: expected a wheel with NVRTC; got none. pip install 'swinpy[cuda-check]'")
+    for builtins in path.parent.glob("libnvrtc-builtins.so.*"):
+        ctypes.CDLL(str(builtins))  # loaded, it is found by name; older releases would not look beside themselves
     library = ctypes.CDLL(str(path))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library

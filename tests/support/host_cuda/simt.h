@@ -144,7 +144,8 @@ inline Block* const block = &the_block;
 inline char error[512];
 inline char ended;
 #ifdef SIM_TSAN
-// Slow to make, so that each serves every second block: threads of neighbouring blocks are never ordered.
+// Slow to make, so that each (with a stack of its own) serves every second block: threads of neighbouring blocks are
+// never ordered.
 inline void* tsan_fibers[2][THREADS];
 #endif
 
@@ -315,7 +316,7 @@ SIM_UNSEEN inline bool run_block(char* stacks, size_t shared) {
   for (int i = 0; i < block->count; i++) {
     Fiber& f = block->fibers[i];
     block->turn[i] = 0;
-    f.stack = stacks + i * STACK, f.done = false, f.wait = NONE, f.asan = nullptr;
+    f.stack = stacks + (block->number % 2 * THREADS + i) * STACK, f.done = false, f.wait = NONE, f.asan = nullptr;
     prepare(f.context, f.stack, trampoline);
 #ifdef SIM_TSAN
     void*& kept = tsan_fibers[block->number % 2][i];
@@ -343,7 +344,7 @@ SIM_UNSEEN inline int launch(const unsigned* grid, unsigned threads, size_t shar
   block->grid = {grid[0], grid[1], grid[2]}, block->threads = {threads, 1, 1};
   block->count = threads, block->warps = (threads + LANES - 1) / LANES, block->failed = false;
   block->schedule = (Schedule)schedule, block->random = seed * 0x9E3779B97F4A7C15ull | 1, block->body = &body;
-  static char* stacks = fresh(THREADS * STACK);  // kept: only what is touched takes memory
+  static char* stacks = fresh(2 * THREADS * STACK);  // kept: only what is touched takes memory
 #ifdef SIM_TSAN
   block->tsan = __tsan_get_current_fiber();
 #endif
