@@ -17,7 +17,7 @@ standard error over the same 1,000 test images, for the two seeds that were run:
     43    V1 bicubic   61.1   -6.2 +- 1.6   -17.8 +- 1.8   -32.2 +- 1.9
     43    V2 log-CPB   57.7   -1.1 +- 1.3    -6.6 +- 1.4   -24.2 +- 1.7
 
-The rest of V2 is not the reason: with a learned table in the place of its function (one run beside this script, seed
+The rest of V2 hardly explains it: with a learned table in the place of its function (one run beside this script, seed
 42) it had 49.7% at window 8 and changed by -5.3, -16.2 and -27.8.
 
 What it does not show is that log-CPB moves a given set of biases better. "V2 bicubic" are the same weights, with the
