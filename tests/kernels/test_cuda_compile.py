@@ -25,17 +25,21 @@ LAUNCHERS = launchers()
 PROGRAMS: dict[str, tuple[Program, dict[str, Budget]]] = {
     label(p): (p, module.BUDGETS) for module in LAUNCHERS for p in module.variants()
 }
-_USUAL = (80, 90)  # where every variant is compiled by default; elsewhere the first of each file
+_USUAL = 90  # where every variant is compiled by default; elsewhere the first of each file that can be
 
 
 def _matrix() -> list[object]:
-    """(program, architecture) for all that apply; what is left out by default is marked slow."""
-    first = {program.path: name for name, (program, _) in reversed(PROGRAMS.items())}
+    """(program, architecture) for all that apply; what is left out by default is marked slow.
+
+    By default every kernel is compiled for every architecture, and every variant of it for one.
+    """
+    ordered = sorted(PROGRAMS.items(), key=lambda item: least_architecture(item[1][0]))
+    first = {program.path: name for name, (program, _) in reversed(ordered)}
     return [
         pytest.param(
             name,
             architecture,
-            marks=[] if architecture in _USUAL or first[program.path] == name else pytest.mark.slow,
+            marks=[] if architecture == _USUAL or first[program.path] == name else pytest.mark.slow,
             id=f"{name}-sm_{architecture}",
         )
         for name, (program, _) in PROGRAMS.items()
@@ -85,8 +89,8 @@ def test_compiles_within_its_budget(name: str, architecture: int) -> None:
 @pytest.mark.parametrize("module", LAUNCHERS, ids=lambda module: module.__name__)
 def test_budgets_are_not_idle(module: object) -> None:
     """A limit that is twice what any variant needs would let a kernel get worse unseen."""
-    programs = [(p, a) for p, budgets in PROGRAMS.values() if budgets is module.BUDGETS for a in _USUAL]
-    used = [(k, u) for p, a in programs for k, u in nvrtc.compiled(p.text, a).usage.items()]
+    programs = [p for p, budgets in PROGRAMS.values() if budgets is module.BUDGETS]
+    used = [(k, u) for p in programs for k, u in nvrtc.compiled(p.text, _USUAL).usage.items()]
     for kernel, budget in module.BUDGETS.items():
         registers = max(u.registers for name, u in used if name == kernel)
         spilled = max(u.local_bytes for name, u in used if name == kernel)
@@ -103,19 +107,25 @@ TENSOR_CORE_PROGRAMS = [
 _WARP_TOKENS = 64  # windows of up to 8 x 8 are one warp's, in registers
 
 
+def _small_forward(name: str) -> bool:
+    program, _ = PROGRAMS[name]
+    return "_fwd" in program.path.stem and int(dict(program.defines).get("TOKENS", _WARP_TOKENS + 1)) <= _WARP_TOKENS
+
+
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("name", TENSOR_CORE_PROGRAMS)
-def test_attention_in_machine_code(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [(n, a) for n in TENSOR_CORE_PROGRAMS for a in (80, _USUAL) if a == _USUAL or _small_forward(n)],
+)
+def test_attention_in_machine_code(name: str, architecture: int) -> None:
     """Products on tensor cores, 16 bytes a load; forward of small windows keeps all in registers."""
     skips.skip_unless(nvrtc.find_nvdisasm() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
-    program, _ = PROGRAMS[name]
-    small = int(dict(program.defines).get("TOKENS", _WARP_TOKENS + 1)) <= _WARP_TOKENS
-    for kernel, lines in nvrtc.disassembly(nvrtc.compiled(program.text, 80).cubin).items():
+    for kernel, lines in nvrtc.disassembly(nvrtc.compiled(PROGRAMS[name][0].text, architecture).cubin).items():
         if not kernel.startswith("window_attention"):
             continue
         assert any(line.startswith("HMMA.16816.F32") for line in lines), kernel
         assert any("LDG.E.128" in line for line in lines), kernel
-        if small and kernel.endswith("_fwd"):
+        if _small_forward(name):
             assert not [line for line in lines if re.search(r"\b(LDL|STL)\b", line)], kernel
 
 

@@ -191,7 +191,7 @@ _BUILT_IN = {"rsqrtf", "threadIdx", "blockIdx", "blockDim", "gridDim", "__launch
 _HOST_ONLY = {"SWINPY_HOST", "SIM_TSAN", "SIM_ASAN", "SIM_UNSEEN"}
 _DEVICE_ONLY = {"SWINPY_MMA"}
 _FORBIDDEN = re.compile(
-    r"\basm\b|\batomic\w*|\b__(?!restrict__|launch_bounds__|shared__)\w+|\bwarpSize\b|\buint[234]\b"
+    r"\basm\b|\batomic\w*|\b__(?!restrict__|launch_bounds__|shared__|CUDA_ARCH__)\w+|\bwarpSize\b|\buint[234]\b"
 )
 
 
