@@ -30,9 +30,9 @@ __all__ = [
 
 BUDGETS = {
     "layer_norm_fwd": Budget(registers=112, spill_bytes=24),
-    "residual_layer_norm_fwd": Budget(registers=112, spill_bytes=24),
+    "residual_layer_norm_fwd": Budget(registers=128, spill_bytes=24),
     "layer_norm_bwd": Budget(registers=240, spill_bytes=24),
-    "layer_norm_branch_bias_bwd": Budget(registers=240, spill_bytes=24),
+    "layer_norm_branch_bias_bwd": Budget(registers=255, spill_bytes=24),
 }
 
 _BLOCKS = 4  # of backward that stay on a multiprocessor; each writes a row of partial sums
