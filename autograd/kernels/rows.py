@@ -26,8 +26,20 @@ def _elementwise(flops: int, reads: int, writes: int = 1) -> Any:
 
 register_kernel(Kernel("layer_norm_fwd", layer_norm.layer_norm_fwd, _elementwise(8, 1)))
 register_kernel(Kernel("layer_norm_bwd", layer_norm.layer_norm_bwd, _elementwise(14, 2)))
-register_kernel(Kernel("residual_layer_norm_fwd", layer_norm.residual_layer_norm_fwd, _elementwise(10, 2, 2)))
-register_kernel(Kernel("residual_layer_norm_bwd", layer_norm.residual_layer_norm_bwd, _elementwise(16, 3, 2)))
+
+
+def _residual_fwd_cost(x: Any, *arguments: Any, branch_bias: Any = None) -> Cost:
+    biased = branch_bias is not None or (len(arguments) > 5 and arguments[5] is not None)
+    return Cost((10 + biased) * x.size, 4 * x.nbytes)
+
+
+def _residual_bwd_cost(g_sum: Any, *arguments: Any, to_branch_bias: bool = False) -> Cost:
+    biased = to_branch_bias or (len(arguments) > 6 and arguments[6])
+    return Cost((16 + biased) * g_sum.size, 5 * g_sum.nbytes)
+
+
+register_kernel(Kernel("residual_layer_norm_fwd", layer_norm.residual_layer_norm_fwd, _residual_fwd_cost))
+register_kernel(Kernel("residual_layer_norm_bwd", layer_norm.residual_layer_norm_bwd, _residual_bwd_cost))
 register_kernel(Kernel("gelu_fwd", gelu.gelu_fwd, _elementwise(25, 1)))
 register_kernel(Kernel("gelu_bwd", gelu.gelu_bwd, _elementwise(35, 2)))
 register_kernel(Kernel("bias_gelu_fwd", gelu.bias_gelu_fwd, _elementwise(26, 1)))

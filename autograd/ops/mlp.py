@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["mlp"]
 
 
-def _forward(ctx: Ctx, x: Array, w1: Array, b1: Array, w2: Array, b2: Array, *, recompute: bool) -> Array:
+def _forward(ctx: Ctx, x: Array, w1: Array, b1: Array, w2: Array, b2: Array | None, *, recompute: bool) -> Array:
     fits = x.ndim and w1.ndim == w2.ndim == 2 and x.shape[-1] == w1.shape[1] and w2.shape[1] == w1.shape[0]
-    if not fits or b1.shape != w1.shape[:1] or b2.shape != w2.shape[:1]:
+    if not fits or b1.shape != w1.shape[:1] or (b2 is not None and b2.shape != w2.shape[:1]):
         raise ValueError(
             "mlp: expected x (..., C), w1 (H, C), b1 (H,), w2 (D, H) and b2 (D,); got "
-            f"{x.shape}, {w1.shape}, {b1.shape}, {w2.shape} and {b2.shape}."
+            f"{x.shape}, {w1.shape}, {b1.shape}, {w2.shape} and {None if b2 is None else b2.shape}."
         )
     out, hidden = call_kernel("mlp_fwd", x, w1, b1, w2, b2, any(ctx.needs[:4]) and not recompute)
     ctx.save(x, hidden, w1, b1, w2)
@@ -46,7 +46,7 @@ _mlp = Primitive(
 
 
 def mlp(
-    x: TensorLike, w1: TensorLike, b1: TensorLike, w2: TensorLike, b2: TensorLike, recompute: bool = False
+    x: TensorLike, w1: TensorLike, b1: TensorLike, w2: TensorLike, b2: TensorLike | None, recompute: bool = False
 ) -> Tensor:
     """``linear(bias_gelu(linear(x, w1), b1), w2, b2)``, keeping one hidden map instead of two, or none.
 
@@ -58,7 +58,7 @@ def mlp(
         w1: (H, C).
         b1: (H,).
         w2: (D, H).
-        b2: (D,).
+        b2: (D,), or None.
         recompute: compute ``x @ w1.T`` again in backward instead of keeping it.
 
     Returns:

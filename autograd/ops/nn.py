@@ -185,21 +185,33 @@ def layer_norm(x: TensorLike, weight: TensorLike, bias: TensorLike, eps: float =
 
 
 def _residual_forward(
-    ctx: Ctx, x: Array, branch: Array, weight: Array, bias: Array, *, keep: Array | None, eps: float
+    ctx: Ctx,
+    x: Array,
+    branch: Array,
+    weight: Array,
+    bias: Array,
+    branch_bias: Array | None,
+    *,
+    keep: Array | None,
+    eps: float,
 ) -> tuple[Array, Array]:
     if x.shape != branch.shape:
         raise ValueError(f"residual_layer_norm: expected branch {x.shape} like x; got {branch.shape}.")
     _check_norm("residual_layer_norm", x, weight, bias)
+    if branch_bias is not None and branch_bias.shape != x.shape[-1:]:
+        raise ValueError(
+            f"residual_layer_norm: expected branch_bias {x.shape[-1:]} for branch {x.shape}; got {branch_bias.shape}."
+        )
     keep = None if keep is None else keep.astype(x.dtype, copy=False)
-    total, y, mean, rstd = call_kernel("residual_layer_norm_fwd", x, branch, keep, weight, bias, eps)
+    total, y, mean, rstd = call_kernel("residual_layer_norm_fwd", x, branch, keep, weight, bias, eps, branch_bias)
     ctx.save(total, keep, weight, mean, rstd)
     return total, y
 
 
-def _residual_vjp(ctx: Ctx, g_total: Array, g: Array) -> tuple[Array, ...]:
+def _residual_vjp(ctx: Ctx, g_total: Array, g: Array) -> tuple[Array | None, ...]:
     total, keep, weight, mean, rstd = ctx.saved
     return call_kernel(  # type: ignore[no-any-return]
-        "residual_layer_norm_bwd", g_total, g, total, keep, weight, mean, rstd
+        "residual_layer_norm_bwd", g_total, g, total, keep, weight, mean, rstd, ctx.needs[4]
     )
 
 
@@ -208,9 +220,15 @@ _residual_layer_norm = Primitive("residual_layer_norm", _residual_forward, _resi
 
 
 def residual_layer_norm(
-    x: TensorLike, branch: TensorLike, keep: Any, weight: TensorLike, bias: TensorLike, eps: float = 1e-5
+    x: TensorLike,
+    branch: TensorLike,
+    keep: Any,
+    weight: TensorLike,
+    bias: TensorLike,
+    eps: float = 1e-5,
+    branch_bias: TensorLike | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """``s = x + keep * branch`` and ``layer_norm(s)`` in one op: a residual with DropPath and the norm after it.
+    """``s = x + keep * (branch + branch_bias)`` and ``layer_norm(s)``: a residual with DropPath and the norm after it.
 
     Saves ``s`` (which is an output), ``weight`` and two numbers a row.
 
@@ -221,6 +239,7 @@ def residual_layer_norm(
         weight: (C,).
         bias: (C,).
         eps: added to the variance.
+        branch_bias: (C,) or None: of the linear layer that made the branch, where that layer left it out.
 
     Returns:
         (s, layer_norm(s)).
@@ -230,7 +249,7 @@ def residual_layer_norm(
     batch = getattr(x, "shape", (None,))[:1]
     if keep is not None and keep.shape != batch:
         raise ValueError(f"residual_layer_norm: expected keep of shape {batch}; got {keep.shape}.")
-    return _residual_layer_norm(x, branch, weight, bias, keep=keep, eps=eps)  # type: ignore[no-any-return]
+    return _residual_layer_norm(x, branch, weight, bias, branch_bias, keep=keep, eps=eps)  # type: ignore[no-any-return]
 
 
 _NO_LENGTH = 1e-12

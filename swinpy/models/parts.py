@@ -1,7 +1,8 @@
 """The parts that all Swins share: patch embedding, MLP, window attention, block, merging.
 
-The residual stream travels as (x, branch, keep): the sum x + keep * branch is left to the norm that comes next, so
-that residual, DropPath and norm are one op. Attribute names are the parameter names of the official checkpoints.
+The residual stream travels as (x, branch, keep, bias): the sum x + keep * (branch + bias) is left to the norm that
+comes next, so that residual, DropPath, the bias of the branch's last layer and norm are one op. Attribute names are
+the parameter names of the official checkpoints.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Block",
+    "Branch",
     "Mlp",
     "Normalize",
     "PatchEmbed",
@@ -37,31 +39,55 @@ __all__ = [
 Normalize: TypeAlias = "tuple[Sequence[float], Sequence[float]]"  # mean and std of each channel
 
 
+class Branch(NamedTuple):
+    """What a block adds to the stream, product + bias, with the addition of the bias pending.
+
+    Attributes:
+        product: (B, H, W, C).
+        bias: (C,), or None for nothing pending.
+    """
+
+    product: ag.Tensor
+    bias: ag.Tensor | None
+
+    def settled(self) -> ag.Tensor:
+        """product + bias."""
+        return self.product if self.bias is None else self.product + self.bias
+
+
 class Stream(NamedTuple):
-    """The residual stream x + keep * branch with its last addition pending.
+    """The residual stream x + keep * (branch + bias) with its last addition pending.
 
     Attributes:
         x: (B, H, W, C).
         branch: like x, or None for nothing pending.
         keep: (B,) DropPath scales of the branch, or None for 1.
+        bias: (C,) that is still to be added to the branch, or None.
     """
 
     x: ag.Tensor
     branch: ag.Tensor | None = None
     keep: Any = None
+    bias: ag.Tensor | None = None
+
+    @classmethod
+    def adding(cls, x: ag.Tensor, branch: ag.Tensor | Branch, keep: Any) -> Stream:
+        """x + keep * branch, whether or not the branch has a bias pending."""
+        product, bias = branch if isinstance(branch, Branch) else (branch, None)
+        return cls(x, product, keep, bias)
 
     def normed(self, norm: LayerNorm) -> tuple[ag.Tensor, ag.Tensor]:
-        """(x + keep * branch, norm of it)."""
+        """(x + keep * (branch + bias), norm of it)."""
         if self.branch is None:
             return self.x, norm(self.x)
-        return norm.after_residual(self.x, self.branch, self.keep)
+        return norm.after_residual(self.x, self.branch, self.keep, self.bias)
 
     def settled(self) -> ag.Tensor:
-        """x + keep * branch."""
+        """x + keep * (branch + bias)."""
         if self.branch is None:
             return self.x
-        branch = self.branch if self.keep is None else self.branch * self.keep.reshape(-1, 1, 1, 1)
-        return self.x + branch
+        branch = Branch(self.branch, self.bias).settled()
+        return self.x + (branch if self.keep is None else branch * self.keep.reshape(-1, 1, 1, 1))
 
 
 class PatchEmbed(Module):
@@ -117,11 +143,15 @@ class Mlp(Module):
         """fc2(hidden), dropped out."""
         return ag.dropout(self.fc2(hidden), self.drop, self.training)
 
-    def forward(self, x: ag.Tensor, recompute: bool = False) -> ag.Tensor:
-        """All of it; without dropout as one op, which keeps one hidden map for backward, or none with ``recompute``."""
+    def forward(self, x: ag.Tensor, recompute: bool = False, pending: bool = False) -> ag.Tensor | Branch:
+        """All of it; without dropout as one op, which keeps one hidden map for backward, or none with ``recompute``.
+
+        With ``pending`` the bias of fc2 is left to be added, unless dropout comes after it.
+        """
         if self.drops:
             return self.output(self.hidden(x))
-        return ag.mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, recompute)
+        out = ag.mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, None if pending else self.fc2.bias, recompute)
+        return Branch(out, self.fc2.bias) if pending else out
 
     @property
     def drops(self) -> bool:
@@ -174,7 +204,8 @@ class WindowAttention(Module):
         """Logarithm of the scale of cosine attention, (heads, 1, 1)."""
         return None
 
-    def forward(self, x: ag.Tensor) -> ag.Tensor:
+    def forward(self, x: ag.Tensor, pending: bool = False) -> ag.Tensor | Branch:
+        """What the block adds; with ``pending`` the bias of proj is left to be added, unless dropout comes after it."""
         size = (x.shape[1], x.shape[2])
         cut = geometry(size, self.window, self.shift, self.small_map, self.shift_rule, self.roll_first)
         spec = AttentionSpec(cut, self.heads, 1.0 if self.cosine else self.scale, self.mask_value, self.cosine)
@@ -189,6 +220,8 @@ class WindowAttention(Module):
         else:
             dropout = self.attn_drop if self.training else 0.0
             out = window_attention_composite(*operands, spec=spec, dropout=dropout)
+        if pending and not (self.drop and self.training):
+            return Branch(ag.linear(out, self.proj.weight), self.proj.bias)
         return ag.dropout(self.proj(out), self.drop, self.training)
 
 
@@ -217,9 +250,13 @@ class Block(Module):
         """The stream after the mixer, whose branch is scaled by ``keep``, and the input of the MLP."""
         raise NotImplementedError
 
-    def after_mlp(self, branch: ag.Tensor) -> ag.Tensor:
+    def after_mlp(self, branch: Any) -> ag.Tensor | Branch:
         """The MLP's branch as it is added to the stream."""
-        return branch
+        return branch  # type: ignore[no-any-return]
+
+    def leaves_bias(self, x: ag.Tensor) -> bool:
+        """Whether the bias of a branch's last layer is left to the norm that adds the branch."""
+        return False
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
         """One block.
@@ -233,32 +270,37 @@ class Block(Module):
             x, branch = self._checkpointed(stream, keep)
         else:
             x, y = self.to_mlp(stream, keep)
-            branch = self.mlp(y)
-        out = Stream(x, self.after_mlp(branch), mlp_keep)
+            branch = self.mlp(y, pending=self.leaves_bias(y))
+        out = Stream.adding(x, self.after_mlp(branch), mlp_keep)
         return out if self.norm3 is None else Stream(out.normed(self.norm3)[1])
 
-    def _checkpointed(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
+    def _checkpointed(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor | Branch]:
         """The stream after the mixer and what the MLP makes of it, keeping little."""
         inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
 
         def run(x: ag.Tensor, branch: ag.Tensor | None = None) -> tuple[ag.Tensor, ag.Tensor]:
-            x, y = self.to_mlp(Stream(x, branch, stream.keep), keep)
+            x, y = self.to_mlp(Stream(x, branch, stream.keep, stream.bias), keep)
             return x, self.mlp.hidden(y) if self.mlp.drops else y
 
         x, kept = ag.checkpoint(run, *inputs)
-        return x, self.mlp.output(kept) if self.mlp.drops else self.mlp(kept, recompute=True)
+        if self.mlp.drops:
+            return x, self.mlp.output(kept)
+        return x, self.mlp(kept, recompute=True, pending=self.leaves_bias(kept))
 
 
 class PreNormBlock(Block):
     """Norm, mixer, residual; norm, MLP, residual."""
 
-    def mix(self, x: ag.Tensor) -> ag.Tensor:
+    def mix(self, x: ag.Tensor) -> ag.Tensor | Branch:
         """The branch of the normed tokens."""
         raise NotImplementedError
 
+    def leaves_bias(self, x: ag.Tensor) -> bool:
+        return True
+
     def to_mlp(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
         x, y = stream.normed(self.norm1)
-        return Stream(x, self.mix(y), keep).normed(self.norm2)
+        return Stream.adding(x, self.mix(y), keep).normed(self.norm2)
 
 
 class PatchMerging(Module):

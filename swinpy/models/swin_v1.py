@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import autograd as ag
 from swinpy.geometry import Pair, relative_position_index
-from swinpy.models.parts import PreNormBlock, WindowAttention
+from swinpy.models.parts import Branch, PreNormBlock, WindowAttention
 from swinpy.nn import Parameter
 from swinpy.nn.init import trunc_normal
 
@@ -45,6 +45,6 @@ class SwinBlock(PreNormBlock):
     def __init__(self, channels: int, heads: int, window: Pair, shift: Pair, drop_path: float, config: SwinConfig):
         super().__init__(("attn", TableAttention(channels, heads, window, shift, config)), channels, drop_path, config)
 
-    def mix(self, x: ag.Tensor) -> ag.Tensor:
-        branch: ag.Tensor = self.attn(x)
+    def mix(self, x: ag.Tensor) -> ag.Tensor | Branch:
+        branch: ag.Tensor | Branch = self.attn(x, pending=self.leaves_bias(x))
         return branch

@@ -36,9 +36,11 @@ class LayerNorm(Module):
     def forward(self, x: ag.Tensor) -> ag.Tensor:
         return ag.layer_norm(x, self.weight, self.bias, self.eps)
 
-    def after_residual(self, x: ag.Tensor, branch: ag.Tensor, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
-        """(s, norm(s)) with s = x + keep * branch."""
-        return ag.residual_layer_norm(x, branch, keep, self.weight, self.bias, self.eps)
+    def after_residual(
+        self, x: ag.Tensor, branch: ag.Tensor, keep: Any, branch_bias: ag.Tensor | None = None
+    ) -> tuple[ag.Tensor, ag.Tensor]:
+        """(s, norm(s)) with s = x + keep * (branch + branch_bias)."""
+        return ag.residual_layer_norm(x, branch, keep, self.weight, self.bias, self.eps, branch_bias)
 
 
 class Conv2d(Module):

@@ -106,13 +106,10 @@ class Recorder:
         self.stack.pop()
 
     def _result(self, name: str, result: Any) -> None:
-        if hasattr(result, "settled"):  # a residual stream whose last sum is pending: x is read by that sum alone
-            if result.branch is None:
-                self.add(name, result.x)
-            else:
-                with self.paused(), ag.no_grad():
-                    total = result.settled().data
-                self.add(name, result.x, shown=total)
+        if hasattr(result, "settled"):  # a sum that is pending, as of the residual stream: what comes first in it is
+            with self.paused(), ag.no_grad():  # read by that sum alone
+                total = result.settled()
+            self.add(name, result[0], shown=None if total is result[0] else total.data)
         elif isinstance(result, ag.Tensor):
             self.add(name, result)
         elif isinstance(result, dict):
@@ -156,7 +153,7 @@ class Recorder:
         if event.name == "linear" and bias is not None and len(names) == 1:
             # the model adds this bias later, inside a fused op; the gradient is that of the sum
             self.add(f"{layer}.bias", bias)
-            self.add(layer, result, shown=result.data + bias.data.astype(result.dtype, copy=False))
+            self.add(layer, result, shown=_plus(result, bias))
         else:
             self.add(layer, result)
 
@@ -179,6 +176,9 @@ class Recorder:
             return
         first, second = layers
 
+        # the model may add the last bias later; the gradient is that of the sum
+        bias = self.biases.get(second) if event.inputs[4] is None else None
+
         def composite(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, **_: Any) -> Any:
             hidden = ag.linear(x, w1, b1)
             self.add(first, hidden)
@@ -187,7 +187,10 @@ class Recorder:
             return ag.linear(active, w2, b2)
 
         self._twin(event, composite)
-        self.add(second, event.results[0])
+        result = event.results[0]
+        if bias is not None:
+            self.add(f"{second}.bias", bias)
+        self.add(second, result, shown=_plus(result, bias))
 
     def _twin(self, event: ag.OpEvent, composite: Callable[..., ag.Tensor]) -> None:
         """Run ``composite`` on the op's inputs; its inner gradients come from the op's output gradient."""
@@ -216,6 +219,11 @@ class _Paused:
 
     def __exit__(self, *_: object) -> None:
         self.recorder.active = self.before
+
+
+def _plus(product: ag.Tensor, bias: ag.Tensor | None) -> Any:
+    """The array of their sum, None if there is no bias."""
+    return None if bias is None else product.data + bias.data.astype(product.dtype, copy=False)
 
 
 def _cut(spec: Any) -> dict[str, list[int]]:

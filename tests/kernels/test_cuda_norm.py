@@ -16,6 +16,7 @@ from support.cuda_checks import (
     run_cuda,
     same_specials,
     to_gpu,
+    to_host,
 )
 
 from autograd.kernels import call_kernel, explain, kernel_mode
@@ -29,13 +30,25 @@ Rng = np.random.Generator
 # Each layout of threads: 8 lanes and single values; 8, 16 and 32 lanes; a block a row. 100 leaves lanes idle.
 CASES = [("float32", width) for width in (1, 3, 7, 96, 100, 192, 384, 768, 1536)]
 CASES += [("float16", 96), ("float16", 7), ("float16", 1536), ("bfloat16", 96)]
-KERNELS = ("layer_norm_fwd", "layer_norm_bwd", "residual_layer_norm_fwd", "residual_layer_norm_bwd")
+KERNELS = (
+    "layer_norm_fwd",
+    "layer_norm_bwd",
+    "residual_layer_norm_fwd",
+    "residual_layer_norm_bwd",
+    "residual_layer_norm_fwd+bias",  # with a bias of the branch
+    "residual_layer_norm_bwd+bias",
+)
 
 
 @pytest.fixture
 def cupy() -> Iterator[Any]:
     with fake_cupy.installed() as module:
         yield module
+
+
+def _row(name: str) -> str:
+    """The row of the registry that an entry of KERNELS is of."""
+    return name.partition("+")[0]
 
 
 def _arguments(
@@ -53,11 +66,14 @@ def _arguments(
     scales = rng.choice([0.0, 1.25], shape[0]).astype(dtype) if keep else None
     wide = x.reshape(-1, shape[-1]).astype(np.float64)
     mean, rstd = (a.astype(np.float32) for a in (wide.mean(axis=1), 1 / np.sqrt(wide.var(axis=1) + 1e-5)))
+    branch_bias = rng.standard_normal(shape[-1]).astype(dtype)
     return {
         "layer_norm_fwd": (x, weight, bias, 1e-5),
         "layer_norm_bwd": (g, x, weight, mean, rstd),
         "residual_layer_norm_fwd": (x, other, scales, weight, bias, 1e-5),
         "residual_layer_norm_bwd": (other, g, x, scales, weight, mean, rstd),
+        "residual_layer_norm_fwd+bias": (x, other, scales, weight, bias, 1e-5, branch_bias),
+        "residual_layer_norm_bwd+bias": (other, g, x, scales, weight, mean, rstd, True),
     }[name]
 
 
@@ -66,7 +82,7 @@ def _arguments(
 def test_values(cupy: Any, name: str, dtype: str, width: int) -> None:
     kind = dtype_named(dtype)
     rows = 3 if width > 256 else 7
-    agrees_with_float64(cupy, name, lambda rng: _arguments(name, rng, (rows, 2, width), kind))
+    agrees_with_float64(cupy, _row(name), lambda rng: _arguments(name, rng, (rows, 2, width), kind))
 
 
 @settings(max_examples=12)
@@ -79,20 +95,20 @@ def test_values(cupy: Any, name: str, dtype: str, width: int) -> None:
 def test_any_number_of_rows(lead: tuple[int, ...], width: int, name: str, keep: bool) -> None:
     with fake_cupy.installed() as cupy:
         agrees_with_float64(
-            cupy, name, lambda rng: _arguments(name, rng, (*lead, width), np.float32, keep=keep), variants=3
+            cupy, _row(name), lambda rng: _arguments(name, rng, (*lead, width), np.float32, keep=keep), variants=3
         )
 
 
-@pytest.mark.parametrize("name", ["residual_layer_norm_fwd", "layer_norm_bwd"])
+@pytest.mark.parametrize("name", ["residual_layer_norm_fwd+bias", "residual_layer_norm_bwd+bias"])
 def test_rows_wider_than_a_blocks_registers(cupy: Any, name: str) -> None:
-    agrees_with_float64(cupy, name, lambda rng: _arguments(name, rng, (2, 10_004), np.float32), variants=3)
+    agrees_with_float64(cupy, _row(name), lambda rng: _arguments(name, rng, (2, 10_004), np.float32), variants=3)
 
 
 def test_gradients_of_more_rows_than_the_blocks_have_at_a_time(cupy: Any) -> None:
     """16 rows a block, 8 blocks on the stand-in's two multiprocessors."""
-    for rows in (128, 129, 300):
-        args = lambda rng, rows=rows: _arguments("layer_norm_bwd", rng, (rows, 7), np.float32)  # noqa: E731
-        agrees_with_float64(cupy, "layer_norm_bwd", args, variants=2)
+    for rows, name in ((128, "layer_norm_bwd"), (129, "residual_layer_norm_bwd+bias"), (300, "layer_norm_bwd")):
+        args = lambda rng, rows=rows, name=name: _arguments(name, rng, (rows, 7), np.float32)  # noqa: E731
+        agrees_with_float64(cupy, _row(name), args, variants=2)
 
 
 @pytest.mark.parametrize("width", [7, 96, 1536])
@@ -127,16 +143,26 @@ def test_nan_and_infinity_as_in_the_reference(cupy: Any, name: str, special: flo
     for i in (0, 1):
         args[i] = args[i].copy()
         args[i].flat[3 + 7 * i if args[i].ndim > 1 else 3] = special
-    same_specials(cupy, name, *args)
+    same_specials(cupy, _row(name), *args)
 
 
 def test_a_branch_that_is_dropped_is_not_read(cupy: Any) -> None:
     x, branch, _, weight, bias, eps = _arguments("residual_layer_norm_fwd", np.random.default_rng(0), (2, 3, 7), "f4")
     branch[1] = np.nan
-    total, y, _, _ = run_cuda(cupy, "residual_layer_norm_fwd", x, branch, np.float32([2, 0]), weight, bias, eps)
-    np.testing.assert_array_equal(total[1], x[1])
-    np.testing.assert_array_equal(total[0], x[0] + 2 * branch[0])
-    assert np.isfinite(y).all()
+    for shift in ((), (np.linspace(-1, 1, 7, dtype="f4"),)):
+        keep = np.float32([2, 0])
+        total, y, _, _ = run_cuda(cupy, "residual_layer_norm_fwd", x, branch, keep, weight, bias, eps, *shift)
+        np.testing.assert_array_equal(total[1], x[1])
+        np.testing.assert_allclose(total[0], x[0] + 2 * (branch[0] + sum(shift)), rtol=0, atol=1e-6)
+        assert np.isfinite(y).all()
+
+
+def test_a_branch_that_is_dropped_gives_its_bias_no_gradient(cupy: Any) -> None:
+    args = list(_arguments("residual_layer_norm_bwd+bias", np.random.default_rng(0), (3, 2, 7), "f4"))
+    args[3] = np.float32([0, 2, 0])
+    gx, gbranch, _, _, gshift = run_cuda(cupy, "residual_layer_norm_bwd", *args)
+    np.testing.assert_array_equal(gbranch[[0, 2]], 0)
+    np.testing.assert_allclose(gshift, 2 * gx[1].sum(axis=0), rtol=1e-6)
 
 
 def test_statistics_are_of_the_sum_as_it_is_stored(cupy: Any) -> None:
@@ -152,7 +178,7 @@ def test_statistics_are_of_the_sum_as_it_is_stored(cupy: Any) -> None:
 def test_bits_do_not_depend_on_the_order_of_threads(cupy: Any, name: str, width: int) -> None:
     rows = 2 if width > 96 else 17
     every_schedule_gives_the_same_bits(
-        cupy, name, *_arguments(name, np.random.default_rng(0), (rows, width), np.float32)
+        cupy, _row(name), *_arguments(name, np.random.default_rng(0), (rows, width), np.float32)
     )
 
 
@@ -160,30 +186,30 @@ def test_bits_do_not_depend_on_the_order_of_threads(cupy: Any, name: str, width:
 def test_no_rows(cupy: Any, name: str) -> None:
     args = _arguments(name, np.random.default_rng(0), (0, 4, 7), np.float32)
     with counting() as counts:
-        results = run_cuda(cupy, name, *args)
+        results = run_cuda(cupy, _row(name), *args)
     assert counts.launches == {}
     assert results[0].shape == (0, 4, 7)
-    if name.endswith("bwd"):
-        for total in results[-2:]:
+    if "bwd" in name:
+        for total in results[-3 if "bias" in name else -2 :]:
             np.testing.assert_array_equal(total, np.zeros(7, np.float32))
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_other_layouts_are_copied_and_counted(cupy: Any, name: str) -> None:
     args = _arguments(name, np.random.default_rng(0), (3, 4, 7), np.float32)
-    want = run_cuda(cupy, name, *args)
+    want = run_cuda(cupy, _row(name), *args)
     x = cupy.asarray(args[0])
     flat = cupy.empty(x.size + 1, "float32")
     flat[1:] = x.reshape(-1)
     swapped = cupy.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)
     for odd in (flat[1:].reshape(x.shape), swapped):
         with counting() as counts, kernel_mode("cuda"):
-            got = call_kernel(name, odd, *to_gpu(cupy, args[1:]))
+            got = to_host(call_kernel(_row(name), odd, *to_gpu(cupy, args[1:])))
         assert counts.copies == 1
         for g, w in zip(got, want, strict=True):
-            np.testing.assert_array_equal(g.get(), w)
+            np.testing.assert_array_equal(g, w)
     with counting() as counts:
-        run_cuda(cupy, name, *args)
+        run_cuda(cupy, _row(name), *args)
     assert counts.copies == 0
 
 
@@ -199,6 +225,9 @@ def test_what_is_refused_and_why(cupy: Any) -> None:
     g, x, weight, mean, rstd = to_gpu(cupy, _arguments("layer_norm_bwd", np.random.default_rng(0), (3, 7), np.float32))
     reason = "takes float32 there; mean is float64"
     assert reason in explain("layer_norm_bwd", g, x, weight, mean.astype("float64"), rstd)
+    assert "expected branch_bias of shape (7,); got (3,)" in explain(
+        "residual_layer_norm_fwd", x, x, None, weight, weight, eps, weight[:3]
+    )
     assert "expected keep of shape (3,); got (2,)" in explain(
         "residual_layer_norm_fwd", x, x, weight[:2], weight, weight, eps
     )

@@ -46,6 +46,11 @@ OPS: dict[str, tuple[Callable[..., Any], tuple[Any, ...], set[str]]] = {
         (X, ROWS, WEIGHT, BIAS),
         {"residual_layer_norm_fwd", "layer_norm_bwd", "column_sum"},
     ),
+    "residual_layer_norm_branch_bias": (
+        lambda put, x, r, w, b, c: ag.residual_layer_norm(x, r, put(KEEP), w, b, branch_bias=c),
+        (X, ROWS, WEIGHT, BIAS, _normal(7)),
+        {"residual_layer_norm_fwd", "layer_norm_branch_bias_bwd", "column_sum"},
+    ),
     "gelu": (lambda _, x: ag.gelu(x), (X,), {"gelu_fwd", "gelu_bwd"}),
     "bias_gelu": (lambda _, x, b: ag.bias_gelu(x, b), (X, BIAS), {"gelu_fwd", "bias_gelu_bwd", "column_sum"}),
     "softmax": (lambda _, x: ag.softmax(x), (X,), {"softmax_fwd", "softmax_bwd"}),

@@ -58,12 +58,12 @@ def _keep(dtype: Any) -> Any:
 
 def _residual_layer_norm_fwd(rng: Rng, dtype: Any) -> Any:
     x, branch, weight, bias, _, _ = _norm(rng, dtype)
-    return (x, branch, _keep(dtype), weight, bias, 1e-5), {}
+    return (x, branch, _keep(dtype), weight, bias, 1e-5, rng.standard_normal(6).astype(dtype)), {}
 
 
 def _residual_layer_norm_bwd(rng: Rng, dtype: Any) -> Any:
     x, g, weight, _, mean, rstd = _norm(rng, dtype)
-    return (rng.standard_normal(x.shape).astype(dtype), g, x, _keep(dtype), weight, mean, rstd), {}
+    return (rng.standard_normal(x.shape).astype(dtype), g, x, _keep(dtype), weight, mean, rstd, True), {}
 
 
 def _normals(*shapes: tuple[int, ...]) -> Callable[[Rng, Any], Any]:

@@ -83,9 +83,10 @@ register(
 )
 
 
-def _mlp(s: Source, batch: tuple[int, ...]) -> Sample:
+def _mlp(s: Source, batch: tuple[int, ...], last_bias: bool = True) -> Sample:
     shapes = ((*batch, 4), (6, 4), (6,), (3, 6), (3,))
-    return Sample(tuple(s.normal(shape) for shape in shapes))
+    args = tuple(s.normal(shape) for shape in shapes)
+    return Sample(args if last_bias else (*args[:4], None))
 
 
 def _bad_mlp(*shapes: tuple[int, ...]) -> Any:
@@ -102,9 +103,10 @@ register(
             "recomputed": lambda s: Sample(_mlp(s, (4,)).args, {"recompute": True}),
             "vector": lambda s: _mlp(s, ()),
             "many_rows": lambda s: _mlp(s, (1100,)),
+            "no_last_bias": lambda s: _mlp(s, (1100,), last_bias=False),
             "empty": lambda s: _mlp(s, (2, 0)),
         },
-        lambda x, w1, b1, w2, b2, recompute=False: references.gelu(x @ w1.T + b1) @ w2.T + b2,
+        lambda x, w1, b1, w2, b2, recompute=False: references.gelu(x @ w1.T + b1) @ w2.T + (0 if b2 is None else b2),
         composite=lambda x, w1, b1, w2, b2, recompute=False: ag.linear(ag.bias_gelu(ag.linear(x, w1), b1), w2, b2),
         exempt={"scalar": "x has a feature axis; the error is checked"},
         errors=(

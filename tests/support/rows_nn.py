@@ -145,12 +145,15 @@ def _norm_composite(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
     return centred / ag.sqrt(ag.mean(centred * centred, -1, keepdims=True) + eps) * weight + bias
 
 
-def _residual(s: Source, keep: bool, lead: tuple[int, ...] = (3, 2), **static: Any) -> Sample:
+def _residual(
+    s: Source, keep: bool, lead: tuple[int, ...] = (3, 2), branch_bias: bool = False, **static: Any
+) -> Sample:
     x, weight, bias = _norm(s, lead).args
     scales = s.choice((0.0, 1.25)) * np.ones(lead[0]) if keep else None
     if scales is not None and lead[0] > 1:
         scales[:2] = 1.25, 0.0
-    return Sample((x, s.normal(x.shape), weight, bias), {"keep": scales, **static})
+    branch, extra = s.normal(x.shape), (s.normal(weight.shape),) if branch_bias else ()
+    return Sample((x, branch, weight, bias, *extra), {"keep": scales, **static})
 
 
 def _scaled(branch: Any, keep: Any) -> Any:
@@ -159,18 +162,24 @@ def _scaled(branch: Any, keep: Any) -> Any:
     return branch * keep.astype(branch.dtype).reshape((-1,) + (1,) * (branch.ndim - 1))
 
 
-def _residual_reference(x: Any, branch: Any, weight: Any, bias: Any, *, keep: Any, eps: float = 1e-5) -> Any:
-    total = x + _scaled(branch, keep)
+def _residual_reference(
+    x: Any, branch: Any, weight: Any, bias: Any, branch_bias: Any = 0.0, *, keep: Any, eps: float = 1e-5
+) -> Any:
+    total = x + _scaled(branch + branch_bias, keep)
     return total, references.layer_norm(total, weight, bias, eps=eps)
 
 
-def _residual_composite(x: Any, branch: Any, weight: Any, bias: Any, *, keep: Any, eps: float = 1e-5) -> Any:
-    total = x + _scaled(branch, keep)
+def _residual_composite(
+    x: Any, branch: Any, weight: Any, bias: Any, branch_bias: Any = 0.0, *, keep: Any, eps: float = 1e-5
+) -> Any:
+    total = x + _scaled(branch + branch_bias, keep)
     return total, ag.layer_norm(total, weight, bias, eps)
 
 
-def _residual_call(x: Any, branch: Any, weight: Any, bias: Any, *, keep: Any, **static: Any) -> Any:
-    return ag.residual_layer_norm(x, branch, keep, weight, bias, **static)
+def _residual_call(
+    x: Any, branch: Any, weight: Any, bias: Any, branch_bias: Any = None, *, keep: Any, **static: Any
+) -> Any:
+    return ag.residual_layer_norm(x, branch, keep, weight, bias, **static, branch_bias=branch_bias)
 
 
 def _l2_composite(x: Any, axis: int = -1, eps: float = 1e-12) -> Any:
@@ -217,6 +226,10 @@ register(
             "eps": lambda s: _residual(s, True, eps=0.5),
             "matrix": lambda s: _residual(s, True, (4,)),
             "empty": lambda s: _residual(s, True, (0, 2)),
+            "branch_bias": lambda s: _residual(s, False, branch_bias=True),
+            "branch_bias_keep": lambda s: _residual(s, True, (3, 2, 2), branch_bias=True),
+            "branch_bias_many_rows": lambda s: _residual(s, True, (3, 700), branch_bias=True),
+            "branch_bias_empty": lambda s: _residual(s, True, (0, 2), branch_bias=True),
         },
         _residual_reference,
         composite=_residual_composite,
@@ -230,6 +243,11 @@ register(
             BadCall(lambda: ag.residual_layer_norm(X, X, np.ones(3), C, C), ValueError, "keep of shape (2,)"),
             BadCall(lambda: ag.residual_layer_norm(X, X, None, C, np.ones(2)), ValueError, "(2,)"),
             BadCall(lambda: ag.residual_layer_norm(np.ones(()), np.ones(()), None, C, C), ValueError, "()"),
+            BadCall(
+                lambda: ag.residual_layer_norm(X, X, None, C, C, branch_bias=np.ones(2)),
+                ValueError,
+                "branch_bias (3,) for branch (2, 3); got (2,)",
+            ),
         ),
     ),
     OpInfo(

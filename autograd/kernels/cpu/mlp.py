@@ -65,7 +65,7 @@ def _zeros(w1: Any, w2: Any) -> Any:
     return np.zeros(2 * max(*w1.shape, *w2.shape), w1.dtype)
 
 
-def mlp_fwd(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, keep_hidden: bool) -> tuple[Any, Any | None]:
+def mlp_fwd(x: Any, w1: Any, b1: Any, w2: Any, b2: Any | None, keep_hidden: bool) -> tuple[Any, Any | None]:
     rows, b1 = rows_of(x), plain(b1)
     n, width = len(rows), w1.shape[0]
     if is_narrow(n, w1) and is_narrow(n, w2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,8 @@ def _forward(x: Any, weight: Any, bias: Any, eps: float, out: Any, mean: Any, rs
 def _residual_forward(
     x: Any,
     branch: Any,
-    keep: Any,  # one scale a sample, or none
+    branch_bias: Any,  # may be empty
+    keep: Any,  # a scale a sample, or empty
     weight: Any,
     bias: Any,
     eps: float,
@@ -69,6 +69,9 @@ def _residual_forward(
         if scale == 0:
             for j in range(at, end):
                 write(total, j, read(x, j))
+        elif branch_bias.size:
+            for j in range(at, end):
+                write(total, j, read(x, j) + scale * (read(branch, j) + read(branch_bias, j - at)))
         else:
             for j in range(at, end):
                 write(total, j, read(x, j) + scale * read(branch, j))
@@ -84,12 +87,27 @@ def _add_group(group: Any, sums: Any) -> None:
 
 @jit
 def _backward(
-    g: Any, x: Any, weight: Any, mean: Any, rstd: Any, extra: Any, gx: Any, sums: Any, start: int, stop: int
+    g: Any,
+    x: Any,
+    weight: Any,
+    mean: Any,
+    rstd: Any,
+    extra: Any,
+    keep: Any,
+    gx: Any,
+    gbranch: Any,
+    sums: Any,
+    start: int,
+    stop: int,
 ) -> None:
-    """Rows of gx, with ``extra`` added (where it has rows); sums (2, C) get what the rows give to weight and bias."""
-    channels, zero = weight.size, x.dtype.type(0)
+    """Rows of gx, with ``extra`` added (where it has rows), and of gbranch = keep gx (where there is keep).
+
+    sums (2, C) get what the rows give to weight and bias; a third row what they give to the branch's bias.
+    """
+    channels, zero, shifts = weight.size, x.dtype.type(0), len(sums) == 3
+    per_sample = x.shape[0] // max(1, keep.size)
     inverse = x.dtype.type(1) / x.dtype.type(channels)
-    group = np.zeros(2 * channels, x.dtype)
+    group = np.zeros(len(sums) * channels, x.dtype)
     sums[:] = zero
     for i in range(start, stop):
         at, m, r = i * channels, mean[i], rstd[i]
@@ -109,17 +127,16 @@ def _backward(
         if extra.size:
             for j in range(at, at + channels):
                 write(gx, j, read(gx, j) + read(extra, j))
+        if keep.size:
+            scale = keep[i // per_sample]
+            for j in range(at, at + channels):
+                write(gbranch, j, scale * read(gx, j))
+        if shifts:
+            branch = gbranch if keep.size else gx
+            for j in range(channels):
+                write(group, 2 * channels + j, read(group, 2 * channels + j) + read(branch, at + j))
         if (i - start) % _GROUP == _GROUP - 1 or i == stop - 1:
             _add_group(group, sums)
-
-
-@jit
-def _scale(x: Any, keep: Any, out: Any, start: int, stop: int) -> None:
-    per_sample = x.shape[0] // keep.size
-    for i in range(start, stop):
-        scale = keep[i // per_sample]
-        for j in range(i * x.shape[1], (i + 1) * x.shape[1]):
-            write(out, j, scale * read(x, j))
 
 
 def layer_norm_fwd(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
@@ -131,47 +148,64 @@ def layer_norm_fwd(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any
     return out.reshape(x.shape), mean, rstd
 
 
-def layer_norm_bwd(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, g_sum: Any | None = None) -> tuple[Any, Any, Any]:
+def _none(x: Any) -> Any:
+    """Stands for rows that there are none of."""
+    return np.empty((0, 0), x.dtype)
+
+
+def _optional(vector: Any | None, x: Any) -> Any:
+    return np.empty(0, x.dtype) if vector is None else plain(vector)
+
+
+def _gradients(
+    g: Any, x: Any, weight: Any, mean: Any, rstd: Any, g_sum: Any | None, keep: Any | None, results: int
+) -> tuple[Any, ...]:
+    """gx, gbranch, and the first ``results`` of the gradients of weight, bias and the branch's bias."""
     rows, g_rows = rows_of(x), rows_of(g)
-    extra = np.empty((0, 0), x.dtype) if g_sum is None else rows_of(g_sum)
+    extra, keeps = _none(x) if g_sum is None else rows_of(g_sum), _optional(keep, x)
     weight, mean, rstd = plain(weight), plain(mean), plain(rstd)
     gx = empty(rows.shape, x.dtype)
-    cut = pieces(len(rows), 3 * rows.shape[1] * x.itemsize)
-    sums = np.empty((len(cut), 2, rows.shape[1]), x.dtype)
-    run_pieces(lambda i, a, b: _backward(g_rows, rows, weight, mean, rstd, extra, gx, sums[i], a, b), cut)
-    gweight, gbias = add_up(sums)
-    return gx.reshape(x.shape), gweight.copy(), gbias.copy()
+    gbranch = empty(rows.shape, x.dtype) if keeps.size else gx
+    cut = pieces(len(rows), (4 if keeps.size else 3) * rows.shape[1] * x.itemsize)
+    sums = np.empty((len(cut), results, rows.shape[1]), x.dtype)
+
+    def piece(i: int, a: int, b: int) -> None:
+        _backward(g_rows, rows, weight, mean, rstd, extra, keeps, gx, gbranch, sums[i], a, b)
+
+    run_pieces(piece, cut)
+    return gx.reshape(x.shape), gbranch.reshape(x.shape), *(total.copy() for total in add_up(sums))
 
 
-def _keeps(keep: Any | None, x: Any) -> Any:
-    """A scale for each sample, none for 1."""
-    return np.empty(0, x.dtype) if keep is None else plain(keep)
+def layer_norm_bwd(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, g_sum: Any | None = None) -> tuple[Any, Any, Any]:
+    gx, _, gweight, gbias = _gradients(g, x, weight, mean, rstd, g_sum, None, 2)
+    return gx, gweight, gbias
 
 
 def residual_layer_norm_fwd(
-    x: Any, branch: Any, keep: Any | None, weight: Any, bias: Any, eps: float
+    x: Any, branch: Any, keep: Any | None, weight: Any, bias: Any, eps: float, branch_bias: Any | None = None
 ) -> tuple[Any, Any, Any, Any]:
-    rows, branches, keeps = rows_of(x), rows_of(branch), _keeps(keep, x)
+    rows, branches, keeps, shift = rows_of(x), rows_of(branch), _optional(keep, x), _optional(branch_bias, x)
     total, out = empty(rows.shape, x.dtype), empty(rows.shape, x.dtype)
     mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
     weight, bias = plain(weight), plain(bias)
 
     def piece(_: int, a: int, b: int) -> None:
-        _residual_forward(rows, branches, keeps, weight, bias, eps, total, out, mean, rstd, a, b)
+        _residual_forward(rows, branches, shift, keeps, weight, bias, eps, total, out, mean, rstd, a, b)
 
     run_pieces(piece, pieces(len(rows), 4 * rows.shape[1] * x.itemsize))
     return total.reshape(x.shape), out.reshape(x.shape), mean, rstd
 
 
 def residual_layer_norm_bwd(
-    g_sum: Any, g: Any, total: Any, keep: Any | None, weight: Any, mean: Any, rstd: Any
-) -> tuple[Any, Any, Any, Any]:
-    gx, gweight, gbias = layer_norm_bwd(g, total, weight, mean, rstd, g_sum)
-    if keep is None or not total.size:
-        return gx, gx, gweight, gbias
-    rows, keeps = rows_of(gx), _keeps(keep, total)
-    branch = empty(rows.shape, gx.dtype)
-    per_sample = math.prod(total.shape[1:-1])
-    assert len(rows) == per_sample * keeps.size
-    run_pieces(lambda _, a, b: _scale(rows, keeps, branch, a, b), pieces(len(rows), 2 * rows.shape[1] * gx.itemsize))
-    return gx, branch.reshape(total.shape), gweight, gbias
+    g_sum: Any,
+    g: Any,
+    total: Any,
+    keep: Any | None,
+    weight: Any,
+    mean: Any,
+    rstd: Any,
+    to_branch_bias: bool = False,
+) -> tuple[Any, Any, Any, Any, Any | None]:
+    gx, gbranch, *sums = _gradients(g, total, weight, mean, rstd, g_sum, keep, 3 if to_branch_bias else 2)
+    gweight, gbias, gbranch_bias = (*sums, None)[:3]
+    return gx, gbranch, gweight, gbias, gbranch_bias

@@ -78,17 +78,30 @@ def layer_norm_bwd(
 
 
 def residual_layer_norm_fwd(
-    x: Array, branch: Array, keep: Array | None, weight: Array, bias: Array, eps: float
+    x: Array,
+    branch: Array,
+    keep: Array | None,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    branch_bias: Array | None = None,
 ) -> str | None:
     return (
-        cuda_dtype(x, branch, keep, weight, bias)
+        cuda_dtype(x, branch, keep, weight, bias, branch_bias)
         or layer_norm_fwd(x, weight, bias, eps)
-        or _shapes(branch=(branch, x.shape), keep=(keep, x.shape[:1]))
+        or _shapes(branch=(branch, x.shape), keep=(keep, x.shape[:1]), branch_bias=(branch_bias, x.shape[-1:]))
     )
 
 
 def residual_layer_norm_bwd(
-    g_sum: Array | None, g: Array, total: Array, keep: Array | None, weight: Array, mean: Array, rstd: Array
+    g_sum: Array | None,
+    g: Array,
+    total: Array,
+    keep: Array | None,
+    weight: Array,
+    mean: Array,
+    rstd: Array,
+    to_branch_bias: bool = False,
 ) -> str | None:
     no_rows = _rows(total)
     if no_rows:
@@ -163,7 +176,7 @@ def linear_bwd(g: Array, x: Array | None, weight: Array | None, needs: tuple[boo
     return cuda_dtype(g, x, weight)
 
 
-def mlp_fwd(x: Array, w1: Array, b1: Array, w2: Array, b2: Array, keep_hidden: bool) -> str | None:
+def mlp_fwd(x: Array, w1: Array, b1: Array, w2: Array, b2: Array | None, keep_hidden: bool) -> str | None:
     return cuda_dtype(x, w1, b1, w2, b2)
 
 

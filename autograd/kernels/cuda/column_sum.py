@@ -40,8 +40,8 @@ def _pass(x: Array, outputs: list[Array]) -> None:
     layout = tile_layout(rows, columns, x.itemsize)
     kinds = {"T": TYPE_NAMES[x.dtype.name], "OUT": TYPE_NAMES[outputs[0].dtype.name]}
     code = program("column_sum.cu", **kinds, N=layout.width)
-    first, second = (*outputs, None)[:2]
-    args = (x, first, second, rows, columns, columns // len(outputs), layout.lanes, layout.chunk)
+    first, second, third = (*outputs, None, None)[:3]
+    args = (x, first, second, third, rows, columns, columns // len(outputs), layout.lanes, layout.chunk)
     launch(code, "column_sum", layout.grid, layout.threads, args, layout.shared)
 
 
@@ -50,7 +50,7 @@ def column_sums(x: Array, parts: int = 1, dtype: Any = _FLOAT32) -> list[Array]:
 
     Args:
         x: (rows, C), float32 or 16-bit; sums are made in float32.
-        parts: 1, or 2 for a result that is two arrays, of the first half of the columns and of the second.
+        parts: 1 to 3: how many arrays share out the columns.
         dtype: of the results.
 
     Returns:

@@ -36,7 +36,9 @@ def linear_bwd(
     return gx, gw, gb
 
 
-def mlp_fwd(x: Array, w1: Array, b1: Array, w2: Array, b2: Array, keep_hidden: bool) -> tuple[Array, Array | None]:
+def mlp_fwd(
+    x: Array, w1: Array, b1: Array, w2: Array, b2: Array | None, keep_hidden: bool
+) -> tuple[Array, Array | None]:
     hidden = product(as_rows(x), w1.T)
     out = product(bias_gelu_fwd(hidden, b1), w2.T, b2)
     return out.reshape(*x.shape[:-1], w2.shape[0]), hidden if keep_hidden else None

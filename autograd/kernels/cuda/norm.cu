@@ -1,4 +1,4 @@
-// Layer norm, and residual + DropPath + layer norm, forward and backward. T is the storage type; LANES, N and PER say how a
+// Layer norm, and residual + DropPath + bias + layer norm, forward and backward. T is the storage type; LANES, N and PER say how a
 // row lies in the threads (Row in rows.cuh): it is read once and finished in registers, the variance in a second pass there.
 // Source: Ba et al. 2016, "Layer Normalization", equation 3.
 #include "rows.cuh"
@@ -10,18 +10,25 @@ DEVICE float* row_scratch() {
   return (float*)memory;
 }
 
-// v += scale * branch, with the sum rounded as it is stored: statistics are of what backward reads.
-DEVICE void add_branch(Line& v, const T* branch, float scale, int columns) {
+// v += scale * (branch + bias), with the sum rounded as it is stored: statistics are of what backward reads. A null bias is 0.
+DEVICE void add_branch(Line& v, const T* branch, const T* bias, float scale, int columns) {
   Line b;
-  b.load(branch, scale == 0 ? 0 : columns);
+  if (scale == 0) columns = 0;
+  b.load(branch, columns);
+  if (bias) {
+    Line shift;
+    shift.load(bias, columns);
+    UNROLL for (int i = 0; i < PER; i++)
+      UNROLL for (int j = 0; j < N; j++) b.v[i][j] += shift.v[i][j];
+  }
   UNROLL for (int i = 0; i < PER; i++)
     UNROLL for (int j = 0; j < N; j++) v.v[i][j] = widen(narrow<T>(v.v[i][j] + scale * b.v[i][j]));
 }
 
-// RESIDUAL: norms x + keep * branch, and stores that in total.
+// RESIDUAL: norms x + keep * (branch + branch_bias), and stores that in total.
 template <bool RESIDUAL>
-DEVICE void forward(const T* x, const T* branch, const T* keep, const T* weight, const T* bias, float eps, T* total, T* y, float* mean,
-                    float* rstd, int rows, int rows_a_sample, int columns) {
+DEVICE void forward(const T* x, const T* branch, const T* branch_bias, const T* keep, const T* weight, const T* bias, float eps, T* total,
+                    T* y, float* mean, float* rstd, int rows, int rows_a_sample, int columns) {
   float* scratch = row_scratch();
   Line v, scale, shift;
   const int row = own_row<LANES>();
@@ -29,7 +36,7 @@ DEVICE void forward(const T* x, const T* branch, const T* keep, const T* weight,
   const i64 at = (i64)row * columns;
   v.load(x + at, width);
   if (RESIDUAL) {
-    add_branch(v, branch + at, keep && width ? widen(keep[row / rows_a_sample]) : 1, width);
+    add_branch(v, branch + at, branch_bias, keep && width ? widen(keep[row / rows_a_sample]) : 1, width);
     v.store(total + at, width);
   }
   float sum = 0;
@@ -54,29 +61,30 @@ DEVICE void forward(const T* x, const T* branch, const T* keep, const T* weight,
 // x and y (rows, columns); weight and bias (columns); mean and rstd (rows).
 KERNEL void __launch_bounds__(THREADS) layer_norm_fwd(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
                      float eps, T* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd, int rows, int columns) {
-  forward<false>(x, nullptr, nullptr, weight, bias, eps, nullptr, y, mean, rstd, rows, 1, columns);
+  forward<false>(x, nullptr, nullptr, nullptr, weight, bias, eps, nullptr, y, mean, rstd, rows, 1, columns);
 }
 
-// keep has a scale for every `rows_a_sample` rows, or is null; where it is 0 the branch is not read.
+// keep has a scale for every `rows_a_sample` rows, or is null; where it is 0 neither branch nor branch_bias (columns, or null) is read.
 KERNEL void __launch_bounds__(THREADS) residual_layer_norm_fwd(const T* __restrict__ x, const T* __restrict__ branch,
-                     const T* __restrict__ keep, const T* __restrict__ weight, const T* __restrict__ bias, float eps,
-                     T* __restrict__ total, T* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd, int rows,
-                     int rows_a_sample, int columns) {
-  forward<true>(x, branch, keep, weight, bias, eps, total, y, mean, rstd, rows, rows_a_sample, columns);
+                     const T* __restrict__ branch_bias, const T* __restrict__ keep, const T* __restrict__ weight,
+                     const T* __restrict__ bias, float eps, T* __restrict__ total, T* __restrict__ y, float* __restrict__ mean,
+                     float* __restrict__ rstd, int rows, int rows_a_sample, int columns) {
+  forward<true>(x, branch, branch_bias, keep, weight, bias, eps, total, y, mean, rstd, rows, rows_a_sample, columns);
 }
 
 // With xhat = (x - mean) rstd and h = g weight: gx = rstd (h - mean(h) - xhat mean(h xhat)) + g_sum (or 0 for null); gbranch, if it
 // is not null, is keep gx. Blocks stay and take row after row; row k of `partial` (blocks, 2 columns) gets the sums of g xhat and
-// of g over the rows of block k.
-KERNEL void __launch_bounds__(THREADS) layer_norm_bwd(const T* __restrict__ g, const T* __restrict__ x, const T* __restrict__ weight,
-                     const float* __restrict__ mean, const float* __restrict__ rstd, const T* __restrict__ g_sum,
-                     const T* __restrict__ keep, T* __restrict__ gx, T* __restrict__ gbranch, float* __restrict__ partial, int rows,
-                     int rows_a_sample, int columns) {
+// of g over the rows of block k. BIASED: a third part (blocks, 3 columns) gets the sums of keep gx as it is stored.
+template <bool BIASED>
+DEVICE void backward(const T* g, const T* x, const T* weight, const float* mean, const float* rstd, const T* g_sum, const T* keep, T* gx,
+                     T* gbranch, float* partial, int rows, int rows_a_sample, int columns) {
+  const int parts = BIASED ? 3 : 2;
   float* scratch = row_scratch();
-  Line xhat, h, scale, gweight, gbias;
+  Line xhat, h, scale, gweight, gbias, gshift;
   scale.load(weight, columns);
   gweight.fill(0);
   gbias.fill(0);
+  if (BIASED) gshift.fill(0);
   const int step = gridDim.x * (THREADS / LANES);
   for (int row = own_row<LANES>(); row - (int)(threadIdx.x / LANES) < rows; row += step) {
     const int width = row < rows ? columns : 0;
@@ -110,17 +118,36 @@ KERNEL void __launch_bounds__(THREADS) layer_norm_bwd(const T* __restrict__ g, c
         UNROLL for (int j = 0; j < N; j++) h.v[i][j] = kept * widen(narrow<T>(h.v[i][j]));
       h.store(gbranch + at, width);
     }
+    if (BIASED) {
+      UNROLL for (int i = 0; i < PER; i++)
+        UNROLL for (int j = 0; j < N; j++) gshift.v[i][j] += widen(narrow<T>(h.v[i][j]));
+    }
   }
   // the block's rows of threads are added up in order
-  float* out = partial + (i64)blockIdx.x * 2 * columns;
-  float* mine = LANES < THREADS ? scratch + threadIdx.x / LANES * 2 * columns : out;
+  float* out = partial + (i64)blockIdx.x * parts * columns;
+  float* mine = LANES < THREADS ? scratch + threadIdx.x / LANES * parts * columns : out;
   gweight.store_floats(mine, columns);
   gbias.store_floats(mine + columns, columns);
+  if (BIASED) gshift.store_floats(mine + 2 * columns, columns);
   if (LANES == THREADS) return;
   barrier();
-  for (int c = threadIdx.x; c < 2 * columns; c += THREADS) {
+  for (int c = threadIdx.x; c < parts * columns; c += THREADS) {
     float total = 0;
-    for (int i = 0; i < THREADS / LANES; i++) total += scratch[i * 2 * columns + c];
+    for (int i = 0; i < THREADS / LANES; i++) total += scratch[i * parts * columns + c];
     out[c] = total;
   }
+}
+
+KERNEL void __launch_bounds__(THREADS) layer_norm_bwd(const T* __restrict__ g, const T* __restrict__ x, const T* __restrict__ weight,
+                     const float* __restrict__ mean, const float* __restrict__ rstd, const T* __restrict__ g_sum,
+                     const T* __restrict__ keep, T* __restrict__ gx, T* __restrict__ gbranch, float* __restrict__ partial, int rows,
+                     int rows_a_sample, int columns) {
+  backward<false>(g, x, weight, mean, rstd, g_sum, keep, gx, gbranch, partial, rows, rows_a_sample, columns);
+}
+
+KERNEL void __launch_bounds__(THREADS) layer_norm_branch_bias_bwd(const T* __restrict__ g, const T* __restrict__ x,
+                     const T* __restrict__ weight, const float* __restrict__ mean, const float* __restrict__ rstd,
+                     const T* __restrict__ g_sum, const T* __restrict__ keep, T* __restrict__ gx, T* __restrict__ gbranch,
+                     float* __restrict__ partial, int rows, int rows_a_sample, int columns) {
+  backward<true>(g, x, weight, mean, rstd, g_sum, keep, gx, gbranch, partial, rows, rows_a_sample, columns);
 }

@@ -30,8 +30,9 @@ __all__ = [
 
 BUDGETS = {
     "layer_norm_fwd": Budget(registers=112, spill_bytes=24),
-    "residual_layer_norm_fwd": Budget(registers=112, spill_bytes=24),
+    "residual_layer_norm_fwd": Budget(registers=128, spill_bytes=24),
     "layer_norm_bwd": Budget(registers=240, spill_bytes=24),
+    "layer_norm_branch_bias_bwd": Budget(registers=255, spill_bytes=24),
 }
 
 _BLOCKS = 4  # of backward that stay on a multiprocessor; each writes a row of partial sums
@@ -66,49 +67,73 @@ def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Ar
 
 
 def residual_layer_norm_fwd(
-    x: Array, branch: Array, keep: Array | None, weight: Array, bias: Array, eps: float
+    x: Array,
+    branch: Array,
+    keep: Array | None,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    branch_bias: Array | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     xp, columns = array_module(x), x.shape[-1]
     code, layout, rows, grid = _plan(x)
     x, branch, weight, bias = contiguous(x), contiguous(branch), contiguous(weight), contiguous(bias)
-    keep = None if keep is None else contiguous(keep)
+    keep, branch_bias = (None if a is None else contiguous(a) for a in (keep, branch_bias))
     total, y = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
     mean, rstd = xp.empty(rows, _FLOAT32), xp.empty(rows, _FLOAT32)
     if rows:
         sizes = (rows, rows // x.shape[0], columns)
-        args = (x, branch, keep, weight, bias, eps, total, y, mean, rstd, *sizes)
+        args = (x, branch, branch_bias, keep, weight, bias, eps, total, y, mean, rstd, *sizes)
         launch(code, "residual_layer_norm_fwd", grid, layout.threads, args, layout.scratch)
     return total, y, mean, rstd
 
 
 def _backward(
-    g: Array, x: Array, weight: Array, mean: Array, rstd: Array, g_sum: Array | None, keep: Array | None
-) -> tuple[Array, Array, Array, Array]:
+    g: Array,
+    x: Array,
+    weight: Array,
+    mean: Array,
+    rstd: Array,
+    g_sum: Array | None,
+    keep: Array | None,
+    sums: int,
+) -> tuple[Array, ...]:
+    """gx, gbranch, and the first ``sums`` (2 or 3) of the gradients of weight, bias and the branch's bias."""
     xp, columns = array_module(x), x.shape[-1]
     code, layout, rows, grid = _plan(x)
     grid = min(grid, _BLOCKS * multiprocessors(x))
     gx = xp.empty(x.shape, x.dtype)
     gbranch = gx if keep is None else xp.empty(x.shape, x.dtype)
     if not rows:
-        return gx, gbranch, xp.zeros_like(weight), xp.zeros_like(weight)
+        return gx, gbranch, *(xp.zeros_like(weight) for _ in range(sums))
     g, x, weight, mean, rstd = (contiguous(a) for a in (g, x, weight, mean, rstd))
     g_sum, keep = (None if a is None else contiguous(a) for a in (g_sum, keep))
-    partial = xp.empty((grid, 2 * columns), _FLOAT32)
-    shared = layout.scratch if layout.rows == 1 else max(layout.scratch, 8 * layout.rows * columns)
+    partial = xp.empty((grid, sums * columns), _FLOAT32)
+    shared = layout.scratch if layout.rows == 1 else max(layout.scratch, 4 * sums * layout.rows * columns)
     sizes = (rows, rows // x.shape[0] if keep is not None else 1, columns)
     args = (g, x, weight, mean, rstd, g_sum, keep, gx, None if keep is None else gbranch, partial, *sizes)
-    launch(code, "layer_norm_bwd", grid, layout.threads, args, shared)
-    return gx, gbranch, *column_sums(partial, 2, weight.dtype)
+    kernel = "layer_norm_branch_bias_bwd" if sums == 3 else "layer_norm_bwd"
+    launch(code, kernel, grid, layout.threads, args, shared)
+    return gx, gbranch, *column_sums(partial, sums, weight.dtype)
 
 
 def layer_norm_bwd(
     g: Array, x: Array, weight: Array, mean: Array, rstd: Array, g_sum: Array | None = None
 ) -> tuple[Array, Array, Array]:
-    gx, _, gweight, gbias = _backward(g, x, weight, mean, rstd, g_sum, None)
+    gx, _, gweight, gbias = _backward(g, x, weight, mean, rstd, g_sum, None, 2)
     return gx, gweight, gbias
 
 
 def residual_layer_norm_bwd(
-    g_sum: Array, g: Array, total: Array, keep: Array | None, weight: Array, mean: Array, rstd: Array
-) -> tuple[Array, Array, Array, Array]:
-    return _backward(g, total, weight, mean, rstd, g_sum, keep)
+    g_sum: Array,
+    g: Array,
+    total: Array,
+    keep: Array | None,
+    weight: Array,
+    mean: Array,
+    rstd: Array,
+    to_branch_bias: bool = False,
+) -> tuple[Array, Array, Array, Array, Array | None]:
+    results = _backward(g, total, weight, mean, rstd, g_sum, keep, 3 if to_branch_bias else 2)
+    gx, gbranch, gweight, gbias, gbranch_bias = (*results, None)[:5]
+    return gx, gbranch, gweight, gbias, gbranch_bias

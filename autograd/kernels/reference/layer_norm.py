@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
-from autograd.kernels.reference.blocks import as_rows, run_blocks, total_of
+from autograd.kernels.reference.blocks import as_rows, run_blocks, sum_rows, total_of
 
 if TYPE_CHECKING:
     from autograd.backend import Array
@@ -110,9 +110,15 @@ def _scaled(branch: Array, keep: Array | None) -> Array:
 
 
 def residual_layer_norm_fwd(
-    x: Array, branch: Array, keep: Array | None, weight: Array, bias: Array, eps: float
+    x: Array,
+    branch: Array,
+    keep: Array | None,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    branch_bias: Array | None = None,
 ) -> tuple[Array, Array, Array, Array]:
-    """s = x + keep * branch; y = layer_norm(s).
+    """s = x + keep * (branch + branch_bias); y = layer_norm(s).
 
     Args:
         x: (B, ..., C).
@@ -121,18 +127,27 @@ def residual_layer_norm_fwd(
         weight: (C,).
         bias: (C,).
         eps: added to the variance.
+        branch_bias: (C,), or None for 0: of the linear layer that made the branch, which left it to be added here.
 
     Returns:
         s and y like x; mean and rstd, each (rows,).
     """
+    branch = branch if branch_bias is None else branch + branch_bias
     total = x + _scaled(branch, keep)
     return total, *layer_norm_fwd(total, weight, bias, eps)
 
 
 def residual_layer_norm_bwd(
-    g_sum: Array, g: Array, total: Array, keep: Array | None, weight: Array, mean: Array, rstd: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Gradients of :func:`residual_layer_norm_fwd` for x, branch, weight and bias.
+    g_sum: Array,
+    g: Array,
+    total: Array,
+    keep: Array | None,
+    weight: Array,
+    mean: Array,
+    rstd: Array,
+    to_branch_bias: bool = False,
+) -> tuple[Array, Array, Array, Array, Array | None]:
+    """Gradients of :func:`residual_layer_norm_fwd` for x, branch, weight, bias and branch_bias.
 
     Args:
         g_sum: the gradient of s.
@@ -142,6 +157,10 @@ def residual_layer_norm_bwd(
         weight: (C,).
         mean: (rows,).
         rstd: (rows,).
+        to_branch_bias: whether the last gradient is wanted; it is None otherwise.
     """
     gx, gweight, gbias = layer_norm_bwd(g, total, weight, mean, rstd, g_sum)
-    return gx, _scaled(gx, keep), gweight, gbias
+    gbranch, gbranch_bias = _scaled(gx, keep), None
+    if to_branch_bias:
+        gbranch_bias = sum_rows(as_rows(gbranch), accumulator(g.dtype)).astype(g.dtype, copy=False)
+    return gx, gbranch, gweight, gbias, gbranch_bias

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["mlp_bwd", "mlp_fwd"]
 
 
-def mlp_fwd(x: Array, w1: Array, b1: Array, w2: Array, b2: Array, keep_hidden: bool) -> tuple[Array, Array | None]:
+def mlp_fwd(
+    x: Array, w1: Array, b1: Array, w2: Array, b2: Array | None, keep_hidden: bool
+) -> tuple[Array, Array | None]:
     """gelu(x w1^T + b1) w2^T + b2.
 
     Args:
@@ -23,7 +25,7 @@ def mlp_fwd(x: Array, w1: Array, b1: Array, w2: Array, b2: Array, keep_hidden: b
         w1: (H, C).
         b1: (H,).
         w2: (D, H).
-        b2: (D,).
+        b2: (D,), or None for 0.
         keep_hidden: whether backward will follow.
 
     Returns:
