@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
+import swinpy.data.pixels  # noqa: F401 (registers its row)
 from swinpy.geometry import geometry
 from swinpy.ops import AttentionSpec, window_attention, window_attention_composite
 
