@@ -322,6 +322,13 @@ FAULTS = (
         plant_kernel("residual_layer_norm_bwd", lambda right: lambda *a: right(*a[:3], None, *a[4:])),
     ),
     Fault(
+        "residual: keep-scales forgotten in the gradient of the branch's bias",
+        generic("composite", "residual_layer_norm"),
+        plant_kernel(
+            "residual_layer_norm_bwd", lambda right: lambda *a: (*right(*a)[:4], right(*a[:3], None, *a[4:])[4])
+        ),
+    ),
+    Fault(
         "softmax: coarse in low precision",
         generic("forward_low", "softmax"),
         plant_kernel("softmax_fwd", _coarse),
