@@ -127,7 +127,9 @@ def test_empty_maps_launch_nothing(cupy: Any) -> None:
 
 def test_shapes_that_do_not_fit_are_refused(cupy: Any) -> None:
     with kernel_mode("auto"):
-        assert "expected a map (B, H, W, C); got shape (3, 4, 4)" in explain("patch_merge_fwd", cupy.zeros((3, 4, 4), "f4"))
+        assert "expected a map (B, H, W, C); got shape (3, 4, 4)" in explain(
+            "patch_merge_fwd", cupy.zeros((3, 4, 4), "f4")
+        )
         for shape in ((1, 2, 2, 16), (1, 5, 5, 15), (5, 5, 16)):  # memory behind the gradient's, or never written
             told = explain("patch_merge_bwd", cupy.zeros(shape, "f4"), 9, 9)
             assert f"expected a gradient (B, 5, 5, 4C) of a map 9x9; got shape {shape}" in told

@@ -40,7 +40,7 @@ _MOST_ROWS = 2**31 - 1
 
 
 def cuda_dtype(*args: Any, **_: Any) -> str | None:
-    """None if the arrays are on one device, and the floating ones of a dtype that kernels exist for there; else why not.
+    """None if the arrays are on one device and the floating ones of a dtype that kernels exist for; else why not.
 
     Kernels that find arrays by addresses in a table, and products by cuBLAS, have no other check of the device.
     """
