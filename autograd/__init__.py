@@ -11,7 +11,7 @@ array([2., 4., 6.])
 __swinpy_engine__ = True
 
 from autograd import kernels, methods, random
-from autograd.backend import DeviceError, describe_device, has_gpu, resolve_device
+from autograd.backend import DeviceError, describe_device, has_gpu, resolve_device, use_device
 from autograd.checkpoint import checkpoint
 from autograd.context import OpEvent, autocast, detect_anomaly, enable_grad, kernel_mode, no_grad, observe
 from autograd.gradcheck import GradcheckError, gradcheck
@@ -49,5 +49,6 @@ __all__ = [
     "random",
     "resolve_device",
     "set_num_threads",
+    "use_device",
     *_ops,
 ]

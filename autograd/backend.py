@@ -5,6 +5,7 @@ CuPy is imported only when a GPU is asked for. Nothing here copies between devic
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import cache
 from typing import Any, TypeAlias
@@ -21,9 +22,13 @@ __all__ = [
     "is_array",
     "resolve_device",
     "to_device",
+    "use_device",
 ]
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: CuPy has no stubs, and a Protocol would repeat NumPy's
+
+
+_CUPY = re.compile(r"cupy(-(cuda|rocm)[\w-]*)?")  # what brings the module itself, not what builds on it (cupy-xarray)
 
 
 class DeviceError(RuntimeError):
@@ -55,7 +60,7 @@ def _cupy_distributions() -> list[str]:
     from importlib import metadata  # slow to import, and needed only when a GPU is asked for
 
     names = {dist.metadata["Name"] for dist in metadata.distributions()}
-    return sorted(name for name in names if name and name.lower().startswith("cupy"))
+    return sorted(name for name in names if name and _CUPY.fullmatch(name.lower()))
 
 
 def gpu_problem() -> str | None:
@@ -132,6 +137,23 @@ def resolve_device(device: str) -> str:
     if kind == "auto":
         return "cpu"
     raise DeviceError(f"device {device!r}: {problem}")
+
+
+def use_device(device: str) -> str:
+    """Make a GPU the current one of this thread: CuPy works, and makes new arrays, on that alone.
+
+    Args:
+        device: as for :func:`resolve_device`.
+
+    Returns:
+        "cpu" or "cuda:N".
+    """
+    target = resolve_device(device)
+    if target != "cpu":
+        import cupy
+
+        cupy.cuda.Device(int(target.partition(":")[2])).use()
+    return target
 
 
 def to_device(x: Array, device: str) -> Array:

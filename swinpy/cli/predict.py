@@ -83,7 +83,7 @@ def run(args: Namespace) -> int:
     names = _names(args.classes, classes)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = create_model(name, classes, device=ag.resolve_device(args.device), preset=args.preset)
+        model = create_model(name, classes, device=ag.use_device(args.device), preset=args.preset)
     for warning in caught:
         print(f"note: {warning.message}", file=sys.stderr, flush=True)
     load_weights(model, args.weights, entry=args.entry)

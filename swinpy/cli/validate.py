@@ -43,7 +43,7 @@ def run(args: Namespace) -> int:
     if len(size) > 2 or min(*size, args.batch_size) < 1:
         raise ValueError(f"--img-size, --batch-size: expected positive numbers; got {size} and {args.batch_size}.")
     ag.manual_seed(args.seed)
-    model = create_model(args.model, device=args.device, dtype=args.dtype)
+    model = create_model(args.model, device=ag.use_device(args.device), dtype=args.dtype)
     rng = np.random.default_rng(args.seed)
     images = rng.standard_normal((args.batch_size, config.in_chans, size[0], size[-1]))
     x = ag.Tensor(images.astype(args.dtype)).to(model.device)

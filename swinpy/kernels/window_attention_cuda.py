@@ -17,10 +17,27 @@ __all__ = ["can_run", "window_attention_bwd", "window_attention_fwd"]
 
 def can_run(*args: Any) -> str | None:
     """None if a CUDA kernel takes the arguments of ``window_attention_fwd`` or ``_bwd``, else why not."""
-    refusal = cuda_dtype(*args)
+    refusal = _shapes(*args) or cuda_dtype(*args)
     if refusal is None and mma.can_run(args[-5], args[-1]) is not None:
         refusal = general.can_run(*args)
     return refusal
+
+
+def _shapes(*args: Any) -> str | None:
+    """None if the arrays fit together and the cut; the kernels would read and write behind them."""
+    qkv, bias, qkv_bias, logit_scale, spec = args[-5:]
+    n, heads = spec.cut.tokens, spec.heads
+    if qkv.ndim != 4 or qkv.shape[1:3] != spec.cut.size or qkv.shape[3] % (3 * heads):
+        return f"expected qkv (B, {spec.cut.size[0]}, {spec.cut.size[1]}, 3C) for {heads} heads; got {qkv.shape}"
+    if bias is not None and bias.shape != (heads, n, n):
+        return f"expected a bias of shape {(heads, n, n)}; got {bias.shape}"
+    if qkv_bias is not None and qkv_bias.shape != qkv.shape[3:]:
+        return f"expected a qkv bias of shape {qkv.shape[3:]}; got {qkv_bias.shape}"
+    if (0 if logit_scale is None else logit_scale.size) != (heads if spec.cosine else 0):
+        return f"expected a logit scale of {heads} numbers with cosine attention, and only then"
+    out = (*qkv.shape[:3], qkv.shape[3] // 3)
+    wrong = [g.shape for g in args[:-5] if g.shape != out]
+    return f"expected a gradient of shape {out}; got {wrong[0]}" if wrong else None
 
 
 def window_attention_fwd(

@@ -107,7 +107,7 @@ def _run(options: Namespace, command: str, stop: StopRequest) -> int:
     problem = None
     try:
         with _users_input():
-            options.device = ag.resolve_device(options.device)
+            options.device = ag.use_device(options.device)
     except ag.DeviceError as error:
         problem, options.device = error, "cpu"
     with warnings.catch_warnings(record=True) as caught:

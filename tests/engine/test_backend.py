@@ -82,6 +82,14 @@ def test_two_cupy_packages(packages: Any) -> None:
     assert ag.resolve_device("auto") == "cpu"
 
 
+def test_packages_that_build_on_cupy_are_none_too_many(packages: Any) -> None:
+    packages(["cupy-cuda12x", "cupy-xarray", "cupyx-tools"], fake(lambda: 1))
+    assert ag.resolve_device("cuda") == "cuda:0"
+    packages(["cupy", "cupy-rocm-7-0"], fake(lambda: 1))
+    with pytest.raises(ag.DeviceError, match="got cupy, cupy-rocm-7-0"):
+        ag.resolve_device("cuda")
+
+
 def test_driver_error_is_quoted(packages: Any) -> None:
     def count() -> int:
         raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,6 +171,19 @@ def test_nothing_but_empty_arrays() -> None:
     with counting() as counts:
         assert float(call_kernel("multi_adamw", *lists, [0.1, 0.1], step=1, **OPTIONS)) == 0
     assert counts.launches == {"adamw_numbers": 1}
+
+
+def test_refuses_arrays_of_other_devices() -> None:
+    """The kernels find arrays by their addresses, which mean nothing elsewhere."""
+    host = _lists(((3,), (4,)), "float32")
+    lists = to_device(host)
+    with sys.modules["cupy"].cuda.Device(1):
+        elsewhere = to_device(host[1])
+    with kernel_mode("auto"):
+        for grads, devices in ((elsewhere, "cuda:0, cuda:1"), (host[1], "cpu, cuda:0")):
+            told = explain("multi_adamw", lists[0], grads, *lists[2:], [0.0, 0.0], step=1, **OPTIONS)
+            assert f"cuda: CUDA kernels take arrays of one device; got {devices}" in told
+        assert "got cuda:0, cuda:1" in explain("grad_norm", [lists[1][0], elsewhere[1]])
 
 
 @pytest.mark.parametrize("dtypes", [("float64", "float64"), ("float32", "float16")])

@@ -125,6 +125,20 @@ def test_empty_maps_launch_nothing(cupy: Any) -> None:
     assert counts.launches == {}
 
 
+def test_shapes_that_do_not_fit_are_refused(cupy: Any) -> None:
+    with kernel_mode("auto"):
+        assert "expected a map (B, H, W, C); got shape (3, 4, 4)" in explain(
+            "patch_merge_fwd", cupy.zeros((3, 4, 4), "f4")
+        )
+        for shape in ((1, 2, 2, 16), (1, 5, 5, 15), (5, 5, 16)):  # memory behind the gradient's, or never written
+            told = explain("patch_merge_bwd", cupy.zeros(shape, "f4"), 9, 9)
+            assert f"expected a gradient (B, 5, 5, 4C) of a map 9x9; got shape {shape}" in told
+        images = cupy.zeros((1, 3, 4, 4), "uint8")
+        for mean, std in (((0.5,), (0.2,)), (MEAN, None), (None, STD), (MEAN[:2], STD)):
+            assert "mean and std of the 3 channels" in explain("patch_rows", images, (2, 2), mean, std, "float32")
+        assert "expected images (B, C, H, W)" in explain("patch_rows", images[0], (2, 2), MEAN, STD, "float32")
+
+
 @pytest.mark.parametrize(
     ("images", "dtype", "reason"),
     [

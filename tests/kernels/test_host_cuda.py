@@ -281,4 +281,6 @@ def test_shared_memory_has_to_be_asked_for(cupy: Any) -> None:
     function((1,), (32,), (y,), shared_mem=227 * 1024)
     with pytest.raises(KernelFault, match="bytes of shared memory were not asked for"):
         function((1,), (32,), (y,), shared_mem=227 * 1024 + 1)
-    launch(FAULTY, "unwritten_shared", 1, 32, (y,), shared=100 * 1024)  # the launcher asks
+    function.max_dynamic_shared_size_bytes = 48 * 1024
+    for kilobytes in (100, 60, 100):  # the launcher asks, and never for less than before
+        launch(FAULTY, "unwritten_shared", 1, 32, (y,), shared=kilobytes * 1024)

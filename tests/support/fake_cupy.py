@@ -52,6 +52,9 @@ class _Device:
     def __exit__(self, *_: object) -> None:
         _current.pop()
 
+    def use(self) -> None:
+        _current[-1] = self.id
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Device) and self.id == other.id
 
@@ -334,10 +337,11 @@ def install(devices: int = 1) -> Callable[[], None]:
 @contextmanager
 def installed(devices: int = 1) -> Iterator[Any]:
     """A block in which ``import cupy`` gives the stand-in."""
-    remove = install(devices)
+    remove, before = install(devices), _current[-1]
     try:
         yield sys.modules["cupy"]
     finally:
+        _current[-1] = before
         remove()
 
 

@@ -22,9 +22,10 @@ from support.swin_naive import naive_attention
 import autograd as ag
 from autograd.kernels import explain
 from autograd.kernels.cuda import launch
+from swinpy.geometry import geometry
 from swinpy.kernels import window_attention_mma as mma
 from swinpy.kernels.window_attention import window_attention_bwd, window_attention_fwd
-from swinpy.ops import window_attention
+from swinpy.ops import AttentionSpec, window_attention
 
 # One program each: it takes a second or two to compile one.
 SMALL = [
@@ -269,3 +270,28 @@ def test_seams() -> None:
     cut = replace(SEAM, window=(2, 3), shift=(1, 2), size=(4, 6)).spec.cut
     assert mma.seams(cut) == (0b111000, 0b110110)
     assert mma.seams(replace(cut, shift=(0, 0))) == (0, 0)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    """Whoever calls the kernel past the op gets the reason, not what lies behind an array."""
+    cut = geometry((8, 8), (4, 4), (2, 2))
+    spec = AttentionSpec(cut, 2, 0.1)
+    cosine = AttentionSpec(cut, 2, 1.0, cosine=True)
+    with fake_cupy.installed() as cupy:
+
+        def zeros(*shape: int) -> Any:
+            return cupy.zeros(shape, "f4")
+
+        qkv, bias, qkv_bias = zeros(1, 8, 8, 48), zeros(2, 16, 16), zeros(48)
+        wrong = {
+            "expected qkv (B, 8, 8, 3C) for 2 heads; got (1, 6, 8, 48)": (zeros(1, 6, 8, 48), bias, None, None, spec),
+            "expected qkv (B, 8, 8, 3C) for 2 heads; got (1, 8, 8, 51)": (zeros(1, 8, 8, 51), bias, None, None, spec),
+            "expected a bias of shape (2, 16, 16); got (2, 9, 9)": (qkv, zeros(2, 9, 9), qkv_bias, None, spec),
+            "expected a qkv bias of shape (48,); got (24,)": (qkv, bias, zeros(24), None, spec),
+            "expected a logit scale of 2 numbers": (qkv, bias, qkv_bias, None, cosine),
+        }
+        for reason, args in wrong.items():
+            assert reason in explain("window_attention_fwd", *args)
+        told = explain("window_attention_bwd", zeros(1, 4, 4, 16), qkv, bias, qkv_bias, None, spec)
+        assert "expected a gradient of shape (1, 8, 8, 16); got (1, 4, 4, 16)" in told
+        assert "runs cuda" in explain("window_attention_bwd", zeros(1, 8, 8, 16), qkv, bias, qkv_bias, None, spec)

@@ -333,6 +333,13 @@ def test_bfloat16_on_a_gpu_that_has_none(
         assert "arrays of bfloat16 on cuda:0; got Unsupported dtype bfloat16. Use" in capsys.readouterr().err
 
 
+def test_a_gpu_that_is_not_the_first(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = [*SMALL, "--output", str(tmp_path), "--device", "cuda:1", "--max-steps", "1"]
+    monkeypatch.setattr("autograd.backend._cupy_distributions", lambda: ["cupy-cuda12x"])
+    with fake_cupy.installed(devices=2):
+        assert main(argv, prog="x") == 0
+
+
 class OutOfMemoryError(MemoryError):
     """As CuPy's, which takes numbers, not a message."""
 

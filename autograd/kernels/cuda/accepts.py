@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from autograd.backend import device_of
 from autograd.dtypes import is_float
 from autograd.kernels.cuda.launch import capability
 from autograd.kernels.cuda.layout import LONGEST_ROW
@@ -25,6 +26,8 @@ __all__ = [
     "linear_fwd",
     "mlp_bwd",
     "mlp_fwd",
+    "patch_merge_bwd",
+    "patch_merge_fwd",
     "residual_layer_norm_bwd",
     "residual_layer_norm_fwd",
     "softmax_bwd",
@@ -37,8 +40,15 @@ _MOST_ROWS = 2**31 - 1
 
 
 def cuda_dtype(*args: Any, **_: Any) -> str | None:
-    """None if the floating arrays are of one dtype that kernels exist for on their device, else why not."""
-    floats = [a for a in arrays_in(args) if is_float(a.dtype)]
+    """None if the arrays are on one device and the floating ones of a dtype that kernels exist for; else why not.
+
+    Kernels that find arrays by addresses in a table, and products by cuBLAS, have no other check of the device.
+    """
+    arrays = arrays_in(args)
+    devices = sorted({device_of(a) for a in arrays})
+    if len(devices) > 1:
+        return f"CUDA kernels take arrays of one device; got {', '.join(devices)}"
+    floats = [a for a in arrays if is_float(a.dtype)]
     names = sorted({a.dtype.name for a in floats})
     if len(names) != 1 or names[0] not in _DTYPES:
         return f"CUDA kernels take arrays of one dtype out of {', '.join(_DTYPES)}; got {', '.join(names) or 'none'}"
@@ -127,6 +137,17 @@ def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> str | None:
     if bias is not None and x.ndim and x.shape[-1] and x.size // x.shape[-1] > _MOST_ROWS:
         return f"the CUDA kernel takes less than 2**31 rows; got shape {x.shape}"
     return gelu_bwd(g, x) or bias_gelu_fwd(x, bias)
+
+
+def patch_merge_fwd(x: Array) -> str | None:
+    return cuda_dtype(x) if x.ndim == 4 else f"expected a map (B, H, W, C); got shape {x.shape}"
+
+
+def patch_merge_bwd(g: Array, height: int, width: int) -> str | None:
+    half = (-(-height // 2), -(-width // 2))
+    if g.ndim != 4 or g.shape[1:3] != half or g.shape[3] % 4:
+        return f"expected a gradient (B, {half[0]}, {half[1]}, 4C) of a map {height}x{width}; got shape {g.shape}"
+    return cuda_dtype(g)
 
 
 def softmax_fwd(x: Array, mask: Array | None = None) -> str | None:

@@ -12,6 +12,7 @@ typedef unsigned long long u64;
 typedef long long i64;
 
 #define KERNEL extern "C" __global__
+#define ARCHITECTURE __CUDA_ARCH__  // 900 for sm_90
 #define DEVICE __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 #define NO_UNROLL _Pragma("unroll 1")

@@ -84,16 +84,26 @@ def multiprocessors(x: Array) -> int:
     return _properties(x.device.id)[1]
 
 
+@dataclass
+class _Compiled:
+    """A compiled kernel, and the most shared memory that was asked for: the driver keeps one limit a kernel."""
+
+    function: Any
+    shared: int = _STATIC_SHARED
+
+    def run(self, grid: tuple[int, ...], block: int, args: tuple[Any, ...], shared: int) -> None:
+        if shared > self.shared:
+            self.function.max_dynamic_shared_size_bytes = self.shared = shared
+        self.function(grid, (block,), args, shared_mem=shared)
+
+
 @lru_cache(maxsize=1024)
-def _function(program: Program, kernel: str, device: int, shared: int) -> Any:
-    """The compiled kernel. CuPy compiles for the device in force and keeps the result on disk, keyed by the text."""
+def _compiled(program: Program, kernel: str, device: int) -> _Compiled:
+    """The kernel. CuPy compiles for the device in force and keeps the result on disk, keyed by the text."""
     import cupy
 
     module = cupy.RawModule(code=program.text, options=("-std=c++17",), backend="nvrtc")
-    function = module.get_function(kernel)
-    if shared > _STATIC_SHARED:
-        function.max_dynamic_shared_size_bytes = shared
-    return function
+    return _Compiled(module.get_function(kernel))
 
 
 def _argument(kernel: str, parameter: Parameter, value: Any, device: str) -> Any:
@@ -157,7 +167,7 @@ def launch(
     device = device_of(first)
     values = [_argument(kernel, p, a, device) for p, a in zip(entry.parameters, args, strict=True)]
     with first.device:
-        _function(program, kernel, first.device.id, shared)(grid, (block,), tuple(values), shared_mem=shared)
+        _compiled(program, kernel, first.device.id).run(grid, block, tuple(values), shared)
     counts = _COUNTS.get()
     if counts is not None:
         counts.launches[kernel] = counts.launches.get(kernel, 0) + 1

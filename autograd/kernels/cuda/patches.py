@@ -79,6 +79,10 @@ def rows_can_run(
     images: Array, patch: tuple[int, int], mean: Any = None, std: Any = None, dtype: Any = None
 ) -> str | None:
     """None for 8-bit images into rows of a type that kernels exist for, or such floats as they are; else why not."""
+    if images.ndim != 4 or min(patch) < 1:
+        return f"expected images (B, C, H, W) and patches of 1x1 or more; got shape {images.shape} and {patch}"
+    if [None if v is None else len(v) for v in (mean, std)] not in ([None] * 2, [images.shape[1]] * 2):
+        return f"expected mean and std of the {images.shape[1]} channels, or neither; got {mean} and {std}"
     wanted = np.dtype(dtype or images.dtype).name
     if TYPE_NAMES.get(wanted) not in _WIDTH:
         return f"patch_rows makes rows of float32, float16 or bfloat16; got {wanted}"

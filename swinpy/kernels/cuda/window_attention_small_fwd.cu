@@ -57,11 +57,7 @@ DEVICE void scale_columns(float* s, const float* rests, int n) {
 
 // Blocks on a multiprocessor: 4 leave 128 registers a thread, which sm_90 and up make do with, but for the lengths of 64
 // keys. Elsewhere a few would go to local memory.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-const int BLOCKS = 3;
-#else
-const int BLOCKS = COSINE && KEY_TILES == 8 ? 3 : 4;
-#endif
+const int BLOCKS = ARCHITECTURE < 900 || (COSINE && KEY_TILES == 8) ? 3 : 4;
 
 KERNEL void __launch_bounds__(128, BLOCKS) window_attention_small_fwd(
     const T* __restrict__ qkv, const T* __restrict__ qkv_bias, const float* __restrict__ bias,

@@ -11,7 +11,7 @@ import gc
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -158,10 +158,18 @@ def execute(launch: Launch) -> None:
 class _Function:
     """What ``RawModule.get_function`` gives."""
 
-    max_dynamic_shared_size_bytes = 48 * 1024
+    _asked: ClassVar[dict[tuple[str, str], int]] = {}  # CuPy keeps a module a text: all functions of a name share it
 
     def __init__(self, source: str, entry: Entry) -> None:
         self._source, self._entry = source, entry
+
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        return self._asked.get((self._source, self._entry.name), 48 * 1024)
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size: int) -> None:
+        self._asked[self._source, self._entry.name] = size
 
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], *, shared_mem: int = 0

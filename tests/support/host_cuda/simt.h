@@ -18,6 +18,7 @@
 
 #define SWINPY_HOST
 #define KERNEL static
+#define ARCHITECTURE 900
 #define DEVICE inline
 #define UNROLL
 #define NO_UNROLL
