@@ -10,7 +10,7 @@ import numpy as np
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gelu import activate, bias_gelu_bwd, bias_gelu_fwd, differentiate
 from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, row_pieces
-from autograd.kernels.cpu.narrow import is_narrow, mlp_backward, mlp_forward
+from autograd.kernels.cpu.narrow import is_narrow, mlp_backward, mlp_forward, output_bias_gradient
 from autograd.kernels.cpu.toolkit import add_up, jit, plain, rows_of, run_pieces
 from autograd.kernels.reference.blocks import sum_rows
 from autograd.kernels.reference.product import product
@@ -88,9 +88,8 @@ def mlp_fwd(x: Any, w1: Any, b1: Any, w2: Any, b2: Any | None, keep_hidden: bool
 
 def mlp_bwd(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any, needs: tuple[bool, ...]) -> tuple[Any | None, ...]:
     rows, g_rows, b1 = rows_of(x), rows_of(g), plain(b1)
-    if all(needs) and is_narrow(len(rows), w1) and is_narrow(len(rows), w2):
-        gx, *others = mlp_backward(g_rows, rows, hidden, w1, b1, w2)
-        return gx.reshape(x.shape), *others
+    if is_narrow(len(rows), w1) and is_narrow(len(rows), w2):
+        return _narrow_bwd(g_rows, x, hidden, (w1, b1, w2), needs)
     gb2 = sum_rows(g_rows, g.dtype) if needs[4] else None
     if not any(needs[:4]):
         return None, None, None, None, gb2
@@ -103,6 +102,17 @@ def mlp_bwd(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any, needs: tuple
         product(g_rows.T, activated) if needs[3] else None,
         gb2,
     )
+
+
+def _narrow_bwd(
+    g: Any, x: Any, hidden: Any | None, parameters: tuple[Any, Any, Any], needs: tuple[bool, ...]
+) -> tuple[Any | None, ...]:
+    w1, b1, w2 = parameters
+    if not any(needs[:4]):
+        return None, None, None, None, output_bias_gradient(g, w1, w2) if needs[4] else None
+    gx, *others = mlp_backward(g, rows_of(x), hidden, w1, b1, w2)
+    grads = zip((gx.reshape(x.shape), *others), needs, strict=True)
+    return tuple(grad if need else None for grad, need in grads)
 
 
 def _through(g: Any, hidden: Any, w1: Any, b1: Any, w2: Any) -> tuple[Any, Any, Any, Any]:

@@ -17,7 +17,7 @@ from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.tiles import COLUMNS, ROWS, add_product, make_tile_on_bias, padded_columns
 from autograd.kernels.cpu.toolkit import add_up, cdf, exp, jit, pieces, plain, read, run_pieces, write
 
-__all__ = ["is_narrow", "linear_backward", "mlp_backward", "mlp_forward"]
+__all__ = ["is_narrow", "linear_backward", "mlp_backward", "mlp_forward", "output_bias_gradient"]
 
 _HEIGHT = 6  # rows of a tile: with two vectors a row, 12 sums, what 16 registers leave room for
 _BLOCK = 48  # rows at a time: whole tiles of this height, and of ROWS, too
@@ -109,10 +109,13 @@ def _give(maps: Any, first: int, rows: int, width: int, block: Any, padded: int)
 
 @jit
 def _add_rows(maps: Any, at: int, padded: int, rows: int, total: Any) -> None:
-    """The sum of rows to ``total``, as wide as they with padding."""
+    """The sum of rows to ``total``, as wide as they with padding; by themselves first, which rounds less."""
+    part = np.zeros(padded, total.dtype)
     for i in range(rows):
         for c in range(padded):
-            write(total, c, read(total, c) + read(maps, at + i * padded + c))
+            write(part, c, read(part, c) + read(maps, at + i * padded + c))
+    for c in range(padded):
+        write(total, c, read(total, c) + read(part, c))
 
 
 @jit
@@ -227,6 +230,17 @@ def _mlp_backward(
         _add_rows(a, at, high, rows, sums2.bias)
 
 
+@jit
+def _sum_rows(g: Any, width: int, high: int, total: Any, start: int, stop: int) -> None:
+    """What :func:`_mlp_backward` gives to the second bias, by itself: the same sums in the same order."""
+    gradients = np.zeros(_BLOCK * high, g.dtype)
+    total[:] = 0
+    for first in range(start, stop, _BLOCK):
+        rows = min(_BLOCK, stop - first)
+        a, at = _take(g, first, rows, width, gradients, high)
+        _add_rows(a, at, high, rows, total)
+
+
 # ---- on the Python side
 
 
@@ -278,12 +292,25 @@ def mlp_forward(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, keep_hidden: bool) -
     return out, hidden if keep_hidden else None
 
 
+def _mlp_cut(rows: int, w1: Any, w2: Any) -> list[tuple[int, int]]:
+    return _cut(rows, (2 * w1.shape[1] + len(w1) + len(w2)) * w1.itemsize)
+
+
 def mlp_backward(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any) -> tuple[Any, Any, Any, Any, Any]:
     """Gradients of :func:`mlp_forward` for x, w1, b1, w2 and b2."""
     (g_flat, _), (flat, rows), (u, _) = _rows(g), _rows(x), _rows(hidden)
     one, two, gx = _layer(w1, b1), _layer(w2, None), empty(x.shape, x.dtype)
-    to, cut = gx.reshape(-1), _cut(rows, (2 * one.inputs + one.outputs + two.outputs) * x.itemsize)
+    to, cut = gx.reshape(-1), _mlp_cut(rows, w1, w2)
     sums1, sums2 = _partials(cut, one), _partials(cut, two)
     run_pieces(lambda i, a, b: _mlp_backward(g_flat, flat, u, one, two, to, sums1[i], sums2[i], a, b), cut)
     (gw1, gb1), (gw2, gb2) = _total(sums1, one), _total(sums2, two)
     return gx, gw1, gb1, gw2, gb2
+
+
+def output_bias_gradient(g: Any, w1: Any, w2: Any) -> Any:
+    """The last gradient of :func:`mlp_backward` alone, to the same bits."""
+    flat, rows = _rows(g)
+    cut, high = _mlp_cut(rows, w1, w2), padded_columns(len(w2))
+    sums = np.empty((len(cut), high), g.dtype)
+    run_pieces(lambda i, a, b: _sum_rows(flat, len(w2), high, sums[i], a, b), cut)
+    return add_up(sums)[: len(w2)].copy()
