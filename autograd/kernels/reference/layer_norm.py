@@ -132,8 +132,10 @@ def residual_layer_norm_fwd(
     Returns:
         s and y like x; mean and rstd, each (rows,).
     """
-    branch = branch if branch_bias is None else branch + branch_bias
-    total = x + _scaled(branch, keep)
+    acc = accumulator(x.dtype)  # 16-bit floats are rounded once, not at every step
+    wide = branch.astype(acc, copy=False)
+    wide = wide if branch_bias is None else wide + branch_bias
+    total = (x + _scaled(wide, keep)).astype(x.dtype, copy=False)
     return total, *layer_norm_fwd(total, weight, bias, eps)
 
 
