@@ -174,12 +174,12 @@ def planted(fault: Fault) -> Iterator[None]:
     own = (mma.FOLDER / f"window_attention_{fault.file}").read_text(encoding="utf-8")
     assert fault.right in own, "the text has changed: the fault is planted nowhere"
     right: Any = Program.text
-    launch._function.cache_clear()
+    launch._compiled.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         text = property(lambda program: right.fget(program).replace(fault.right, fault.wrong))
         patch.setattr(Program, "text", text)
         yield
-    launch._function.cache_clear()
+    launch._compiled.cache_clear()
 
 
 @pytest.mark.parametrize("check_of", [_SMALL, _COSINE, _LARGE, _GREEDY, _GREEDY_LARGE])
