@@ -112,14 +112,17 @@ def serve(
         }
     )
     for line in sys.stdin:
-        step = steps[json.loads(line)["step"]]
+        command = json.loads(line)
+        step, repeat = steps[command["step"]], command["repeat"]
         gc.collect()
         if prepare is not None:
             prepare()
         was_reset = _reset_peak()
         start_time, start_cpu = time.perf_counter(), time.process_time()
-        value = step()
-        seconds, cpu_seconds = time.perf_counter() - start_time, time.process_time() - start_cpu
+        for _ in range(repeat):
+            value = step()
+        seconds = (time.perf_counter() - start_time) / repeat
+        cpu_seconds = (time.process_time() - start_cpu) / repeat
         peak = _peak_kib(was_reset)
         shown = value if isinstance(value, (int, float, str)) else None
         growth = max(0, peak - before) / 1024
@@ -172,10 +175,13 @@ class Worker:
             raise RuntimeError(f"worker {self.peer.name!r} ended with exit code {code}; its message is above.")
         return json.loads(line)  # type: ignore[no-any-return]
 
-    def step(self, name: str) -> dict[str, Any]:
-        """Run one step: {"seconds", "cpu_seconds", "peak_growth_mib", "value"}."""
+    def step(self, name: str, repeat: int = 1) -> dict[str, Any]:
+        """Run one step: {"seconds", "cpu_seconds", "peak_growth_mib", "value"}; times are means over ``repeat`` runs.
+
+        A step of a millisecond needs some repeats: its first run finds threads asleep and caches cold.
+        """
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"step": name}) + "\n")
+        self._process.stdin.write(json.dumps({"step": name, "repeat": repeat}) + "\n")
         self._process.stdin.flush()
         return self._read()
 
@@ -202,8 +208,10 @@ def start(peers: Sequence[Peer]) -> Iterator[list[Worker]]:
         yield workers
 
 
-def interleave(workers: Sequence[Worker], step: str, rounds: int, warmup: int = 1) -> dict[str, dict[str, Any]]:
-    """Let the workers take turns, one step each a round, in reversed order every other round.
+def interleave(
+    workers: Sequence[Worker], step: str, rounds: int, warmup: int = 1, repeat: int = 1
+) -> dict[str, dict[str, Any]]:
+    """Let the workers take turns, a step (or the mean of ``repeat``) each a round, in reversed order every other round.
 
     Returns:
         By peer: minimum and median seconds, the same of processor time, every round's seconds, the largest peak growth
@@ -217,7 +225,7 @@ def interleave(workers: Sequence[Worker], step: str, rounds: int, warmup: int = 
     replies: dict[str, list[dict[str, Any]]] = {worker.peer.name: [] for worker in workers}
     for i in range(warmup + rounds):
         for worker in workers if i % 2 == 0 else list(reversed(workers)):
-            replies[worker.peer.name].append(worker.step(step))
+            replies[worker.peer.name].append(worker.step(step, repeat))
     figures = {}
     for name, answers in replies.items():
         seconds = [answer["seconds"] for answer in answers[warmup:]]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROWS, C, HEADS, SIDE, BATCH, HIDDEN, CLASSES, PARAMETERS = 25088, 96, 3, 56, 8, 384, 1000, 28_288_354
+REPEAT = 20  # runs a turn: most of these ops take a millisecond
 Steps = dict[str, "Callable[[], Any]"]
 
 # What limits each op: bytes moved at the least, or floating-point operations.
@@ -218,6 +219,7 @@ def _main() -> None:
     parser = _peers.add_options(argparse.ArgumentParser(description=__doc__.partition("\n")[0]), rounds=7)
     parser.set_defaults(threads=len(os.sched_getaffinity(0)))
     parser.add_argument("--torch-python", default=os.environ.get("SWINPY_TORCH_PYTHON", sys.executable))
+    parser.add_argument("--op", action="append", default=[], help="this op alone; may be given more than once")
     options = parser.parse_args()
     if options.worker:
         _peers.serve(*PEERS[options.worker]())
@@ -227,12 +229,14 @@ def _main() -> None:
     peers.append(_peers.Peer("torch", __file__, options.torch_python, threads=options.threads))
     results: dict[str, Any] = {}
     with _peers.start(peers) as workers:
-        copy = _peers.interleave(workers[:1], "copy", options.rounds)["ours"]["min"]
+        copy = _peers.interleave(workers[:1], "copy", options.rounds, repeat=REPEAT)["ours"]["min"]
         gemm = _peers.interleave(workers[:1], "gemm", options.rounds)["ours"]["min"]
         rates = {"bytes": 2 * 4 * (1 << 25) / copy, "flops": 2 * 2048**3 / gemm}
         print(f"limits: copy {rates['bytes'] / 1e9:.1f} GB/s, product {rates['flops'] / 1e9:.0f} GFLOP/s")
         for name, (kind, amount) in LIMITS.items():
-            figures = _peers.interleave(workers, name, options.rounds)
+            if options.op and name not in options.op:
+                continue
+            figures = _peers.interleave(workers, name, options.rounds, repeat=REPEAT)
             r, mine = _peers.ratio(figures, "torch"), figures["ours"]["min"]
             share = amount / mine / rates[kind]
             results[name] = {"figures": figures, "ours_divided_by_torch": r, "limit": kind, "share_of_limit": share}

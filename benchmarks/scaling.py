@@ -101,8 +101,8 @@ def _main() -> None:
             flops = [int(f) for f in worker.step("flops")["value"].split()]
             taken: list[list[float]] = [[] for _ in sizes]
             for i in range(options.rounds + 1):  # sizes take turns; the first round warms up
-                for j, size in enumerate(sizes):
-                    seconds = worker.step(str(size))["seconds"]
+                for j, size in enumerate(sizes):  # as many runs of each as have the FLOPs of the largest
+                    seconds = worker.step(str(size), repeat=max(1, flops[-1] // flops[j]))["seconds"]
                     if i:
                         taken[j].append(seconds)
             best = [min(t) for t in taken]

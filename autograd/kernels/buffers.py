@@ -50,7 +50,7 @@ def _block(nbytes: int) -> np.ndarray[Any, Any]:
     with _lock:
         fits = [i for i, block in enumerate(_free) if nbytes <= block.size <= nbytes * _SLACK]
         if fits:
-            return _free.pop(min(fits, key=lambda i: _free[i].size))
+            return _free.pop(min(fits, key=lambda i: (_free[i].size, -i)))  # of several the last used: still in cache
         spare = nbytes  # no block of this size: others go back to the system for it, so that memory does not pile up
         while _free and spare > 0:
             spare -= _free.pop(0).size

@@ -11,6 +11,7 @@ from repo.sources import ROOT
 from support.implementations import needs_numba
 
 import autograd as ag
+from autograd.kernels import call_kernel
 
 pytestmark = needs_numba
 
@@ -91,3 +92,35 @@ def test_cdf(dtype, bound):
     x = np.linspace(-8, 8, 4001).astype(dtype)
     want = np.array([0.5 + 0.5 * math.erf(float(v) * math.sqrt(0.5)) for v in x])
     assert float(abs(_elementwise("cdf", x) - want).max()) <= bound
+
+
+@pytest.mark.parametrize("kernel", ["softmax_fwd", "layer_norm_fwd", "labels", "probabilities"])
+@pytest.mark.parametrize("offset", [100.0, 1e4])
+def test_rows_far_from_zero_lose_no_more_than_in_the_reference(kernel, offset):
+    """x - max - log(sum) must not be computed as x - (max + log(sum)): the compiler may, unless told otherwise."""
+    rng, rows = np.random.default_rng(0), 64
+    x = (offset + rng.standard_normal((rows, 40))).astype(np.float32)
+    if kernel == "layer_norm_fwd":
+        name, more = kernel, (np.ones(40, np.float32), np.zeros(40, np.float32), 1e-5)
+    elif kernel == "softmax_fwd":
+        name, more = kernel, ()
+    else:
+        soft = rng.dirichlet(np.ones(40), rows).astype(np.float32)
+        name, more = "cross_entropy_fwd", (rng.integers(0, 40, rows) if kernel == "labels" else soft, 0.1)
+
+    def run(mode, x, *rest):
+        with ag.kernel_mode(mode):
+            result = call_kernel(name, x, *rest)
+        return result[:2] if isinstance(result, tuple) else (result,)
+
+    wide = [a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a for a in (x, *more)]
+    for got, naive, want in zip(run("cpu", x, *more), run("reference", x, *more), run("reference", *wide), strict=True):
+        allowed = 2 * np.abs(naive - want).max() + np.spacing(np.float32(np.abs(want).max()))
+        assert np.abs(got - want).max() <= allowed
+
+
+def test_a_label_that_is_no_place_in_a_row_is_refused():
+    """The op checks labels; a kernel that is called by itself must not read beyond the row either."""
+    for label in (-1, 4):
+        with pytest.raises(IndexError, match=r"labels in \[0, 3\]"):
+            call_kernel("cross_entropy_fwd", np.zeros((2, 4), np.float32), np.array([0, label]), 0.0)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.cpu.toolkit import exp, jit, larger, pieces, plain, read, rows_of, run_pieces, write
-from autograd.kernels.reference.cross_entropy import smoothed_targets
+from autograd.kernels.cpu.toolkit import difference, exp, jit, larger, pieces, plain, read, rows_of, run_pieces, write
 
 __all__ = ["cross_entropy_bwd", "cross_entropy_fwd", "softmax_bwd", "softmax_fwd"]
 
@@ -51,36 +50,62 @@ def _softmax_backward(g: Any, y: Any, out: Any, start: int, stop: int) -> None:
             write(out, j, read(y, j) * (read(g, j) - total))
 
 
+# Of a target, label or probabilities, what counts is kept * target + spread: label smoothing.
+
+
 @jit
-def _losses(logits: Any, soft: Any, losses: Any, log_probs: Any, start: int, stop: int) -> None:
-    zero = logits.dtype.type(0)
+def _losses(
+    logits: Any,
+    labels: Any,  # empty where there are probabilities
+    soft: Any,  # empty where there are labels
+    kept: Any,
+    spread: Any,
+    losses: Any,
+    log_probs: Any,
+    start: int,
+    stop: int,
+) -> None:
+    zero, classes = logits.dtype.type(0), logits.shape[1]
     for i in range(start, stop):
-        row, ti, oi = logits[i], soft[i], log_probs[i]
-        peak = row[0]
-        for j in range(row.size):
-            peak = larger(peak, row[j])
+        at = i * classes
+        peak = read(logits, at)
+        for j in range(at, at + classes):
+            peak = larger(peak, read(logits, j))
         total = zero
-        for j in range(row.size):
-            total += exp(row[j] - peak)
+        for j in range(at, at + classes):
+            total += exp(read(logits, j) - peak)
         shift = np.log(total)
+        for j in range(at, at + classes):
+            write(log_probs, j, difference(difference(read(logits, j), peak), shift))
         loss = zero
-        for j in range(row.size):
-            z = row[j] - peak - shift
-            oi[j] = z
-            if ti[j] != zero:  # a class without probability adds nothing, also where z is -inf
-                loss -= ti[j] * z
+        if labels.size == 0 or spread != zero:
+            for j in range(at, at + classes):
+                t = spread if labels.size else kept * read(soft, j) + spread
+                if t != zero:  # a class without probability adds nothing, also where its log-probability is -inf
+                    loss -= t * read(log_probs, j)
+        if labels.size and kept != zero:
+            loss -= kept * read(log_probs, at + labels[i])
         losses[i] = loss
 
 
 @jit
-def _losses_backward(g: Any, log_probs: Any, soft: Any, out: Any, start: int, stop: int) -> None:
+def _losses_backward(
+    g: Any, log_probs: Any, labels: Any, soft: Any, kept: Any, spread: Any, out: Any, start: int, stop: int
+) -> None:
+    classes = log_probs.shape[1]
     for i in range(start, stop):
-        zi, ti, oi, gi = log_probs[i], soft[i], out[i], g[i]
-        total = log_probs.dtype.type(0)
-        for j in range(zi.size):
-            total += ti[j]
-        for j in range(zi.size):
-            oi[j] = gi * (exp(zi[j]) * total - ti[j])
+        at, gi = i * classes, g[i]
+        total = kept if labels.size else log_probs.dtype.type(0)
+        for j in range(at, at + soft.size // max(1, len(soft))):
+            total += kept * read(soft, j)
+        total += spread * log_probs.dtype.type(classes)
+        if labels.size:
+            for j in range(at, at + classes):
+                write(out, j, gi * (exp(read(log_probs, j)) * total - spread))
+            write(out, at + labels[i], read(out, at + labels[i]) - gi * kept)
+        else:
+            for j in range(at, at + classes):
+                write(out, j, gi * (exp(read(log_probs, j)) * total - (kept * read(soft, j) + spread)))
 
 
 def softmax_fwd(x: Any, mask: Any | None = None) -> Any:
@@ -102,19 +127,33 @@ def softmax_bwd(g: Any, y: Any) -> Any:
     return out.reshape(y.shape)
 
 
+def _target(target: Any, smoothing: float, classes: int, dtype: Any) -> tuple[Any, Any, Any, Any]:
+    """Labels or none, probabilities or none, and what label smoothing makes of them: kept and spread."""
+    labels, soft = np.empty(0, np.int64), np.empty((0, classes), dtype)
+    if target.ndim == 1:
+        labels = plain(target.astype(np.int64, copy=False))
+        if labels.size and not (labels.min() >= 0 and labels.max() < classes):  # they are used as places in memory
+            raise IndexError(
+                f"cross_entropy: expected labels in [0, {classes - 1}]; got {labels.min()} to {labels.max()}."
+            )
+    else:
+        soft = plain(target.astype(dtype, copy=False))
+    return labels, soft, dtype.type(1 - smoothing), dtype.type(smoothing / classes)
+
+
 def cross_entropy_fwd(logits: Any, target: Any, smoothing: float) -> tuple[Any, Any]:
     rows = plain(logits)
-    soft = plain(smoothed_targets(target, rows.shape[1], smoothing, rows.dtype))
-    losses, log_probs = np.empty(len(rows), rows.dtype), np.empty(rows.shape, rows.dtype)
+    sides = _target(target, smoothing, rows.shape[1], rows.dtype)
+    losses, log_probs = np.empty(len(rows), rows.dtype), empty(rows.shape, rows.dtype)
     cut = pieces(len(rows), 3 * rows.shape[1] * rows.itemsize)
-    run_pieces(lambda _, a, b: _losses(rows, soft, losses, log_probs, a, b), cut)
+    run_pieces(lambda _, a, b: _losses(rows, *sides, losses, log_probs, a, b), cut)
     return losses, log_probs
 
 
 def cross_entropy_bwd(g: Any, log_probs: Any, target: Any, smoothing: float) -> Any:
     rows, grads = plain(log_probs), plain(g)
-    soft = plain(smoothed_targets(target, rows.shape[1], smoothing, rows.dtype))
-    out = np.empty(rows.shape, rows.dtype)
+    sides = _target(target, smoothing, rows.shape[1], rows.dtype)
+    out = empty(rows.shape, rows.dtype)
     cut = pieces(len(rows), 3 * rows.shape[1] * rows.itemsize)
-    run_pieces(lambda _, a, b: _losses_backward(grads, rows, soft, out, a, b), cut)
+    run_pieces(lambda _, a, b: _losses_backward(grads, rows, *sides, out, a, b), cut)
     return out

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_up",
     "cdf",
+    "difference",
     "exp",
     "instruction",
     "jit",
@@ -37,9 +38,11 @@ __all__ = [
     "pieces",
     "plain",
     "power_of_two",
+    "product",
     "read",
     "rows_of",
     "run_pieces",
+    "will_write",
     "write",
 ]
 
@@ -49,6 +52,7 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 # a * b + c may be one instruction; NaN and infinities are left alone, unlike with full fast-math.
 _FLAGS = {"reassoc", "contract", "arcp", "nsz"}
 _EXACT_ORDER = _FLAGS - {"reassoc"}  # for polynomials, whose order is chosen for its rounding
+_ALONE = ("nsz",)  # for one instruction, as it stands; Numba gives those that have no flag at all the function's
 
 
 def jit(function: _F) -> _F:
@@ -117,6 +121,28 @@ def larger(context: Any, x: Any, y: Any) -> Any:
 
 
 @instruction
+def product(context: Any, x: Any, y: Any) -> Any:
+    """x * y rounded, never half of one fused instruction: h - mean(h) of unrounded products h does not cancel where
+    it must."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(*args, flags=_ALONE)
+
+    return x(x, x), generate
+
+
+@instruction
+def difference(context: Any, x: Any, y: Any) -> Any:
+    """x - y in the order as written. Of x - y - z both have to be one: LLVM takes x - (y + z) for it if the outer
+    subtraction allows that, and a small z is lost beside a large y."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fsub(*args, flags=_ALONE)
+
+    return x(x, x), generate
+
+
+@instruction
 def power_of_two(context: Any, n: Any) -> Any:
     """2**n of an integral float32 in [-126, 127]: n + 127 is written into the exponent's bits."""
 
@@ -150,6 +176,29 @@ def write(context: Any, array: Any, place: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, array.dtype), generate
+
+
+@instruction
+def _prefetch(context: Any, array: Any, place: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+        to_write, keep, data_cache = (ir.Constant(word, n) for n in (1, 3, 1))
+        builder.call(function, [address, to_write, keep, data_cache])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@jit
+def will_write(array: Any, start: int, stop: int) -> None:
+    """Begin to fetch the lines of places [start, stop) that are written soon: a store to a line that is not in the
+    cache waits for it, and hardware foresees loads better than stores. Places past the end do no harm."""
+    for place in range(start, stop, 64 // array.itemsize):
+        _prefetch(array, place)
 
 
 _LOG2E, _LN2_HIGH, _LN2_LOW = (np.float32(c) for c in (1.44269504088896341, 0.693359375, -2.12194440e-4))
@@ -257,9 +306,11 @@ def rows_of(x: Any) -> Any:
     return plain(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def pieces(rows: int, row_bytes: int, most: int = 32, least_bytes: int = 1 << 16) -> list[tuple[int, int]]:
-    """(start, stop) of up to ``most`` equal pieces of rows, each of at least about ``least_bytes``."""
-    count = max(1, min(most, rows, rows * row_bytes // least_bytes))
+def pieces(rows: int, row_bytes: int, most: int = 16) -> list[tuple[int, int]]:
+    """(start, stop) of equal pieces of rows: each of at least 128 KiB, a piece costs some microseconds of Python, which
+    one thread at a time runs; up to ``most``, more where they would be larger than 2 MiB."""
+    size = rows * row_bytes
+    count = max(1, min(max(most, size >> 21), rows, size >> 17))
     return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
 
