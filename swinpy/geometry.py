@@ -11,7 +11,7 @@ Source: Liu et al. 2021, "Swin Transformer", section 3.2 and figure 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "Coordinates",
     "Geometry",
     "Pair",
+    "PositionIndex",
     "ShiftRule",
     "SmallMap",
     "attention_mask",
@@ -32,6 +33,7 @@ __all__ = [
     "geometry",
     "log_coordinates",
     "on_device",
+    "position_index",
     "relative_position_index",
     "shift_regions",
     "window_tokens",
@@ -149,6 +151,52 @@ def relative_position_index(window: Pair, table_window: Pair) -> np.ndarray[Any,
     y, x = (c.reshape(-1) for c in np.indices(window))
     dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
     return _frozen((dy + table_window[0] - 1) * (2 * table_window[1] - 1) + dx + table_window[1] - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class PositionIndex:
+    """Which row of a bias table each pair of tokens reads, checked once, and what its gradient needs to know of it.
+
+    Attributes:
+        index: integers (N, M), at least 0; kept as a read-only int64 copy.
+
+    Raises:
+        TypeError: for what are no integers.
+        ValueError: for another number of axes.
+        IndexError: for a row below 0.
+    """
+
+    index: np.ndarray[Any, Any]
+
+    def __post_init__(self) -> None:
+        if self.index.dtype.kind not in "iu":
+            raise TypeError(f"PositionIndex: expected an index of integers; got {self.index.dtype}.")
+        if self.index.ndim != 2:
+            raise ValueError(f"PositionIndex: expected an index (N, M); got {self.index.shape}.")
+        if self.index.size and self.index.min() < 0:
+            raise IndexError(f"PositionIndex: expected rows from 0 on; got {self.index.min()}.")
+        object.__setattr__(self, "index", _frozen(np.array(self.index, np.int64, order="C")))
+
+    @property
+    def rows(self) -> int:
+        """How many rows a table must have."""
+        return len(self.places)
+
+    @cached_property
+    def places(self) -> np.ndarray[Any, Any]:
+        """The places (n * M + m) that read each row, in ascending order and filled up with -1, int64 (rows, most)."""
+        flat = self.index.reshape(-1)
+        counts = np.bincount(flat)
+        used = np.arange(counts.max(initial=0)) < counts[:, None]
+        places = np.full(used.shape, -1, np.int64)
+        places[used] = np.argsort(flat, kind="stable")
+        return _frozen(places)
+
+
+@lru_cache(maxsize=64)
+def position_index(window: Pair, table_window: Pair) -> PositionIndex:
+    """:func:`relative_position_index` as :func:`swinpy.ops.position_bias` takes it."""
+    return PositionIndex(relative_position_index(window, table_window))
 
 
 @lru_cache(maxsize=64)

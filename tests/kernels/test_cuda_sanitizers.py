@@ -176,6 +176,7 @@ def test_a_launch_that_is_a_fault_of_its_own_is_reported() -> None:
 # Faults in the packages' kernels: (row to call, old text, new text, sanitizer that has to find it).
 IN_KERNELS: dict[str, tuple[str, str, str, str]] = {
     "GELU past the end": ("gelu_fwd", "if (first >= size) return;", "if (first > size) return;", "address"),
+    "the fill of a list taken for a place": ("position_bias_bwd", "if (list[i] >= 0) sum", "sum", "address"),
 }
 
 
