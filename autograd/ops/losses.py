@@ -73,8 +73,8 @@ def cross_entropy(logits: TensorLike, target: Any, label_smoothing: float = 0.0,
 
     Saves the log-probabilities (B, K) and the target.
 
-    Labels are checked where that costs no wait: on the host. One that is on the GPU already and is no class makes the loss
-    of its sample, and that sample's gradient, NaN.
+    Labels are checked where that costs no wait: on the host. One that is on the GPU already and is no class makes the
+    loss of its sample, and that sample's gradient, NaN.
 
     Args:
         logits: (B, K).
