@@ -29,6 +29,7 @@ __all__ = [
     "ShiftRule",
     "SmallMap",
     "attention_mask",
+    "coordinates_like",
     "dropped_shift",
     "geometry",
     "log_coordinates",
@@ -218,6 +219,23 @@ def log_coordinates(window: Pair, pretrained: Pair, formula: Coordinates = "code
         else:
             axes.append(np.sign(offset) * np.log1p(np.abs(offset)))
     return _frozen(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2))
+
+
+def coordinates_like(window: Pair, pretrained: Pair, formula: Coordinates, like: Any) -> Any:
+    """:func:`log_coordinates` in the dtype of ``like`` and where it is; copied to a GPU once."""
+    xp = array_module(like)
+    return _coordinates(window, pretrained, formula, like.dtype, xp, None if xp is np else like.device.id)
+
+
+@lru_cache(maxsize=64)
+def _coordinates(
+    window: Pair, pretrained: Pair, formula: Coordinates, dtype: np.dtype[Any], xp: Any, device: int | None
+) -> Any:
+    rounded = _frozen(log_coordinates(window, pretrained, formula).astype(dtype))
+    if device is None:
+        return rounded
+    with xp.cuda.Device(device):
+        return xp.asarray(rounded)
 
 
 def _bands(n: int, window: int, shift: int) -> np.ndarray[Any, Any]:

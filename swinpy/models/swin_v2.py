@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
-from swinpy.geometry import Pair, log_coordinates, on_device, position_index
+from swinpy.geometry import Pair, coordinates_like, position_index
 from swinpy.models.parts import Block, Stream, WindowAttention
 from swinpy.nn import LayerNorm, Linear, Module, Parameter
 from swinpy.ops import position_bias
@@ -66,8 +66,8 @@ class CosineAttention(WindowAttention):
     def position_bias(self, window: Pair) -> ag.Tensor | None:
         if self.cpb_mlp is None:
             return None
-        coordinates = on_device(log_coordinates(self.window, self.pretrained, self.formula), self.logit_scale.data)
-        table = self.cpb_mlp(ag.Tensor(coordinates.astype(self.logit_scale.dtype)))
+        coordinates = coordinates_like(self.window, self.pretrained, self.formula, self.logit_scale.data)
+        table = self.cpb_mlp(ag.Tensor(coordinates))
         return position_bias(table, position_index(window, self.window))
 
     def qkv_bias(self) -> ag.Tensor | None:

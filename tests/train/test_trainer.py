@@ -27,9 +27,7 @@ def _dataset(n=20, seed=0):
     )
 
 
-def _trainer(
-    accumulation=1, workers=0, checkpoint="none", seed=3, batch=4, drop_last=False, device="cpu", amp_dtype=None
-):
+def _trainer(accumulation=1, workers=0, checkpoint="none", seed=3, batch=4, drop_last=False, amp_dtype=None, **options):
     ag.manual_seed(seed)
     model = swinpy.create_model(
         "swin_cifar_nano",
@@ -42,7 +40,7 @@ def _trainer(
         drop_rate=0.1,
         drop_path_rate=0.3,
         checkpoint=checkpoint,
-        device=device,
+        **options,
     )
     data = _dataset()
     transform = Augment(3, data.mean, data.std, seed=seed, crop_padding=1)
@@ -160,15 +158,19 @@ def test_a_bad_batch_among_accumulated_ones_updates_nothing(bad):
 
 
 @pytest.mark.parametrize("amp_dtype", [None, "float16"])
-def test_a_gpu_is_waited_for_twice_a_step(monkeypatch, amp_dtype):
-    """The host reads the losses together when all backward work is queued, and the norm after the update: no more."""
+@pytest.mark.parametrize("architecture", ["v1", "v2"])
+def test_a_gpu_is_waited_for_twice_a_step(monkeypatch, architecture, amp_dtype):
+    """The host reads the losses together when all backward work is queued, and the norm after the update: no more.
+
+    What it sends are images and targets, and the optimiser's table of addresses.
+    """
     done = []
 
     def noted(what, function):
         return lambda *args, **kwargs: (done.append(what), function(*args, **kwargs))[1]
 
-    with fake_cupy.installed():
-        trainer = _trainer(accumulation=2, device="gpu", amp_dtype=amp_dtype)
+    with fake_cupy.installed() as cupy:
+        trainer = _trainer(accumulation=2, device="gpu", amp_dtype=amp_dtype, architecture=architecture)
         next(iter(trainer.epoch()))  # tables that depend on sizes alone are made in the first step
         for owner, name, what in (
             (trainer, "loss", "forward"),
@@ -179,8 +181,13 @@ def test_a_gpu_is_waited_for_twice_a_step(monkeypatch, amp_dtype):
         for name in ("get", "item", "tolist", "__int__", "__float__", "__bool__"):
             reading = getattr(fake_cupy.ndarray, name, None) or (lambda x, name=name: getattr(x.get(), name)())
             monkeypatch.setattr(fake_cupy.ndarray, name, noted("read", reading), raising=False)
+        asarray, sent = cupy.asarray, []
+        monkeypatch.setattr(
+            cupy, "asarray", lambda x, *args, **kwargs: (sent.append(x), asarray(x, *args, **kwargs))[1]
+        )
         record = next(iter(trainer.epoch()))
     assert done == ["forward", "backward", "forward", "backward", "read", "step", "read"]
+    assert len([x for x in sent if isinstance(x, np.ndarray)]) == 2 * 2 + 1
     assert record.step == 2
     assert np.isfinite([record.loss, record.grad_norm]).all()
 
