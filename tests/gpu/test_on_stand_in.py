@@ -56,7 +56,8 @@ def test_model(cupy: Any, autocast: str | None) -> None:
 @pytest.mark.parametrize("model", [MODEL, MODEL_V2])
 @pytest.mark.parametrize("autocast", [None, "float16"])
 def test_train_step_copies_nothing(cupy: Any, model: str, autocast: str | None) -> None:
-    counts, _ = gpu_checks.train_steps(cupy, model, batch=2, steps=1, autocast=autocast, **NANO)
+    two_stages = {**NANO, "img_size": 20, "depths": (1, 1), "num_heads": (2, 4)}  # maps of 10 and 5, windows of 3
+    counts, _ = gpu_checks.train_steps(cupy, model, batch=2, steps=1, autocast=autocast, **two_stages)
     assert counts.copies == 0
     assert {"position_bias_fwd", "position_bias_bwd"} <= counts.launches.keys()
 
