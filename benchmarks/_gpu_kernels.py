@@ -138,7 +138,7 @@ def _rest(v: _Values) -> Iterator[tuple[str, Call]]:
 
 
 def _attention(v: _Values) -> Iterator[tuple[str, Call]]:
-    from swinpy.geometry import geometry
+    from swinpy.geometry import geometry, position_index
     from swinpy.ops import AttentionSpec
 
     s = v.s
@@ -149,6 +149,9 @@ def _attention(v: _Values) -> Iterator[tuple[str, Call]]:
     arguments = (v.map(3), bias, v.normal(3 * s.channels), None, spec)
     yield "window_attention_fwd", (arguments, {})
     yield "window_attention_bwd", ((v.map(), *arguments), {})
+    index, rows = position_index((s.window, s.window), (s.window, s.window)), (2 * s.window - 1) ** 2
+    yield "position_bias_fwd", ((v.normal(rows, s.heads), index), {})
+    yield "position_bias_bwd", ((bias, index, rows), {})
 
 
 def _optimiser(v: _Values) -> Iterator[tuple[str, Call]]:

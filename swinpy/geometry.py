@@ -11,7 +11,7 @@ Source: Liu et al. 2021, "Swin Transformer", section 3.2 and figure 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,13 +25,16 @@ __all__ = [
     "Coordinates",
     "Geometry",
     "Pair",
+    "PositionIndex",
     "ShiftRule",
     "SmallMap",
     "attention_mask",
+    "coordinates_like",
     "dropped_shift",
     "geometry",
     "log_coordinates",
     "on_device",
+    "position_index",
     "relative_position_index",
     "shift_regions",
     "window_tokens",
@@ -151,6 +154,52 @@ def relative_position_index(window: Pair, table_window: Pair) -> np.ndarray[Any,
     return _frozen((dy + table_window[0] - 1) * (2 * table_window[1] - 1) + dx + table_window[1] - 1)
 
 
+@dataclass(frozen=True, eq=False)
+class PositionIndex:
+    """Which row of a bias table each pair of tokens reads, checked once, and what its gradient needs to know of it.
+
+    Attributes:
+        index: integers (N, M), at least 0; kept as a read-only int64 copy.
+
+    Raises:
+        TypeError: for what are no integers.
+        ValueError: for another number of axes.
+        IndexError: for a row below 0.
+    """
+
+    index: np.ndarray[Any, Any]
+
+    def __post_init__(self) -> None:
+        if self.index.dtype.kind not in "iu":
+            raise TypeError(f"PositionIndex: expected an index of integers; got {self.index.dtype}.")
+        if self.index.ndim != 2:
+            raise ValueError(f"PositionIndex: expected an index (N, M); got {self.index.shape}.")
+        if self.index.size and self.index.min() < 0:
+            raise IndexError(f"PositionIndex: expected rows from 0 on; got {self.index.min()}.")
+        object.__setattr__(self, "index", _frozen(np.array(self.index, np.int64, order="C")))
+
+    @property
+    def rows(self) -> int:
+        """How many rows a table must have."""
+        return len(self.places)
+
+    @cached_property
+    def places(self) -> np.ndarray[Any, Any]:
+        """The places (n * M + m) that read each row, in ascending order and filled up with -1, int64 (rows, most)."""
+        flat = self.index.reshape(-1)
+        counts = np.bincount(flat)
+        used = np.arange(counts.max(initial=0)) < counts[:, None]
+        places = np.full(used.shape, -1, np.int64)
+        places[used] = np.argsort(flat, kind="stable")
+        return _frozen(places)
+
+
+@lru_cache(maxsize=64)
+def position_index(window: Pair, table_window: Pair) -> PositionIndex:
+    """:func:`relative_position_index` as :func:`swinpy.ops.position_bias` takes it."""
+    return PositionIndex(relative_position_index(window, table_window))
+
+
 @lru_cache(maxsize=64)
 def log_coordinates(window: Pair, pretrained: Pair, formula: Coordinates = "code") -> np.ndarray[Any, Any]:
     """Log-spaced coordinates of each row of a bias table, float64 ((2 Wh - 1) (2 Ww - 1), 2).
@@ -170,6 +219,23 @@ def log_coordinates(window: Pair, pretrained: Pair, formula: Coordinates = "code
         else:
             axes.append(np.sign(offset) * np.log1p(np.abs(offset)))
     return _frozen(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2))
+
+
+def coordinates_like(window: Pair, pretrained: Pair, formula: Coordinates, like: Any) -> Any:
+    """:func:`log_coordinates` in the dtype of ``like`` and where it is; copied to a GPU once."""
+    xp = array_module(like)
+    return _coordinates(window, pretrained, formula, like.dtype, xp, None if xp is np else like.device.id)
+
+
+@lru_cache(maxsize=64)
+def _coordinates(
+    window: Pair, pretrained: Pair, formula: Coordinates, dtype: np.dtype[Any], xp: Any, device: int | None
+) -> Any:
+    rounded = _frozen(log_coordinates(window, pretrained, formula).astype(dtype))
+    if device is None:
+        return rounded
+    with xp.cuda.Device(device):
+        return xp.asarray(rounded)
 
 
 def _bands(n: int, window: int, shift: int) -> np.ndarray[Any, Any]:

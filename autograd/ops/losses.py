@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.backend import array_module, is_array, to_device
+from autograd.backend import array_module, device_of, is_array, to_device
 from autograd.kernels.registry import call_kernel
 from autograd.primitive import Ctx, Primitive
 from autograd.tensor import Tensor
@@ -25,20 +25,23 @@ def _loss_target(logits: Tensor, target: Any) -> Array:
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"cross_entropy: expected logits (B, K) with K > 0; got {logits.shape}.")
     batch, classes = logits.shape
-    if target.dtype.kind in "iu":
-        if target.shape != (batch,):
-            raise ValueError(
-                f"cross_entropy: expected integer labels ({batch},); got {target.shape}. "
-                "Soft or one-hot labels are floats."
-            )
-        if target.size and (int(target.min()) < 0 or int(target.max()) >= classes):
-            raise ValueError(
-                f"cross_entropy: expected labels in [0, {classes - 1}]; got {int(target.min())} to "
-                f"{int(target.max())}. Does the model's num_classes fit the data?"
-            )
-    elif target.shape != logits.shape:
+    hard = target.dtype.kind in "iu"
+    if hard and target.shape != (batch,):
+        raise ValueError(
+            f"cross_entropy: expected integer labels ({batch},); got {target.shape}. Soft or one-hot labels are floats."
+        )
+    if not hard and target.shape != logits.shape:
         raise ValueError(f"cross_entropy: expected soft labels {logits.shape}; got {target.shape}.")
-    return to_device(target, logits.device)
+    moved = to_device(target, logits.device)
+    if hard and target.size and "cpu" in (device_of(target), logits.device):  # else looking would wait for the GPU
+        seen = target if device_of(target) == "cpu" else moved
+        least, most = int(seen.min()), int(seen.max())
+        if least < 0 or most >= classes:
+            raise ValueError(
+                f"cross_entropy: expected labels in [0, {classes - 1}]; got {least} to {most}. "
+                "Does the model's num_classes fit the data?"
+            )
+    return moved
 
 
 def _cross_entropy_forward(ctx: Ctx, logits: Array, *, target: Array, smoothing: float, reduction: str) -> Array:
@@ -70,6 +73,9 @@ def cross_entropy(logits: TensorLike, target: Any, label_smoothing: float = 0.0,
 
     Saves the log-probabilities (B, K) and the target.
 
+    Labels are checked where that costs no wait: on the host. One that is on the GPU already and is no class makes the
+    loss of its sample, and that sample's gradient, NaN.
+
     Args:
         logits: (B, K).
         target: (B,) integers in [0, K), or (B, K) probabilities; no gradient.
@@ -77,7 +83,7 @@ def cross_entropy(logits: TensorLike, target: Any, label_smoothing: float = 0.0,
         reduction: "mean" over the batch, "sum" or "none".
 
     Raises:
-        ValueError: for shapes, labels or options that do not fit; "mean" of an empty batch.
+        ValueError: for shapes, labels (not those on a GPU) or options that do not fit; "mean" of an empty batch.
     """
     logits = logits if isinstance(logits, Tensor) else Tensor(logits)
     if reduction not in ("mean", "sum", "none"):

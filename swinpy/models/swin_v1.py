@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import autograd as ag
-from swinpy.geometry import Pair, relative_position_index
+from swinpy.geometry import Pair, position_index
 from swinpy.models.parts import Branch, PreNormBlock, WindowAttention
 from swinpy.nn import Parameter
 from swinpy.nn.init import trunc_normal
+from swinpy.ops import position_bias
 
 if TYPE_CHECKING:
+    import autograd as ag
     from swinpy.models.config import SwinConfig
 
 __all__ = ["SwinBlock", "TableAttention"]
@@ -33,8 +34,7 @@ class TableAttention(WindowAttention):
     def position_bias(self, window: Pair) -> ag.Tensor | None:
         if self.relative_position_bias_table is None:
             return None
-        index = relative_position_index(window, self.window)
-        return ag.table_gather(self.relative_position_bias_table, index).transpose(2, 0, 1)
+        return position_bias(self.relative_position_bias_table, position_index(window, self.window))
 
 
 class SwinBlock(PreNormBlock):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
-from swinpy.geometry import Pair, log_coordinates, on_device, relative_position_index
+from swinpy.geometry import Pair, coordinates_like, position_index
 from swinpy.models.parts import Block, Stream, WindowAttention
 from swinpy.nn import LayerNorm, Linear, Module, Parameter
+from swinpy.ops import position_bias
 
 if TYPE_CHECKING:
     from swinpy.models.config import SwinConfig
@@ -65,9 +66,9 @@ class CosineAttention(WindowAttention):
     def position_bias(self, window: Pair) -> ag.Tensor | None:
         if self.cpb_mlp is None:
             return None
-        coordinates = on_device(log_coordinates(self.window, self.pretrained, self.formula), self.logit_scale.data)
-        table = self.cpb_mlp(ag.Tensor(coordinates.astype(self.logit_scale.dtype)))
-        return ag.table_gather(table, relative_position_index(window, self.window)).transpose(2, 0, 1)
+        coordinates = coordinates_like(self.window, self.pretrained, self.formula, self.logit_scale.data)
+        table = self.cpb_mlp(ag.Tensor(coordinates))
+        return position_bias(table, position_index(window, self.window))
 
     def qkv_bias(self) -> ag.Tensor | None:
         """(3C,); the keys' third is zeros unless ``key_bias`` is "full"."""

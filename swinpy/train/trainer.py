@@ -152,15 +152,13 @@ class Trainer:
     def _step(self, group: list[Batch]) -> tuple[float, float, float]:
         """One optimiser step; returns loss, gradient norm and lr."""
         self.optimizer.zero_grad()
-        total = 0.0
         scale = self.scaler.scale if self.scaler else 1.0
-        for batch in group:
-            loss = self.loss(batch)
-            total += float(loss.item())
+        losses = [self._backward(batch, scale / len(group)) for batch in group]
+        total = 0.0
+        for loss in ag.stack(losses).numpy().tolist():  # read once all work is queued: one wait for a GPU, not many
+            total += loss
             if not math.isfinite(total):
                 raise self._non_finite("loss", total, group)
-            with self._overflow_expected():
-                (loss * (scale / len(group))).backward()
         lr = self.schedule(self.position.step)
         with self._overflow_expected():
             norm = float(self.optimizer.step(lr, self.clip_grad, scale))
@@ -170,6 +168,13 @@ class Trainer:
         if self.scaler:
             self.scaler.update(finite)
         return total / len(group), norm, lr
+
+    def _backward(self, batch: Batch, weight: float) -> ag.Tensor:
+        """Add the gradients of a batch, times ``weight``; returns its loss."""
+        loss = self.loss(batch)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite shows in the loss or the norm
+            (loss * weight).backward()
+        return loss.detach()
 
     def _overflow_expected(self) -> AbstractContextManager[None]:
         """No warnings of NumPy where gradients that overflow are how the loss scale is found."""

@@ -58,7 +58,7 @@ def test_model(cupy: Any, name: str, autocast: str | None) -> None:
 
 
 @pytest.mark.parametrize("autocast", [None, "float16", "bfloat16"])
-def test_train_step_copies_little_and_repeats(
+def test_train_step_copies_nothing_and_repeats(
     cupy: Any, autocast: str | None, record_property: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts, bits = gpu_checks.train_steps(cupy, SWIN_T, batch=4, steps=3, autocast=autocast)
@@ -66,6 +66,6 @@ def test_train_step_copies_little_and_repeats(
     record_property("launches", counts.launches)
     with capsys.disabled():
         print(f"\n{SWIN_T}, {autocast or 'float32'}: {total} launches of handwritten kernels a train step")
-    assert counts.copies <= gpu_checks.known_copies((2, 2, 6, 2))
+    assert counts.copies == 0
     assert 0 < total <= LAUNCHES_A_STEP
     assert gpu_checks.train_steps(cupy, SWIN_T, batch=4, steps=3, autocast=autocast)[1] == bits

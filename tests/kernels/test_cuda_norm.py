@@ -18,7 +18,10 @@ from support.cuda_checks import (
     to_gpu,
     to_host,
 )
+from support.runner import largest
+from support.tolerances import ONE32
 
+import autograd as ag
 from autograd.kernels import call_kernel, explain, kernel_mode
 from autograd.kernels.cuda.launch import counting
 from autograd.kernels.cuda.layout import LONGEST_ROW, row_layout, vector_widths
@@ -211,6 +214,51 @@ def test_other_layouts_are_copied_and_counted(cupy: Any, name: str) -> None:
     with counting() as counts:
         run_cuda(cupy, _row(name), *args)
     assert counts.copies == 0
+
+
+@pytest.mark.parametrize("name", [name for name in KERNELS if "bwd" in name])
+@pytest.mark.parametrize("spread", [(2, 1, 1), (2, 3, 1), (1, 1, 1)], ids=str)
+def test_a_gradient_that_was_spread_over_rows_is_not_copied(cupy: Any, name: str, spread: tuple[int, ...]) -> None:
+    """As from a mean over the axes that are 1 here: results as of the same gradient in full."""
+    args = list(_arguments(name, np.random.default_rng(0), (2, 3, 5, 7), np.float32))
+    at = 0 if name == "layer_norm_bwd" else 1
+    small = np.random.default_rng(1).standard_normal((*spread, 7)).astype(np.float32)
+    args[at] = np.broadcast_to(small, (2, 3, 5, 7)).copy()
+    want = run_cuda(cupy, _row(name), *args)
+    on_gpu = list(to_gpu(cupy, args))
+    on_gpu[at] = cupy.broadcast_to(cupy.asarray(small), (2, 3, 5, 7))
+    with counting() as counts, kernel_mode("cuda"):
+        got = to_host(call_kernel(_row(name), *on_gpu))
+    assert counts.copies == 0
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_array_equal(g, w)
+
+
+def test_a_gradient_spread_over_channels_too_is_copied_as_one_row(cupy: Any) -> None:
+    args = list(_arguments("layer_norm_bwd", np.random.default_rng(0), (2, 3, 7), np.float32))
+    args[0] = np.full((2, 3, 7), 0.3, np.float32)
+    want = run_cuda(cupy, "layer_norm_bwd", *args)
+    one = cupy.broadcast_to(cupy.asarray(np.float32(0.3).reshape(1)), (2, 3, 7))
+    with counting() as counts, kernel_mode("cuda"):
+        got = to_host(call_kernel("layer_norm_bwd", one, *to_gpu(cupy, args)[1:]))
+    assert counts.copies == 1
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_array_equal(g, w)
+
+
+def test_the_mean_of_a_normed_map_trains_without_a_copy(cupy: Any) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 5, 7), (7,), (7,), (2, 7))]
+    grads = []
+    for put in (np.asarray, cupy.asarray):
+        x, weight, bias = (ag.Tensor(put(a), requires_grad=True) for a in arrays[:3])
+        with counting() as counts:
+            ag.layer_norm(x, weight, bias).mean(axis=(1, 2)).backward(put(arrays[3]))
+        assert counts.copies == 0
+        grads.append([ag.Tensor(t.grad).numpy() for t in (x, weight, bias)])
+    assert counts.launches["layer_norm_bwd"] == 1
+    for want, got in zip(*grads, strict=True):
+        assert abs(got - want).max() <= ONE32 * max(largest(want), 1)
 
 
 def test_what_is_refused_and_why(cupy: Any) -> None:

@@ -45,6 +45,21 @@ def test_row_is_clean(name: str, sanitizer: str, dtype: Any) -> None:
         check(launch, sanitizer)
 
 
+@pytest.mark.parametrize("label", [-1, 5, 2**40, -(2**63)])
+def test_a_label_that_is_no_class_reads_nothing_outside(label: int) -> None:
+    x, labels = np.ones((4, 5), np.float32), np.array([1, label, label, 0])
+
+    def both(cupy: Any) -> None:
+        logits, target = cupy.asarray(x), cupy.asarray(labels)
+        losses, log_probs = call_kernel("cross_entropy_fwd", logits, target, 0.1)
+        call_kernel("cross_entropy_bwd", losses, log_probs, target, 0.1)
+
+    launches = _launches(both)
+    assert [launch.entry.name for launch in launches] == ["cross_entropy_bwd", "cross_entropy_fwd"]
+    for launch in launches:
+        check(launch, "address")
+
+
 # ---- planted faults
 
 REVERSE_IN_SHARED = """
@@ -176,6 +191,7 @@ def test_a_launch_that_is_a_fault_of_its_own_is_reported() -> None:
 # Faults in the packages' kernels: (row to call, old text, new text, sanitizer that has to find it).
 IN_KERNELS: dict[str, tuple[str, str, str, str]] = {
     "GELU past the end": ("gelu_fwd", "if (first >= size) return;", "if (first > size) return;", "address"),
+    "the fill of a list taken for a place": ("position_bias_bwd", "if (list[i] >= 0) sum", "sum", "address"),
 }
 
 

@@ -15,8 +15,10 @@ from support.cuda_checks import (
     every_schedule_gives_the_same_bits,
     run_cuda,
     same_specials,
+    to_gpu,
 )
 
+import autograd as ag
 from autograd.kernels import call_kernel, explain, kernel_mode
 from autograd.kernels.cuda.launch import counting
 
@@ -193,14 +195,59 @@ def test_a_class_without_probability_adds_nothing(cupy: Any) -> None:
     np.testing.assert_allclose(loss, np.log1p(np.exp(-1.0)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("label", [-1, 7, 2**40])
-def test_a_label_that_is_no_class_gives_nan(cupy: Any, label: int) -> None:
+BAD_LABELS = (-1, 7, 2**31, 2**40, -(2**63))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("label", BAD_LABELS)
+@pytest.mark.parametrize("mode", ["cuda", "reference"])
+def test_a_label_that_is_no_class_gives_nan(cupy: Any, mode: str, label: int, smoothing: float) -> None:
     """The op checks labels on the host; what slips by must be seen, and touch no other row."""
     x = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
-    loss, log_probs = run_cuda(cupy, "cross_entropy_fwd", x, np.array([1, label, 2]), 0.0)
-    np.testing.assert_array_equal(np.isnan(loss), [False, True, False])
-    (grad,) = run_cuda(cupy, "cross_entropy_bwd", loss, log_probs, np.array([1, label, 2]), 0.0)
-    np.testing.assert_array_equal(np.isnan(grad).all(axis=1), [False, True, False])
+    bad, right = np.array([1, label, 2]), np.array([1, 0, 2])
+    g = np.ones(3, np.float32)
+
+    def both(labels: Any) -> list[Any]:
+        with kernel_mode(mode):
+            loss, log_probs = call_kernel("cross_entropy_fwd", *to_gpu(cupy, (x, labels)), smoothing)
+            grad = call_kernel("cross_entropy_bwd", cupy.asarray(g), log_probs, cupy.asarray(labels), smoothing)
+        return [a.get() for a in (loss, log_probs, grad)]
+
+    (loss, log_probs, grad), want = both(bad), both(right)
+    assert np.isnan(loss[1])
+    assert np.isnan(grad[1]).all()
+    np.testing.assert_array_equal(log_probs, want[1])
+    for got, sound in ((loss, want[0]), (grad, want[2])):
+        np.testing.assert_array_equal(got[[0, 2]], sound[[0, 2]])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "uint64"])
+@pytest.mark.parametrize("mode", ["cuda", "reference"])
+def test_labels_on_the_gpu_are_not_looked_at(cupy: Any, mode: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that the host reads would wait for the GPU: forward and backward read none, and say NaN instead."""
+    x = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
+    labels = np.array([1, 0, 2]).astype(dtype)
+    labels[1] = np.iinfo(dtype).max
+    on_gpu, target = ag.Tensor(cupy.asarray(x), requires_grad=True), cupy.asarray(labels)
+
+    def reads(self: Any, *_: Any) -> Any:
+        raise AssertionError("the host read a value of the GPU")
+
+    with monkeypatch.context() as patch, kernel_mode(mode):
+        for name in ("get", "__int__", "__float__", "__bool__"):
+            patch.setattr(fake_cupy.ndarray, name, reads)
+        losses = ag.cross_entropy(on_gpu, target, reduction="none")
+        losses.sum().backward()
+    np.testing.assert_array_equal(np.isnan(losses.numpy()), [False, True, False])
+    np.testing.assert_array_equal(np.isnan(on_gpu.grad.get()), np.repeat([[False], [True], [False]], 7, axis=1))
+
+
+@pytest.mark.parametrize("label", BAD_LABELS)
+def test_labels_on_either_side_of_the_host_are_checked(cupy: Any, label: int) -> None:
+    x, labels = np.zeros((3, 7), np.float32), np.array([1, label, 2])
+    for logits, target in ((cupy.asarray(x), labels), (x, cupy.asarray(labels)), (x, labels)):
+        with pytest.raises(ValueError, match=rf"labels in \[0, 6\]; got .*{label}"):
+            ag.cross_entropy(ag.Tensor(logits), target)
 
 
 def test_the_gradient_of_a_mean_is_not_copied(cupy: Any) -> None:

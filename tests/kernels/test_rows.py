@@ -29,6 +29,8 @@ DTYPES = (np.float64, np.float32, np.float16)
 UNCOMPILED = {
     "dropout",
     "keep_scale",
+    "position_bias_bwd",
+    "position_bias_fwd",
 }
 
 every_kernel = pytest.mark.parametrize("name", NAMES)

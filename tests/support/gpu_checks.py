@@ -33,7 +33,6 @@ __all__ = [
     "check_model",
     "check_op",
     "check_row",
-    "known_copies",
     "on_device",
     "real_cupy",
     "repeats_bitwise",
@@ -193,12 +192,6 @@ def check_model(cupy: Any, name: str, batch: int, autocast: str | None = None, *
         for i, arrays in enumerate(zip(got, naive, want, strict=True)):
             errors.add(i, arrays[0], [arrays[1]], arrays[2])
     errors.judge(f"{name}: result", np.dtype(autocast or "float32"))
-
-
-def known_copies(depths: tuple[int, ...]) -> int:
-    """Copies that a train step makes because a kernel cannot read a layout: of the gradient that pooling spreads over
-    a map (stride 0), and of each block's bias, gathered (N, N, heads) and read (heads, N, N), forward and backward."""
-    return 1 + 2 * sum(depths)
 
 
 def train_steps(

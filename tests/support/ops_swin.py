@@ -9,8 +9,8 @@ import numpy as np
 
 import autograd as ag
 import swinpy.data.pixels  # noqa: F401 (registers its row)
-from swinpy.geometry import geometry
-from swinpy.ops import AttentionSpec, window_attention, window_attention_composite
+from swinpy.geometry import PositionIndex, geometry, position_index
+from swinpy.ops import AttentionSpec, position_bias, window_attention, window_attention_composite
 
 from . import swin_references
 from .kernel_rows import KernelRow, register_kernel_rows
@@ -149,6 +149,59 @@ register(
 )
 
 
+# ---- the position bias
+
+
+def _drawn_table(s: Source) -> Sample:
+    rows = s.integer(1, 6)
+    index = PositionIndex(s.integers(0, rows, s.shape(2)))
+    return Sample((s.normal((rows, s.integer(1, 4))),), {"index": index})
+
+
+def _of_windows(window: tuple[int, int], table: tuple[int, int]) -> Callable[[Source], Sample]:
+    rows = (2 * table[0] - 1) * (2 * table[1] - 1)
+    return lambda s: Sample((s.normal((rows, 2)),), {"index": position_index(window, table)})
+
+
+def _plain_index(s: Source, heads: int = 2) -> Sample:
+    return Sample((s.normal((5, heads)),), {"index": PositionIndex(np.array([[1, 3, 1], [1, 0, 3]], np.uint8))})
+
+
+TABLE = ag.Tensor(np.ones((3, 2)))
+
+register(
+    OpInfo(
+        "position_bias",
+        position_bias,
+        {
+            "drawn": _drawn_table,
+            "window": _of_windows((2, 3), (2, 3)),
+            "smaller_window": _of_windows((2, 1), (3, 2)),
+            "unused_rows": _plain_index,
+            "no_heads": lambda s: _plain_index(s, 0),
+            "empty": lambda s: Sample((s.normal((4, 2)),), {"index": PositionIndex(np.zeros((0, 3), int))}),
+        },
+        lambda table, index: np.moveaxis(table[index.index], 2, 0),
+        composite=lambda table, index: ag.table_gather(table, index.index).transpose(2, 0, 1),
+        linear=True,
+        exempt={"scalar": "a table has rows; the error is checked"},
+        errors=(
+            BadCall(lambda: position_bias(TABLE, PositionIndex(np.array([[3]]))), IndexError, "at least 4 rows; got 3"),
+            BadCall(lambda: position_bias(TABLE, np.zeros((1, 1), int)), TypeError, "a PositionIndex; got ndarray"),
+            BadCall(lambda: position_bias(ag.Tensor(1.0), PositionIndex(np.array([[0]]))), ValueError, "got ()"),
+        ),
+    )
+)
+
+
+def _table_arguments(rng: np.random.Generator, dtype: Any) -> Any:
+    return (rng.standard_normal((15, 3)).astype(dtype), position_index((2, 3), (2, 3))), {}
+
+
+def _table_gradient_arguments(rng: np.random.Generator, dtype: Any) -> Any:
+    return (rng.standard_normal((3, 6, 6)).astype(dtype), position_index((2, 3), (2, 3)), 15), {}
+
+
 def _forward_arguments(rng: np.random.Generator, dtype: Any, case: Case = _SHIFTED) -> Any:
     sample = make(case, Source(int(rng.integers(2**31)))).cast(dtype)
     return (*sample.args, sample.kwargs["spec"]), {}
@@ -170,6 +223,8 @@ def _pixels(rng: np.random.Generator, dtype: Any) -> Any:
 
 register_kernel_rows(
     crop_flip_normalise=KernelRow(_pixels, None),
+    position_bias_fwd=KernelRow(_table_arguments, "position_bias"),
+    position_bias_bwd=KernelRow(_table_gradient_arguments, "position_bias"),
     window_attention_fwd=KernelRow(_forward_arguments, "window_attention"),
     window_attention_bwd=KernelRow(_backward_arguments, "window_attention"),
 )

@@ -13,6 +13,7 @@ from support.faults import Fault, assert_caught, generic, plant_global, plant_ke
 
 import autograd as ag
 from autograd import random
+from swinpy.geometry import PositionIndex
 from swinpy.kernels import window_attention as kernels
 from swinpy.models.parts import PatchMerging, Stream
 from swinpy.models.swin_v1 import TableAttention
@@ -131,6 +132,14 @@ def _without_mask(right: Any) -> Any:
     return lambda *args: right(*args[:-1], replace(args[-1], mask_value=-1e-9))
 
 
+def _first_place_alone(g: Any, index: PositionIndex, rows: int) -> Any:
+    """Of the pairs of tokens that read a row, the first one's gradient."""
+    out = np.zeros((rows, len(g)), g.dtype)
+    for row, (place, *_) in enumerate(index.places):
+        out[row] = g.reshape(len(g), -1)[:, place] if place >= 0 else 0
+    return out
+
+
 def _corner_of_the_table(right: Any) -> Any:
     """A smaller window reads the first rows of the table, not the central ones."""
     return lambda window, table: right(window, window)
@@ -143,14 +152,21 @@ FAULTS = (
     Fault("mask region off by one, composite", COMPOSITE, _in_composite("attention_mask", _one_further)),
     Fault("mask dropped in backward", COMPOSITE, plant_kernel("window_attention_bwd", _without_mask)),
     Fault(
+        "position bias: backward without accumulation",
+        generic("gradcheck", "position_bias"),
+        plant_kernel("position_bias_bwd", lambda right: _first_place_alone),
+    ),
+    Fault(
         "bias index transposed",
         GOLDEN,
-        plant_global(TableAttention.position_bias, "relative_position_index", lambda right: lambda *a: right(*a).T),
+        plant_global(
+            TableAttention.position_bias, "position_index", lambda right: lambda *a: PositionIndex(right(*a).index.T)
+        ),
     ),
     Fault(
         "smaller window: corner of the bias table",
         GOLDEN,
-        plant_global(TableAttention.position_bias, "relative_position_index", _corner_of_the_table),
+        plant_global(TableAttention.position_bias, "position_index", _corner_of_the_table),
     ),
     Fault("merge order", GOLDEN, _in_class(PatchMerging, "gather", staticmethod(_merged_row_by_row))),
     Fault("scale dropped", FORWARD, plant_kernel("window_attention_fwd", _without_scale)),

@@ -77,8 +77,8 @@ def _with_key_bias(self: CosineAttention) -> Any:
 
 
 def _linear_coordinates(right: Any) -> Any:
-    def coordinates(window: Any, learned: Any, formula: str = "code") -> Any:
-        log = right(window, learned, formula)
+    def coordinates(*args: Any) -> Any:
+        log = right(*args)
         return np.sign(log) * (8 ** np.abs(log) - 1) / 8
 
     return coordinates
@@ -161,13 +161,13 @@ FAULTS = (
     Fault(
         "linear coordinates",
         GOLDEN,
-        plant_global(CosineAttention.position_bias, "log_coordinates", _linear_coordinates),
+        plant_global(CosineAttention.position_bias, "coordinates_like", _linear_coordinates),
     ),
     Fault(
         "coordinates scaled by the present window",
         _transfer,
         plant_global(
-            CosineAttention.position_bias, "log_coordinates", lambda right: lambda w, p, f="code": right(w, w, f)
+            CosineAttention.position_bias, "coordinates_like", lambda right: lambda w, p, f, like: right(w, w, f, like)
         ),
     ),
     Fault("merging norms before the projection", GOLDEN, _in_class(PatchMerging, "forward", _merge_norm_first)),

@@ -14,7 +14,16 @@ from support.swin_references import region_map, tiles
 
 import autograd as ag
 from swinpy import geometry as geo
-from swinpy.geometry import Geometry, attention_mask, geometry, relative_position_index, shift_regions, window_tokens
+from swinpy.geometry import (
+    Geometry,
+    PositionIndex,
+    attention_mask,
+    geometry,
+    position_index,
+    relative_position_index,
+    shift_regions,
+    window_tokens,
+)
 from swinpy.ops import window_partition, window_reverse
 
 PUBLISHED = -100.0
@@ -237,11 +246,41 @@ def test_geometry_refuses_an_empty_map(size: tuple[int, int]) -> None:
         geometry(size, (2, 2), (0, 0))
 
 
+def test_places_of_each_row_in_order() -> None:
+    index = PositionIndex(np.array([[3, 0, 3], [0, 3, 1]], np.uint8))
+    assert index.rows == 4
+    assert index.places.tolist() == [[1, 3, -1], [5, -1, -1], [-1, -1, -1], [0, 2, 4]]
+    nothing = PositionIndex(np.zeros((0, 2), int))
+    assert (nothing.rows, nothing.places.shape) == (0, (0, 0))
+
+
+def test_a_position_index_keeps_its_own_numbers() -> None:
+    numbers = np.zeros((2, 2), int)
+    index = PositionIndex(numbers)
+    numbers[...] = 7
+    assert index.index.tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "words"),
+    [
+        (np.zeros((1, 1)), TypeError, "an index of integers; got float64"),
+        (np.zeros(3, int), ValueError, r"an index \(N, M\); got \(3,\)"),
+        (np.array([[0, -1]]), IndexError, "rows from 0 on; got -1"),
+    ],
+)
+def test_position_index_refuses(index: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=f"^PositionIndex: expected {words}"):
+        PositionIndex(index)
+
+
 # ---- caches
 
 
 TABLES = (
     lambda n: relative_position_index((1, n), (1, n)),
+    lambda n: position_index((1, n), (1, n)).index,
+    lambda n: position_index((1, n), (1, n)).places,
     lambda n: shift_regions(Geometry((1, 2 * n), (1, n), (0, 1))),
     lambda n: attention_mask(Geometry((1, 2 * n), (1, n), (0, 1)), PUBLISHED),
     lambda n: window_tokens(Geometry((1, 2 * n), (1, n), (0, 1))),
@@ -256,7 +295,9 @@ def test_tables_are_shared_and_read_only(table: Any) -> None:
         first[...] = 0
 
 
-@pytest.mark.parametrize("function", [relative_position_index, shift_regions, attention_mask, window_tokens])
+@pytest.mark.parametrize(
+    "function", [relative_position_index, position_index, shift_regions, attention_mask, window_tokens]
+)
 def test_caches_are_bounded(function: Any) -> None:
     assert function.cache_info().maxsize in (64, 256)
 

@@ -13,7 +13,7 @@ from support.swin_models import images, tiny
 
 import autograd as ag
 from swinpy import create_model, resize_model
-from swinpy.geometry import log_coordinates, relative_position_index
+from swinpy.geometry import coordinates_like, log_coordinates, relative_position_index
 from swinpy.models.resample import (
     bicubic_matrix,
     geometric_matrix,
@@ -145,6 +145,26 @@ def test_coordinates_are_shared_and_read_only() -> None:
     assert log_coordinates((8, 8), (8, 8)) is log_coordinates((8, 8), (8, 8))
     with pytest.raises(ValueError, match="read-only"):
         log_coordinates((8, 8), (8, 8))[0] = 1
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_coordinates_go_where_the_model_is_once(dtype: str) -> None:
+    want = log_coordinates((3, 2), (3, 2)).astype(dtype)
+    arguments = ((3, 2), (3, 2), "code")
+    here = coordinates_like(*arguments, np.zeros(1, dtype))
+    np.testing.assert_array_equal(here, want)
+    assert here.dtype == dtype
+    assert coordinates_like(*arguments, np.zeros(1, dtype)) is here
+    with pytest.raises(ValueError, match="read-only"):
+        here[0] = 1
+    with fake_cupy.installed(devices=2) as cupy:
+        for device in (0, 1):
+            with cupy.cuda.Device(device):
+                like = cupy.zeros(1, dtype)
+            there = coordinates_like(*arguments, like)
+            assert (there.device.id, there.dtype) == (device, dtype)
+            np.testing.assert_array_equal(there.get(), want)
+            assert coordinates_like(*arguments, like) is there
 
 
 # ---- models

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support import fake_cupy
 
 import autograd as ag
 import swinpy
@@ -26,7 +27,7 @@ def _dataset(n=20, seed=0):
     )
 
 
-def _trainer(accumulation=1, workers=0, checkpoint="none", seed=3, batch=4, drop_last=False):
+def _trainer(accumulation=1, workers=0, checkpoint="none", seed=3, batch=4, drop_last=False, amp_dtype=None, **options):
     ag.manual_seed(seed)
     model = swinpy.create_model(
         "swin_cifar_nano",
@@ -39,12 +40,13 @@ def _trainer(accumulation=1, workers=0, checkpoint="none", seed=3, batch=4, drop
         drop_rate=0.1,
         drop_path_rate=0.3,
         checkpoint=checkpoint,
+        **options,
     )
     data = _dataset()
     transform = Augment(3, data.mean, data.std, seed=seed, crop_padding=1)
     loader = Loader(data, batch, shuffle=True, seed=seed, workers=workers, transform=transform, drop_last=drop_last)
     optimizer = AdamW(model.named_parameters(), model.no_weight_decay())
-    return Trainer(model, optimizer, CosineSchedule(1e-2, 12, 3), loader, accumulation, clip_grad=1.0)
+    return Trainer(model, optimizer, CosineSchedule(1e-2, 12, 3), loader, accumulation, 1.0, amp_dtype)
 
 
 def _run(trainer, epochs):
@@ -138,6 +140,56 @@ def test_a_loss_that_is_not_finite_is_named_and_updates_nothing():
         next(iter(trainer.epoch()))
     for key, value in trainer.model.state_dict().items():
         np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_bad_batch_among_accumulated_ones_updates_nothing(bad):
+    """Backward of all of them is done when the losses are read; no warning comes before the error."""
+    trainer = _trainer(accumulation=2)
+    next(iter(trainer.epoch()))
+    right, calls = trainer.loss, iter(range(2))
+    trainer.loss = lambda batch: right(batch) * (np.nan if next(calls) == bad else 1)
+    before = {k: v.copy() for k, v in trainer.model.state_dict().items()}
+    with pytest.raises(NonFiniteError, match=r"a finite loss; got nan at step 2 \(epoch 0, batch 2, samples \d+"):
+        next(iter(trainer.epoch()))
+    assert trainer.optimizer.steps == 1
+    for key, value in trainer.model.state_dict().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("amp_dtype", [None, "float16"])
+@pytest.mark.parametrize("architecture", ["v1", "v2"])
+def test_a_gpu_is_waited_for_twice_a_step(monkeypatch, architecture, amp_dtype):
+    """The host reads the losses together when all backward work is queued, and the norm after the update: no more.
+
+    What it sends are images and targets, and the optimiser's table of addresses.
+    """
+    done = []
+
+    def noted(what, function):
+        return lambda *args, **kwargs: (done.append(what), function(*args, **kwargs))[1]
+
+    with fake_cupy.installed() as cupy:
+        trainer = _trainer(accumulation=2, device="gpu", amp_dtype=amp_dtype, architecture=architecture)
+        next(iter(trainer.epoch()))  # tables that depend on sizes alone are made in the first step
+        for owner, name, what in (
+            (trainer, "loss", "forward"),
+            (ag.Tensor, "backward", "backward"),
+            (trainer.optimizer, "step", "step"),
+        ):
+            monkeypatch.setattr(owner, name, noted(what, getattr(owner, name)))
+        for name in ("get", "item", "tolist", "__int__", "__float__", "__bool__"):
+            reading = getattr(fake_cupy.ndarray, name, None) or (lambda x, name=name: getattr(x.get(), name)())
+            monkeypatch.setattr(fake_cupy.ndarray, name, noted("read", reading), raising=False)
+        asarray, sent = cupy.asarray, []
+        monkeypatch.setattr(
+            cupy, "asarray", lambda x, *args, **kwargs: (sent.append(x), asarray(x, *args, **kwargs))[1]
+        )
+        record = next(iter(trainer.epoch()))
+    assert done == ["forward", "backward", "forward", "backward", "read", "step", "read"]
+    assert len([x for x in sent if isinstance(x, np.ndarray)]) == 2 * 2 + 1
+    assert record.step == 2
+    assert np.isfinite([record.loss, record.grad_norm]).all()
 
 
 def test_restore_refuses_arrays_of_another_model():

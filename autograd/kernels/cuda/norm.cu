@@ -73,11 +73,12 @@ KERNEL void __launch_bounds__(THREADS) residual_layer_norm_fwd(const T* __restri
 }
 
 // With xhat = (x - mean) rstd and h = g weight: gx = rstd (h - mean(h) - xhat mean(h xhat)) + g_sum (or 0 for null); gbranch, if it
-// is not null, is keep gx. Blocks stay and take row after row; row k of `partial` (blocks, 2 columns) gets the sums of g xhat and
-// of g over the rows of block k. BIASED: a third part (blocks, 3 columns) gets the sums of keep gx as it is stored.
+// is not null, is keep gx. `rows_a_g` rows in a row share one of g (a mean over a map spreads its gradient so). Blocks stay and take
+// row after row; row k of `partial` (blocks, 2 columns) gets the sums of g xhat and of g over the rows of block k. BIASED: a third
+// part (blocks, 3 columns) gets the sums of keep gx as it is stored.
 template <bool BIASED>
 DEVICE void backward(const T* g, const T* x, const T* weight, const float* mean, const float* rstd, const T* g_sum, const T* keep, T* gx,
-                     T* gbranch, float* partial, int rows, int rows_a_sample, int columns) {
+                     T* gbranch, float* partial, int rows, int rows_a_g, int rows_a_sample, int columns) {
   const int parts = BIASED ? 3 : 2;
   float* scratch = row_scratch();
   Line xhat, h, scale, gweight, gbias, gshift;
@@ -91,7 +92,7 @@ DEVICE void backward(const T* g, const T* x, const T* weight, const float* mean,
     const i64 at = (i64)row * columns;
     const float m = width ? mean[row] : 0, r = width ? rstd[row] : 0;
     xhat.load(x + at, width);
-    h.load(g + at, width);
+    h.load(g + (i64)(row / rows_a_g) * columns, width);
     float first = 0, second = 0;
     UNROLL for (int i = 0; i < PER; i++)
       UNROLL for (int j = 0; j < N; j++) {
@@ -141,13 +142,13 @@ DEVICE void backward(const T* g, const T* x, const T* weight, const float* mean,
 KERNEL void __launch_bounds__(THREADS) layer_norm_bwd(const T* __restrict__ g, const T* __restrict__ x, const T* __restrict__ weight,
                      const float* __restrict__ mean, const float* __restrict__ rstd, const T* __restrict__ g_sum,
                      const T* __restrict__ keep, T* __restrict__ gx, T* __restrict__ gbranch, float* __restrict__ partial, int rows,
-                     int rows_a_sample, int columns) {
-  backward<false>(g, x, weight, mean, rstd, g_sum, keep, gx, gbranch, partial, rows, rows_a_sample, columns);
+                     int rows_a_g, int rows_a_sample, int columns) {
+  backward<false>(g, x, weight, mean, rstd, g_sum, keep, gx, gbranch, partial, rows, rows_a_g, rows_a_sample, columns);
 }
 
 KERNEL void __launch_bounds__(THREADS) layer_norm_branch_bias_bwd(const T* __restrict__ g, const T* __restrict__ x,
                      const T* __restrict__ weight, const float* __restrict__ mean, const float* __restrict__ rstd,
                      const T* __restrict__ g_sum, const T* __restrict__ keep, T* __restrict__ gx, T* __restrict__ gbranch,
-                     float* __restrict__ partial, int rows, int rows_a_sample, int columns) {
-  backward<true>(g, x, weight, mean, rstd, g_sum, keep, gx, gbranch, partial, rows, rows_a_sample, columns);
+                     float* __restrict__ partial, int rows, int rows_a_g, int rows_a_sample, int columns) {
+  backward<true>(g, x, weight, mean, rstd, g_sum, keep, gx, gbranch, partial, rows, rows_a_g, rows_a_sample, columns);
 }

@@ -88,6 +88,15 @@ def residual_layer_norm_fwd(
     return total, y, mean, rstd
 
 
+def _unspread(g: Array) -> tuple[Array, int]:
+    """The rows of a gradient that differ, where broadcasting spread them (as a mean over a map does), and how many rows
+    of ``g`` share each."""
+    first = last = g.ndim - 1
+    while first and (g.strides[first - 1] == 0 or g.shape[first - 1] == 1):
+        first -= 1
+    return g[(slice(None),) * first + (0,) * (last - first)], math.prod(g.shape[first:last])
+
+
 def _backward(
     g: Array,
     x: Array,
@@ -106,11 +115,12 @@ def _backward(
     gbranch = gx if keep is None else xp.empty(x.shape, x.dtype)
     if not rows:
         return gx, gbranch, *(xp.zeros_like(weight) for _ in range(sums))
+    g, rows_a_g = _unspread(g)
     g, x, weight, mean, rstd = (contiguous(a) for a in (g, x, weight, mean, rstd))
     g_sum, keep = (None if a is None else contiguous(a) for a in (g_sum, keep))
     partial = xp.empty((grid, sums * columns), _FLOAT32)
     shared = layout.scratch if layout.rows == 1 else max(layout.scratch, 4 * sums * layout.rows * columns)
-    sizes = (rows, rows // x.shape[0] if keep is not None else 1, columns)
+    sizes = (rows, rows_a_g, rows // x.shape[0] if keep is not None else 1, columns)
     args = (g, x, weight, mean, rstd, g_sum, keep, gx, None if keep is None else gbranch, partial, *sizes)
     kernel = "layer_norm_branch_bias_bwd" if sums == 3 else "layer_norm_bwd"
     launch(code, kernel, grid, layout.threads, args, shared)

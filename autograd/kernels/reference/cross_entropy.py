@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
 
@@ -16,12 +18,16 @@ __all__ = ["cross_entropy_bwd", "cross_entropy_fwd", "smoothed_targets"]
 def smoothed_targets(target: Array, classes: int, smoothing: float, dtype: object) -> Array:
     """Labels as probabilities (B, K): (1 - smoothing) * target + smoothing / K.
 
+    The row of a label that is no class has a NaN, and so have its loss and its gradients.
+
     Source: Szegedy et al. 2016, section 7.
     """
     xp = array_module(target)
     if target.ndim == 1:
         soft = xp.zeros((target.shape[0], classes), dtype)
-        soft[xp.arange(target.shape[0]), target] = 1
+        labels = target.astype(np.int64, copy=False)
+        known = (labels >= 0) & (labels < classes)
+        soft[xp.arange(labels.size), xp.where(known, labels, 0)] = xp.where(known, 1.0, np.nan).astype(dtype)
     else:
         soft = target.astype(dtype)
     if smoothing:

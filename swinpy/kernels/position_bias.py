@@ -1,0 +1,79 @@
+"""Reference of the position bias: rows of a table to a map of scores for each head, and back.
+
+Source: Liu et al. 2021, "Swin Transformer", equation 4.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.extend import Cost, Kernel, accumulator, array_module, register_kernel
+
+if TYPE_CHECKING:
+    from autograd.extend import Array
+    from swinpy.geometry import PositionIndex
+
+__all__ = ["position_bias_bwd", "position_bias_fwd", "tables"]
+
+
+def tables(index: PositionIndex, like: Array) -> tuple[Array, Array]:
+    """``index.index`` and ``index.places`` where ``like`` is; on a GPU in int32, and copied there once."""
+    if array_module(like) is np:
+        return index.index, index.places
+    return _on_gpu(index, array_module(like), like.device.id)
+
+
+@lru_cache(maxsize=64)
+def _on_gpu(index: PositionIndex, xp: Any, device: int) -> tuple[Array, Array]:
+    with xp.cuda.Device(device):
+        return xp.asarray(index.index.astype(np.int32)), xp.asarray(index.places.astype(np.int32))
+
+
+def position_bias_fwd(table: Array, index: PositionIndex) -> Array:
+    """bias[h, n, m] = table[index[n, m], h].
+
+    Args:
+        table: (T, heads).
+        index: (N, M) of rows of the table.
+
+    Returns:
+        (heads, N, M), C-ordered.
+    """
+    return table.T.take(tables(index, table)[0], axis=1)
+
+
+def position_bias_bwd(g: Array, index: PositionIndex, rows: int) -> Array:
+    """The gradient of the table: each row's gradients added up, in an order that does not change.
+
+    Args:
+        g: (heads, N, M).
+        index: as in forward.
+        rows: T; those that no pair of tokens reads get 0.
+
+    Returns:
+        (T, heads).
+    """
+    xp = array_module(g)
+    places = tables(index, g)[1]
+    out = xp.zeros((rows, g.shape[0]), g.dtype)
+    if places.size:
+        flat = g.reshape(g.shape[0], index.index.size).astype(accumulator(g.dtype), copy=False)
+        out[: index.rows] = xp.where(places >= 0, flat.take(places, axis=1), 0).sum(axis=2).T
+    return out
+
+
+def _forward_cost(table: Array, index: PositionIndex) -> Cost:
+    bias = index.index.size * math.prod(table.shape[1:])
+    return Cost(bias, table.nbytes + 4 * index.index.size + bias * table.itemsize)
+
+
+def _backward_cost(g: Array, index: PositionIndex, rows: int) -> Cost:
+    return Cost(g.size, g.nbytes + 4 * index.index.size + rows * g.shape[0] * g.itemsize)
+
+
+register_kernel(Kernel("position_bias_fwd", position_bias_fwd, _forward_cost))
+register_kernel(Kernel("position_bias_bwd", position_bias_bwd, _backward_cost))
