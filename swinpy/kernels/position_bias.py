@@ -58,10 +58,13 @@ def position_bias_bwd(g: Array, index: PositionIndex, rows: int) -> Array:
         (T, heads).
     """
     xp = array_module(g)
-    places = tables(index, g)[1]
+    flat = g.reshape(g.shape[0], index.index.size).astype(accumulator(g.dtype), copy=False)
     out = xp.zeros((rows, g.shape[0]), g.dtype)
-    if places.size:
-        flat = g.reshape(g.shape[0], index.index.size).astype(accumulator(g.dtype), copy=False)
+    places = tables(index, g)[1]
+    if xp is np:
+        for head, gradients in enumerate(flat):
+            out[:, head] = np.bincount(index.index.reshape(-1), weights=gradients, minlength=rows)
+    elif places.size:  # CuPy's bincount adds in an order that changes
         out[: index.rows] = xp.where(places >= 0, flat.take(places, axis=1), 0).sum(axis=2).T
     return out
 
