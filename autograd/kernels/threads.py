@@ -114,23 +114,33 @@ def _to_helpers() -> SimpleQueue[_Offer | None]:
         return _offers
 
 
+_forwards = True
+
+
+def _turned(n: int) -> range:
+    """0 to n - 1, every other time from the end: what the last call read or wrote last is what the caches still hold."""
+    global _forwards
+    _forwards = not _forwards
+    return range(n) if _forwards else range(n - 1, -1, -1)
+
+
 def map_pieces(piece: Callable[..., Any], arguments: list[Any]) -> list[Any]:
     """``[piece(a) for a in arguments]`` on all threads; each call works on its part alone.
 
     Which thread takes which piece is left to chance; the results come back in order.
     """
     threads = min(get_num_threads(), len(arguments))
-    if threads < 2:
-        with one_blas_thread():
-            return [piece(a) for a in arguments]
     results: list[Any] = [None] * len(arguments)
-    numbers = iter(range(len(arguments)))  # shared: each thread takes the next piece
+    numbers = iter(_turned(len(arguments)))  # shared: each thread takes the next piece
 
     def work() -> None:
         for i in numbers:
             results[i] = piece(arguments[i])
 
     with one_blas_thread():
+        if threads < 2:
+            work()
+            return results
         queue = _to_helpers()
         offers = [_Offer(partial(contextvars.copy_context().run, work)) for _ in range(threads - 1)]
         for offer in offers:
