@@ -233,11 +233,12 @@ def backward_leaves(
         node = heapq.heappop(heap)[1]
         primitive = node.primitive
         results = _input_gradients(node, arrived.pop(node), observers)
-        for source, result in zip(node.sources, results, strict=True):
+        promised = primitive.fresh
+        for i, (source, result) in enumerate(zip(node.sources, results, strict=True)):
             if source is None or result is None:
                 continue
             target, index, shape, dtype = source
-            fresh = primitive.fresh
+            fresh = promised if type(promised) is bool else promised[i]  # type: ignore[index]
             if result.shape != shape:
                 if primitive.broadcasts:
                     result, fresh = unbroadcast(result, shape), True

@@ -73,7 +73,7 @@ class Primitive:
         floats: the result is made of floats whatever the operands: where none of them is a float, they are cast to
             float64 (:func:`autograd.dtypes.as_float`).
         fresh: every gradient that vjp returns is a new array that nothing else holds, so that the engine may keep it
-            as ``.grad`` or add into it without a copy.
+            as ``.grad`` or add into it without a copy; or, for each input, whether that holds for its gradient.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Primitive:
         broadcasts: bool = False,
         autocast: dtypes.Policy = "keep",
         floats: bool = False,
-        fresh: bool = False,
+        fresh: bool | tuple[bool, ...] = False,
     ) -> None:
         if name in PRIMITIVES:
             raise ValueError(f"Primitive: expected a new name; got {name!r}, which exists.")
