@@ -17,6 +17,7 @@ array([ 3., 12.])
 """
 
 from autograd.backend import Array, array_module, device_of, is_array
+from autograd.casts import cast_together
 from autograd.dtypes import accumulator, is_float
 from autograd.graph import Node, graph_nodes
 from autograd.kernels.buffers import empty
@@ -45,6 +46,7 @@ __all__ = [
     "array_module",
     "call_kernel",
     "capability",
+    "cast_together",
     "compiled_dtype",
     "contiguous",
     "cuda_dtype",

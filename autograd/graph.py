@@ -19,11 +19,12 @@ import numpy as np
 
 from autograd.backend import array_module, device_of, is_array
 from autograd.context import STATE, OpEvent, notify
+from autograd.kernels.registry import call_kernel
 from autograd.shapes import unbroadcast
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from autograd.backend import Array
     from autograd.primitive import Ctx, Primitive
@@ -210,6 +211,7 @@ def backward_leaves(
     """Walk back from ``roots``; returns what arrived at each leaf, and at each node older than ``since``."""
     arrived: dict[Node | Tensor, _Pending] = {}
     ends: dict[Node | Tensor, _Pending] = {}
+    late: list[tuple[Source, Array]] = []
     heap: list[tuple[int, Node]] = []
 
     def deliver(source: Node | Tensor, index: int, grad: Array, fresh: bool) -> None:
@@ -233,12 +235,14 @@ def backward_leaves(
         node = heapq.heappop(heap)[1]
         primitive = node.primitive
         results = _input_gradients(node, arrived.pop(node), observers)
-        promised = primitive.fresh
         for i, (source, result) in enumerate(zip(node.sources, results, strict=True)):
             if source is None or result is None:
                 continue
             target, index, shape, dtype = source
-            fresh = promised if type(promised) is bool else promised[i]  # type: ignore[index]
+            if primitive.late and result.dtype != dtype:
+                late.append((source, result))
+                continue
+            fresh = primitive.fresh[i] if isinstance(primitive.fresh, tuple) else primitive.fresh
             if result.shape != shape:
                 if primitive.broadcasts:
                     result, fresh = unbroadcast(result, shape), True
@@ -249,7 +253,16 @@ def backward_leaves(
         if not retain_graph:
             node.free()
         del results
+    for leaf, result in _cast_late(late):
+        deliver(leaf, 0, result, True)
     return ends
+
+
+def _cast_late(late: list[tuple[Source, Array]]) -> Iterator[tuple[Node | Tensor, Array]]:
+    """Leaves and their gradients, cast in one go to the leaves' dtype, which is that of all of them."""
+    if late:
+        results = call_kernel("multi_cast", [grad for _, grad in late], late[0][0][3])
+        yield from zip((source[0] for source, _ in late), results, strict=True)
 
 
 def _seed(op: str, tensor: Tensor, gradient: Array | None) -> Array:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd import dtypes
+from autograd import casts, dtypes
 from autograd.backend import array_module, device_of, is_array
 from autograd.context import STATE, OpEvent, notify
 from autograd.graph import Node
@@ -74,6 +74,7 @@ class Primitive:
             float64 (:func:`autograd.dtypes.as_float`).
         fresh: every gradient that vjp returns is a new array that nothing else holds, so that the engine may keep it
             as ``.grad`` or add into it without a copy; or, for each input, whether that holds for its gradient.
+        late: vjp may leave a gradient in the dtype of the result; backward casts these together at its end.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Primitive:
         autocast: dtypes.Policy = "keep",
         floats: bool = False,
         fresh: bool | tuple[bool, ...] = False,
+        late: bool = False,
     ) -> None:
         if name in PRIMITIVES:
             raise ValueError(f"Primitive: expected a new name; got {name!r}, which exists.")
@@ -97,6 +99,7 @@ class Primitive:
         self.autocast = autocast
         self.floats = floats
         self.fresh = fresh
+        self.late = late
         PRIMITIVES[name] = self
 
     def __repr__(self) -> str:
@@ -224,7 +227,13 @@ class Primitive:
         ]
         if not any(wrong):
             return None
-        return [PRIMITIVES["astype"](x, dtype=target) if w else x for x, w in zip(inputs, wrong, strict=True)]
+        return [_cast(x, target) if w else x for x, w in zip(inputs, wrong, strict=True)]
+
+
+def _cast(x: Tensor, dtype: np.dtype[Any]) -> Any:
+    """``x`` as ``dtype`` through the graph, taking what was cast ahead."""
+    ready = casts.ready(x, dtype)
+    return PRIMITIVES["astype"](x, dtype=dtype, **({} if ready is None else {"ready": ready}))
 
 
 def _versions(inputs: tuple[Any, ...]) -> tuple[tuple[Version, int], ...]:

@@ -175,7 +175,11 @@ class ndarray:
         raise TypeError(f"np.{function.__name__} was called with an array of the GPU")
 
     def __getitem__(self, index: Any) -> Any:
-        return _run("__getitem__", lambda x, i: x[i], (self, index), {})
+        def pick(x: Any, i: Any) -> Any:
+            found = x[i]  # NumPy copies a number out; CuPy's is a view too
+            return x[(*(i if isinstance(i, tuple) else (i,)), ...)] if isinstance(found, np.generic) else found
+
+        return _run("__getitem__", pick, (self, index), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
         def assign(x: Any, i: Any, v: Any) -> None:
