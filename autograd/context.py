@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from autograd import dtypes
+from autograd.backend import device_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,7 +185,8 @@ def _non_finite(array: Any) -> bool:
     dtype = getattr(array, "dtype", None)
     if dtype is None or dtype.kind not in "fV" or array.size == 0:
         return False
-    return not bool(np.isfinite(float(abs(array.astype("float64")).max())))
+    with device_scope(array):
+        return not bool(np.isfinite(float(abs(array.astype("float64")).max())))
 
 
 def _trap(event: OpEvent) -> None:

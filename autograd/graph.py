@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from autograd.backend import array_module, device_of, is_array
+from autograd.backend import array_module, device_of, device_scope, is_array
 from autograd.context import STATE, OpEvent, notify
 from autograd.kernels.registry import call_kernel
 from autograd.shapes import unbroadcast
@@ -112,18 +112,23 @@ class _Pending:
         if have is None:
             self.grads[index] = grad
             self.owned[index] = fresh
-        elif self.owned[index]:
-            have += grad
         else:
-            total = have + grad
-            self.grads[index] = total if total.shape else array_module(total).asarray(total)  # NumPy's 0-d scalars
+            with device_scope(have):
+                if self.owned[index]:
+                    have += grad
+                    return
+                total = have + grad
+                self.grads[index] = total if total.shape else array_module(total).asarray(total)  # NumPy's 0-d scalars
             self.owned[index] = True
 
     def own(self, index: int = 0) -> Array | None:
         """The finished gradient as an array that nobody else holds; another one at each call."""
         grad = self.grads[index]
         if grad is None or not self.owned[index]:
-            return None if grad is None else array_module(grad).array(grad, copy=True)
+            if grad is None:
+                return None
+            with device_scope(grad):
+                return array_module(grad).array(grad, copy=True)
         self.owned[index] = False  # from here on it is the caller's
         return grad
 
@@ -191,8 +196,9 @@ def _input_gradients(
 ) -> tuple[Array | None, ...]:
     """What the node's vjp makes of the gradients of its outputs: one or None for each source."""
     ctx = _check_fresh_graph(node)
-    grads = _complete(node, pending) if node.outputs or node.hooks else pending.grads
-    results: Any = node.primitive.vjp(ctx, *grads)
+    with device_scope(next(g for g in pending.grads if g is not None)):
+        grads = _complete(node, pending) if node.outputs or node.hooks else pending.grads
+        results: Any = node.primitive.vjp(ctx, *grads)
     if type(results) is not tuple:
         results = (results,)
     if len(results) != len(node.sources):
@@ -275,7 +281,8 @@ def _seed(op: str, tensor: Tensor, gradient: Array | None) -> Array:
     if gradient is None:
         if tensor.size != 1:
             raise ValueError(f"{op}: expected a tensor of size 1; got shape {tensor.shape}. Pass gradient=.")
-        return array_module(tensor.data).ones(tensor.shape, tensor.dtype)
+        with device_scope(tensor.data):
+            return array_module(tensor.data).ones(tensor.shape, tensor.dtype)
     if isinstance(gradient, Tensor):
         gradient = gradient.data
     if not is_array(gradient) or gradient.shape != tensor.shape or gradient.dtype != tensor.dtype:
@@ -316,7 +323,8 @@ def backward(self: Tensor, gradient: Array | None = None, retain_graph: bool = F
         if leaf.grad is None:
             leaf.grad = array
         else:
-            leaf.grad += array
+            with device_scope(array):
+                leaf.grad += array
 
 
 def grad(

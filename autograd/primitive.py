@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autograd import casts, dtypes
-from autograd.backend import array_module, device_of, is_array
+from autograd.backend import array_module, device_of, device_scope, is_array
 from autograd.context import STATE, OpEvent, notify
 from autograd.graph import Node
 from autograd.shapes import check_broadcast
@@ -144,7 +144,7 @@ class Primitive:
         if state.trace is not None:
             state.trace.note(inputs)
         try:
-            result = self.forward(ctx, *arrays, **static)
+            result = (self.forward if type(first) is _ndarray else self._forward_there)(ctx, *arrays, **static)
         except (ValueError, AttributeError) as error:
             self._explain(error, arrays, static)
             raise
@@ -156,6 +156,11 @@ class Primitive:
         if state.observers:
             self._tell(state, arrays, out, static)
         return out
+
+    def _forward_there(self, ctx: Ctx, *arrays: Any, **static: Any) -> Any:
+        """:meth:`forward` on the device of the operands."""
+        with device_scope(next(a for a in arrays if is_array(a))):
+            return self.forward(ctx, *arrays, **static)
 
     def _tell(self, state: State, arrays: list[Any], out: Any, static: dict[str, Any]) -> None:
         results = out if type(out) is tuple else (out,)

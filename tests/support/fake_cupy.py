@@ -76,6 +76,11 @@ def _host(x: Any, devices: set[int]) -> Any:
     return x
 
 
+def _elsewhere(device: int) -> str:
+    """CuPy's words: it works on the current device alone (or, with peer access, leaves the result there)."""
+    return f"The device where the array resides ({device}) is different from the current device ({_current[-1]})."
+
+
 def _device_result(result: Any, device: int) -> Any:
     if isinstance(result, (np.ndarray, np.generic)):
         return ndarray._made(np.asarray(result), device)
@@ -96,6 +101,8 @@ def _run(name: str, function: Callable[..., Any], args: Any, kwargs: dict[str, A
         raise ValueError(f"Array device must be same as the current device: got {sorted(devices)}")
     with np.errstate(all="ignore"):  # a GPU never warns
         result = launches.call(name, function, host_args, host_kwargs)
+    if devices and devices != {_current[-1]} and launches.has_work(name, host_args, host_kwargs, result):
+        raise ValueError(_elsewhere(devices.pop()))
     out = kwargs.get("out")
     return out if out is not None else _device_result(result, devices.pop() if devices else _current[-1])
 
@@ -149,6 +156,8 @@ class ndarray:
         if not copy and self._values.dtype == dtype:
             return self
         if self._values.size:
+            if self.device.id != _current[-1]:
+                raise ValueError(_elsewhere(self.device.id))
             launches.note("other", "astype")
         with np.errstate(all="ignore"):
             return ndarray._made(self._values.astype(dtype, order=order), self._device.id)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Counts", "Event", "call", "counted", "note", "wants_values"]
+__all__ = ["Counts", "Event", "call", "counted", "has_work", "note", "wants_values"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCTS = {"matmul", "dot", "__matmul__", "__rmatmul__", "tensordot", "vdot", "inner"}
@@ -113,7 +113,7 @@ def call(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs:
     result = _no_product(*args[:2]) if name in PRODUCTS and not wants_values() else function(*args, **kwargs)
     if name in WAITS:
         note("wait", name)
-    elif _launches(name, args, kwargs, result):
+    elif has_work(name, args, kwargs, result):
         if name in PRODUCTS:
             for x in args[:2]:
                 if not (x.flags.c_contiguous or x.flags.f_contiguous):
@@ -129,7 +129,7 @@ def _no_product(x: Any, y: Any) -> Any:
     return np.zeros((*batch, x.shape[-2], y.shape[-1]), np.result_type(x, y))
 
 
-def _launches(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
+def has_work(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
     """Whether a GPU has something to do: not for views, fresh memory, empty arrays and questions about shapes."""
     arrays = [a for a in args if isinstance(a, np.ndarray)]
     if name in _NO_KERNEL or (name == "__getitem__" and _is_basic(args[1])):
