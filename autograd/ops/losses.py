@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.backend import array_module, device_of, device_scope, is_array, to_device
+from autograd.backend import array_module, device_of, is_array, to_device
 from autograd.kernels.registry import call_kernel
 from autograd.primitive import Ctx, Primitive
 from autograd.tensor import Tensor
@@ -90,8 +90,7 @@ def cross_entropy(logits: TensorLike, target: Any, label_smoothing: float = 0.0,
         raise ValueError(f"cross_entropy: expected reduction mean, sum or none; got {reduction!r}.")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: expected label_smoothing in [0, 1]; got {label_smoothing}.")
-    with device_scope(logits.data):
-        target = _loss_target(logits, target)
+    target = _loss_target(logits, target)
     if reduction == "mean" and math.prod(logits.shape) == 0:
         raise ValueError("cross_entropy: expected a non-empty batch for reduction='mean'; got 0 samples.")
     return _cross_entropy(  # type: ignore[no-any-return]
