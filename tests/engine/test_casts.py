@@ -102,6 +102,14 @@ def _has_bfloat16() -> bool:
     return True
 
 
+def test_another_dtype_is_cast_from_the_leaf(cupy: Any) -> None:
+    leaf, wide = _leaf(cupy, [0.1]), ag.Tensor(cupy.zeros(1))
+    with ag.autocast("float16"):
+        cast_together([leaf])
+        found = leaf + wide
+    assert (found.dtype, found.item()) == (np.float64, float(np.float32(0.1)))
+
+
 def test_a_view_of_the_leaf_is_not_the_leaf(cupy: Any) -> None:
     x, weight = _leaf(cupy, [[1.0]]), _leaf(cupy, [[2.0], [3.0]])
     with ag.autocast("float16"):
