@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from functools import cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 __all__ = [
     "Array",
@@ -18,6 +22,7 @@ __all__ = [
     "array_module",
     "describe_device",
     "device_of",
+    "device_scope",
     "has_gpu",
     "is_array",
     "resolve_device",
@@ -53,6 +58,14 @@ def array_module(x: Array) -> Any:
 def device_of(x: Array) -> str:
     """ "cpu" or "cuda:N"."""
     return "cpu" if isinstance(x, (np.ndarray, np.generic)) else f"cuda:{x.device.id}"
+
+
+_NO_SCOPE: AbstractContextManager[None] = nullcontext()
+
+
+def device_scope(x: Array) -> AbstractContextManager[Any]:
+    """A block that works where ``x`` is: CuPy computes, and makes new arrays, on the current device alone."""
+    return _NO_SCOPE if isinstance(x, (np.ndarray, np.generic)) else x.device
 
 
 @cache

@@ -9,18 +9,20 @@ from __future__ import annotations
 import inspect
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from autograd import dtypes
+from autograd.backend import device_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from autograd.backend import Array
     from autograd.checkpoint import Trace
-    from autograd.tensor import Tensor
+    from autograd.tensor import Tensor, Version
 
 __all__ = [
     "OpEvent",
@@ -71,6 +73,8 @@ class State:
         kernels: which implementation of a kernel runs.
         observers: called after each op, forward and backward.
         trace: in "trace" mode, is told the inputs of every op.
+        casts: of the autocast block in force: by the id of an array, (array, its leaf's version, the version's count,
+            the array in the autocast dtype); see :mod:`autograd.casts`.
     """
 
     grad: Literal["on", "off", "trace"] = "on"
@@ -78,6 +82,7 @@ class State:
     kernels: KernelMode = "auto"
     observers: tuple[Callable[[OpEvent], None], ...] = ()
     trace: Trace | None = None
+    casts: dict[int, tuple[Array, Version, int, Array]] = field(default_factory=dict)
 
 
 STATE: ContextVar[State] = ContextVar("autograd_state", default=State())  # noqa: B039 (State is frozen)
@@ -115,7 +120,8 @@ class _Switch(ContextDecorator):
         return super().__call__(function)
 
     def __enter__(self) -> None:
-        self._tokens.append(STATE.set(replace(STATE.get(), **self._changes)))
+        own: dict[str, Any] = {"casts": {}} if "autocast" in self._changes else {}  # of this block alone
+        self._tokens.append(STATE.set(replace(STATE.get(), **self._changes, **own)))
 
     def __exit__(self, *_: object) -> None:
         STATE.reset(self._tokens.pop())
@@ -179,7 +185,8 @@ def _non_finite(array: Any) -> bool:
     dtype = getattr(array, "dtype", None)
     if dtype is None or dtype.kind not in "fV" or array.size == 0:
         return False
-    return not bool(np.isfinite(float(abs(array.astype("float64")).max())))
+    with device_scope(array):
+        return not bool(np.isfinite(float(abs(array.astype("float64")).max())))
 
 
 def _trap(event: OpEvent) -> None:

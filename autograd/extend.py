@@ -16,7 +16,8 @@
 array([ 3., 12.])
 """
 
-from autograd.backend import Array, array_module, device_of, is_array
+from autograd.backend import Array, array_module, device_of, device_scope, is_array
+from autograd.casts import cast_together
 from autograd.dtypes import accumulator, is_float
 from autograd.graph import Node, graph_nodes
 from autograd.kernels.buffers import empty
@@ -45,10 +46,12 @@ __all__ = [
     "array_module",
     "call_kernel",
     "capability",
+    "cast_together",
     "compiled_dtype",
     "contiguous",
     "cuda_dtype",
     "device_of",
+    "device_scope",
     "empty",
     "graph_nodes",
     "is_array",

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from autograd.backend import array_module, device_of, is_array
+from autograd.backend import array_module, device_of, device_scope, is_array
 from autograd.context import STATE, OpEvent, notify
+from autograd.kernels.registry import call_kernel
 from autograd.shapes import unbroadcast
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from autograd.backend import Array
     from autograd.primitive import Ctx, Primitive
@@ -111,18 +112,23 @@ class _Pending:
         if have is None:
             self.grads[index] = grad
             self.owned[index] = fresh
-        elif self.owned[index]:
-            have += grad
         else:
-            total = have + grad
-            self.grads[index] = total if total.shape else array_module(total).asarray(total)  # NumPy's 0-d scalars
+            with device_scope(have):
+                if self.owned[index]:
+                    have += grad
+                    return
+                total = have + grad
+                self.grads[index] = total if total.shape else array_module(total).asarray(total)  # NumPy's 0-d scalars
             self.owned[index] = True
 
     def own(self, index: int = 0) -> Array | None:
         """The finished gradient as an array that nobody else holds; another one at each call."""
         grad = self.grads[index]
         if grad is None or not self.owned[index]:
-            return None if grad is None else array_module(grad).array(grad, copy=True)
+            if grad is None:
+                return None
+            with device_scope(grad):
+                return array_module(grad).array(grad, copy=True)
         self.owned[index] = False  # from here on it is the caller's
         return grad
 
@@ -190,8 +196,9 @@ def _input_gradients(
 ) -> tuple[Array | None, ...]:
     """What the node's vjp makes of the gradients of its outputs: one or None for each source."""
     ctx = _check_fresh_graph(node)
-    grads = _complete(node, pending) if node.outputs or node.hooks else pending.grads
-    results: Any = node.primitive.vjp(ctx, *grads)
+    with device_scope(next(g for g in pending.grads if g is not None)):
+        grads = _complete(node, pending) if node.outputs or node.hooks else pending.grads
+        results: Any = node.primitive.vjp(ctx, *grads)
     if type(results) is not tuple:
         results = (results,)
     if len(results) != len(node.sources):
@@ -210,6 +217,7 @@ def backward_leaves(
     """Walk back from ``roots``; returns what arrived at each leaf, and at each node older than ``since``."""
     arrived: dict[Node | Tensor, _Pending] = {}
     ends: dict[Node | Tensor, _Pending] = {}
+    late: list[tuple[Source, Array]] = []
     heap: list[tuple[int, Node]] = []
 
     def deliver(source: Node | Tensor, index: int, grad: Array, fresh: bool) -> None:
@@ -233,11 +241,14 @@ def backward_leaves(
         node = heapq.heappop(heap)[1]
         primitive = node.primitive
         results = _input_gradients(node, arrived.pop(node), observers)
-        for source, result in zip(node.sources, results, strict=True):
+        for i, (source, result) in enumerate(zip(node.sources, results, strict=True)):
             if source is None or result is None:
                 continue
             target, index, shape, dtype = source
-            fresh = primitive.fresh
+            if primitive.late and result.dtype != dtype:
+                late.append((source, result))
+                continue
+            fresh = primitive.fresh[i] if isinstance(primitive.fresh, tuple) else primitive.fresh
             if result.shape != shape:
                 if primitive.broadcasts:
                     result, fresh = unbroadcast(result, shape), True
@@ -248,7 +259,16 @@ def backward_leaves(
         if not retain_graph:
             node.free()
         del results
+    for leaf, result in _cast_late(late):
+        deliver(leaf, 0, result, True)
     return ends
+
+
+def _cast_late(late: list[tuple[Source, Array]]) -> Iterator[tuple[Node | Tensor, Array]]:
+    """Leaves and their gradients, cast in one go to the leaves' dtype, which is that of all of them."""
+    if late:
+        results = call_kernel("multi_cast", [grad for _, grad in late], late[0][0][3])
+        yield from zip((source[0] for source, _ in late), results, strict=True)
 
 
 def _seed(op: str, tensor: Tensor, gradient: Array | None) -> Array:
@@ -261,7 +281,8 @@ def _seed(op: str, tensor: Tensor, gradient: Array | None) -> Array:
     if gradient is None:
         if tensor.size != 1:
             raise ValueError(f"{op}: expected a tensor of size 1; got shape {tensor.shape}. Pass gradient=.")
-        return array_module(tensor.data).ones(tensor.shape, tensor.dtype)
+        with device_scope(tensor.data):
+            return array_module(tensor.data).ones(tensor.shape, tensor.dtype)
     if isinstance(gradient, Tensor):
         gradient = gradient.data
     if not is_array(gradient) or gradient.shape != tensor.shape or gradient.dtype != tensor.dtype:
@@ -302,7 +323,8 @@ def backward(self: Tensor, gradient: Array | None = None, retain_graph: bool = F
         if leaf.grad is None:
             leaf.grad = array
         else:
-            leaf.grad += array
+            with device_scope(array):
+                leaf.grad += array
 
 
 def grad(

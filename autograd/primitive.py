@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd import dtypes
-from autograd.backend import array_module, device_of, is_array
+from autograd import casts, dtypes
+from autograd.backend import array_module, device_of, device_scope, is_array
 from autograd.context import STATE, OpEvent, notify
 from autograd.graph import Node
 from autograd.shapes import check_broadcast
@@ -73,7 +73,8 @@ class Primitive:
         floats: the result is made of floats whatever the operands: where none of them is a float, they are cast to
             float64 (:func:`autograd.dtypes.as_float`).
         fresh: every gradient that vjp returns is a new array that nothing else holds, so that the engine may keep it
-            as ``.grad`` or add into it without a copy.
+            as ``.grad`` or add into it without a copy; or, for each input, whether that holds for its gradient.
+        late: vjp may leave a gradient in the dtype of the result; backward casts these together at its end.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class Primitive:
         broadcasts: bool = False,
         autocast: dtypes.Policy = "keep",
         floats: bool = False,
-        fresh: bool = False,
+        fresh: bool | tuple[bool, ...] = False,
+        late: bool = False,
     ) -> None:
         if name in PRIMITIVES:
             raise ValueError(f"Primitive: expected a new name; got {name!r}, which exists.")
@@ -97,6 +99,7 @@ class Primitive:
         self.autocast = autocast
         self.floats = floats
         self.fresh = fresh
+        self.late = late
         PRIMITIVES[name] = self
 
     def __repr__(self) -> str:
@@ -141,7 +144,7 @@ class Primitive:
         if state.trace is not None:
             state.trace.note(inputs)
         try:
-            result = self.forward(ctx, *arrays, **static)
+            result = (self.forward if type(first) is _ndarray else self._forward_there)(ctx, *arrays, **static)
         except (ValueError, AttributeError) as error:
             self._explain(error, arrays, static)
             raise
@@ -153,6 +156,11 @@ class Primitive:
         if state.observers:
             self._tell(state, arrays, out, static)
         return out
+
+    def _forward_there(self, ctx: Ctx, *arrays: Any, **static: Any) -> Any:
+        """:meth:`forward` on the device of the operands."""
+        with device_scope(next(a for a in arrays if is_array(a))):
+            return self.forward(ctx, *arrays, **static)
 
     def _tell(self, state: State, arrays: list[Any], out: Any, static: dict[str, Any]) -> None:
         results = out if type(out) is tuple else (out,)
@@ -224,7 +232,13 @@ class Primitive:
         ]
         if not any(wrong):
             return None
-        return [PRIMITIVES["astype"](x, dtype=target) if w else x for x, w in zip(inputs, wrong, strict=True)]
+        return [_cast(x, target) if w else x for x, w in zip(inputs, wrong, strict=True)]
+
+
+def _cast(x: Tensor, dtype: np.dtype[Any]) -> Any:
+    """``x`` as ``dtype`` through the graph, taking what was cast ahead."""
+    ready = casts.ready(x, dtype)
+    return PRIMITIVES["astype"](x, dtype=dtype, **({} if ready is None else {"ready": ready}))
 
 
 def _versions(inputs: tuple[Any, ...]) -> tuple[tuple[Version, int], ...]:

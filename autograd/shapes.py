@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autograd.backend import device_scope
 from autograd.dtypes import accumulator
 
 if TYPE_CHECKING:
@@ -88,5 +89,6 @@ def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:
     axes = tuple(range(lead)) + tuple(
         lead + i for i, size in enumerate(shape) if size == 1 and grad.shape[lead + i] != 1
     )
-    summed = grad.sum(axis=axes, dtype=accumulator(grad.dtype), keepdims=True)
-    return summed.astype(grad.dtype, copy=False).reshape(shape)
+    with device_scope(grad):
+        summed = grad.sum(axis=axes, dtype=accumulator(grad.dtype), keepdims=True)
+        return summed.astype(grad.dtype, copy=False).reshape(shape)

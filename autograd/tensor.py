@@ -218,7 +218,8 @@ class Tensor:
             raise ValueError(f"assign_: expected shape {self.shape}; got {array.shape}.")
         if not getattr(self.data.flags, "writeable", True):  # CuPy has no read-only arrays
             raise ValueError("assign_: expected memory that can be written to; got a read-only array. Copy it first.")
-        self.data[...] = source
+        with backend.device_scope(self.data):
+            self.data[...] = source
         self.version.count += 1
         return self
 

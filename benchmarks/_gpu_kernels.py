@@ -160,6 +160,7 @@ def _optimiser(v: _Values) -> Iterator[tuple[str, Call]]:
     second = [a * a for a in second]
     options = {"lr": 1e-6, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 10, "clip_grad": 5.0}
     yield "grad_norm", ((grad,), {})
+    yield "multi_cast", ((grad, v.normal(1, dtype="float16").dtype), {})
     yield "multi_adamw", ((param, grad, first, second, [0.05] * 4), options)
 
 

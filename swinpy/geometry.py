@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from autograd.extend import array_module
+from autograd.extend import array_module, device_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -290,4 +290,7 @@ def window_tokens(cut: Geometry) -> np.ndarray[Any, Any]:
 
 def on_device(table: np.ndarray[Any, Any] | None, like: Any) -> Any:
     """A geometry table where ``like`` is."""
-    return None if table is None else array_module(like).asarray(table)
+    if table is None:
+        return None
+    with device_scope(like):
+        return array_module(like).asarray(table)

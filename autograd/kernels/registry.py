@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.backend import array_module, device_of, is_array
+from autograd.backend import array_module, device_of, device_scope, is_array
 from autograd.context import STATE, kernel_mode
 from autograd.dtypes import accumulator, is_float
 
@@ -184,7 +184,14 @@ def call_kernel(name: str, *args: Any, **kwargs: Any) -> Any:
         KernelUnavailableError: in modes cuda and cpu, with the reason.
         KernelMismatchError: in mode validate.
     """
-    kernel = KERNELS[name]
+    first = next((a for arg in args for a in arrays_in(arg)), None)
+    if first is None or isinstance(first, np.ndarray):
+        return _call(KERNELS[name], args, kwargs)
+    with device_scope(first):
+        return _call(KERNELS[name], args, kwargs)
+
+
+def _call(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     mode = STATE.get().kernels
     if mode == "reference" or (mode == "auto" and kernel.cpu is None and kernel.cuda is None):
         return kernel.reference(*args, **kwargs)
@@ -192,7 +199,7 @@ def call_kernel(name: str, *args: Any, **kwargs: Any) -> Any:
     refusal = _refusal(kernel, kind, args, kwargs)
     checks = _CHECKS.get() if mode == "validate" else None
     if checks is not None:
-        return _noted(kernel, checks.setdefault(name, KernelCheck(name, kind)), refusal, args, kwargs)
+        return _noted(kernel, checks.setdefault(kernel.name, KernelCheck(kernel.name, kind)), refusal, args, kwargs)
     if refusal is None:
         implementation: Implementation = getattr(kernel, kind)
         if mode == "validate":
@@ -200,7 +207,8 @@ def call_kernel(name: str, *args: Any, **kwargs: Any) -> Any:
         return implementation.run(*args, **kwargs)
     if mode == kind:
         raise KernelUnavailableError(
-            f"{name}: expected the {kind} implementation to run; got a refusal: {refusal}. Use kernel_mode('auto')."
+            f"{kernel.name}: expected the {kind} implementation to run; got a refusal: {refusal}. "
+            "Use kernel_mode('auto')."
         )
     return kernel.reference(*args, **kwargs)
 

@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from autograd.kernels.reference import adamw, cross_entropy, dropout, gelu, layer_norm, linear, mlp, patches, softmax
+from autograd.kernels.reference import (
+    adamw,
+    cross_entropy,
+    dropout,
+    gelu,
+    layer_norm,
+    linear,
+    mlp,
+    multi_cast,
+    patches,
+    softmax,
+)
 from autograd.kernels.registry import Cost, Kernel, register_kernel
 
 __all__: list[str] = []
@@ -70,6 +81,13 @@ register_kernel(Kernel("grad_norm", adamw.grad_norm, _all(2, 1)))
 # Gradients are read twice: the norm has to be known before the first update.
 register_kernel(Kernel("multi_adamw", adamw.multi_adamw, _all(14, 8), writes=(0, 2, 3)))
 
+
+def _cast_cost(arrays: Any, dtype: Any) -> Cost:
+    values = sum(a.size for a in arrays)
+    return Cost(values, sum(a.nbytes for a in arrays) + values * np.dtype(dtype).itemsize)
+
+
+register_kernel(Kernel("multi_cast", multi_cast.multi_cast, _cast_cost))
 
 # Ten rounds of a generator that makes four numbers at a time: about 30 operations a number.
 register_kernel(Kernel("dropout", dropout.dropout, _elementwise(30, 1)))

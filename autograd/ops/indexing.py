@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.backend import array_module, is_array, to_device
+from autograd.backend import array_module, device_scope, is_array, to_device
 from autograd.dtypes import accumulator
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axis
@@ -77,10 +77,12 @@ def _indices(op: str, indices: Any, like: Any) -> Array:
 
 
 def _check_range(op: str, indices: Array, size: int) -> None:
-    if indices.size and not (int(indices.min()) >= -size and int(indices.max()) < size):
-        raise IndexError(
-            f"{op}: expected indices in [{-size}, {size - 1}]; got {int(indices.min())} to {int(indices.max())}."
-        )
+    if not indices.size:
+        return
+    with device_scope(indices):
+        least, most = int(indices.min()), int(indices.max())
+    if least < -size or most >= size:
+        raise IndexError(f"{op}: expected indices in [{-size}, {size - 1}]; got {least} to {most}.")
 
 
 def _take_forward(ctx: Ctx, x: Array, *, indices: Array, axis: int) -> Array:

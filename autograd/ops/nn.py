@@ -215,8 +215,14 @@ def _residual_vjp(ctx: Ctx, g_total: Array, g: Array) -> tuple[Array | None, ...
     )
 
 
-# Not fresh: without DropPath the gradients of x and branch are one array.
-_residual_layer_norm = Primitive("residual_layer_norm", _residual_forward, _residual_vjp, autocast="f32", floats=True)
+_residual_layer_norm = Primitive(
+    "residual_layer_norm",
+    _residual_forward,
+    _residual_vjp,
+    autocast="f32",
+    floats=True,
+    fresh=(False, False, True, True, True),  # without DropPath the gradients of x and branch are one array
+)
 
 
 def residual_layer_norm(

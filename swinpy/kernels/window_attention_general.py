@@ -15,6 +15,7 @@ import numpy as np
 
 from autograd.extend import Budget, array_module, contiguous, cuda_dtype, launch, multiprocessors, program
 from swinpy.geometry import Geometry, on_device, shift_regions, window_tokens
+from swinpy.kernels.sum_parts import sum_parts
 
 if TYPE_CHECKING:
     from autograd.extend import Array, Program
@@ -29,7 +30,6 @@ BUDGETS = {
     "window_attention_general_bwd": Budget(registers=255, spill_bytes=96),
     "window_attention_general_bwd_queries": Budget(registers=255, spill_bytes=32),
     "window_attention_general_bwd_keys": Budget(registers=255, spill_bytes=32),
-    "sum_parts": Budget(registers=48),
 }
 
 MAX_HEAD_DIM = 128
@@ -127,7 +127,7 @@ def variants() -> list[Program]:
     shapes += [("float32", 144, 32, True), ("float32", 576, 32, False)]
     shapes += [("float32", 49, MAX_HEAD_DIM, True), ("float32", 9, 33, False)]
     shapes += [("float16", 49, 32, False), ("bfloat16", 144, 32, True)]
-    found = [program(_FOLDER / "sum_parts.cu", T=kind) for kind in _TYPES.values()]
+    found = []
     for dtype, tokens, head_dim, cosine in shapes:
         forward = _tiling(tokens, head_dim, "forward_bytes")
         backward = _tiling(tokens, head_dim, "backward_bytes")
@@ -165,14 +165,6 @@ def general_fwd(
         tiling.forward_bytes,
     )
     return out
-
-
-def _sum(parts: Array, like: Array) -> Array:
-    """Parts (slots, ...) added up, in the shape and dtype of ``like``."""
-    total = array_module(parts).empty(like.shape, like.dtype)
-    code = program(_FOLDER / "sum_parts.cu", T=_TYPES[like.dtype.name])
-    launch(code, "sum_parts", -(-like.size // 32), 256, (parts, total, parts.shape[0], like.size), 4 * 256)
-    return total
 
 
 def _slots(qkv: Array, tiling: Tiling, spec: AttentionSpec, count: int) -> int:
@@ -217,6 +209,5 @@ def general_bwd(
         softmax = xp.empty((count, heads, cut.tokens, 3), np.float32)
         run("window_attention_general_bwd_queries", softmax, qkv_bias_parts, logit_parts)
         run("window_attention_general_bwd_keys", softmax, bias_parts, qkv_bias_parts)
-    all_parts = (bias_parts, qkv_bias_parts, logit_parts)
-    sums = [None if a is None or p is None else _sum(p, a) for a, p in zip(shared, all_parts, strict=True)]
-    return (gqkv, *sums)
+    gbias, gqkv_bias, glogit_scale = sum_parts((bias_parts, qkv_bias_parts, logit_parts), shared)
+    return gqkv, gbias, gqkv_bias, glogit_scale

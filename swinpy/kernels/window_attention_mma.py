@@ -11,6 +11,7 @@ import numpy as np
 
 from autograd.extend import Budget, array_module, capability, contiguous, launch, multiprocessors, program
 from swinpy.geometry import Geometry, shift_regions, window_tokens
+from swinpy.kernels.sum_parts import sum_parts
 
 if TYPE_CHECKING:
     from autograd.extend import Array, Program
@@ -31,7 +32,6 @@ _TYPES = {"float16": "f16", "bfloat16": "bf16"}
 # Registers beyond 168 leave room for two blocks of a backward kernel on a multiprocessor, 168 for three.
 BUDGETS = {
     "pack_bias": Budget(registers=36),
-    "sum_parts": Budget(registers=48),
     "logit_scale_bwd": Budget(registers=48),
     "window_attention_small_fwd": Budget(registers=168),
     "window_attention_small_bwd": Budget(registers=168, spill_bytes=40),
@@ -231,16 +231,6 @@ def _parts(call: _Call) -> _Parts:
     )
 
 
-def _total(call: _Call, parts: Array | None, like: Array | None) -> Array | None:
-    """The sum of the blocks' sums, in order."""
-    if parts is None or like is None:
-        return None
-    total = call.empty(*like.shape, dtype=like.dtype)
-    args = (parts, total, parts.shape[0], like.size)
-    launch(call.program("sums"), "sum_parts", -(-int(like.size) // 128), 128, args)
-    return total
-
-
 def _logit_scale_total(call: _Call, parts: Array | None) -> Array | None:
     if parts is None or call.logit_scale is None:
         return None
@@ -262,12 +252,8 @@ def mma_bwd(
         return gqkv, none[0], none[1], none[2]
     parts = _parts(call)
     (_small_bwd if call.tokens <= SMALL else _large_bwd)(call, contiguous(g), gqkv, parts)
-    return (
-        gqkv,
-        _total(call, parts.bias, call.bias),
-        _total(call, parts.qkv_bias, call.qkv_bias),
-        _logit_scale_total(call, parts.tau),
-    )
+    gbias, gqkv_bias = sum_parts((parts.bias, parts.qkv_bias), (call.bias, call.qkv_bias))
+    return gqkv, gbias, gqkv_bias, _logit_scale_total(call, parts.tau)
 
 
 def small_bwd_shared(tokens: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 
 import autograd as ag
 from autograd.extend import array_module
+from swinpy.geometry import on_device
 
 if TYPE_CHECKING:
     from autograd.extend import Array
@@ -170,7 +171,7 @@ def resize_map(x: ag.Tensor, size: tuple[int, int]) -> ag.Tensor:
     h, w, channels = x.shape
     if (h, w) == size:
         return x
-    xp = array_module(x.data)
-    rows, columns = (xp.asarray(bicubic_matrix(a, b)).astype(x.dtype) for a, b in ((h, size[0]), (w, size[1])))
+    matrices = (bicubic_matrix(a, b).astype(x.dtype) for a, b in ((h, size[0]), (w, size[1])))
+    rows, columns = (on_device(matrix, x.data) for matrix in matrices)
     x = (ag.Tensor(rows) @ x.reshape(h, w * channels)).reshape(size[0], w, channels)
     return ag.Tensor(columns) @ x

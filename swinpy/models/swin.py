@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import autograd as ag
+from autograd.extend import cast_together
 from swinpy.models.initial import redraw_as_hf
 from swinpy.models.parts import Block, Normalize, PatchEmbed, PatchMerging, Stream, absolute_position
 from swinpy.models.resample import resize_map
@@ -233,7 +234,9 @@ class SwinTransformer(Module):
         self, x: Any, last: int | None = None, normalize: Normalize | None = None
     ) -> Iterator[tuple[int, Stream]]:
         """(stage, residual stream at its end) up to stage ``last``."""
-        x = self.patch_embed(self._checked(x, normalize), normalize)
+        x = self._checked(x, normalize)
+        cast_together(self.parameters())
+        x = self.patch_embed(x, normalize)
         if self.config.position in ("absolute", "both"):
             x = x + self._position(x.shape[1:3])
         x = ag.dropout(x, self.config.drop_rate, self.training)

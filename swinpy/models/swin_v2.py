@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
+from autograd.extend import device_scope
 from swinpy.geometry import Pair, coordinates_like, position_index
 from swinpy.models.parts import Block, Stream, WindowAttention
 from swinpy.nn import LayerNorm, Linear, Module, Parameter
@@ -80,7 +81,9 @@ class CosineAttention(WindowAttention):
             query, _, value = ag.split(self.qkv.bias, 3)
         if query is None or value is None:
             return None
-        return ag.concatenate([query, ag.Tensor(query.data * 0), value])
+        with device_scope(query.data):
+            key = ag.Tensor(query.data * 0)
+        return ag.concatenate([query, key, value])
 
     def temperature(self) -> ag.Tensor:
         return self.logit_scale

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 import autograd as ag
+from autograd.extend import device_scope
 from swinpy.probe import watched_call, watchers
 
 if TYPE_CHECKING:
@@ -180,7 +181,8 @@ class Module:
         if target is None or target.kind != "f":
             raise TypeError(f"astype: expected float64, float32 or float16 for a module; got {dtype}.")
         for parameter in self.parameters():
-            parameter.data = parameter.data.astype(target, copy=False)
+            with device_scope(parameter.data):
+                parameter.data = parameter.data.astype(target, copy=False)
             parameter.grad = None
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from autograd.extend import array_module, call_kernel, device_of
+from autograd.extend import array_module, call_kernel, device_of, device_scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from swinpy.nn import Parameter
 
 __all__ = ["AdamW", "grad_norm"]
+
+
+def _zeros_like(array: Any) -> Any:
+    with device_scope(array):
+        return array_module(array).zeros_like(array)
 
 
 def grad_norm(parameters: Iterable[Tensor]) -> float:
@@ -54,10 +59,7 @@ class AdamW:
         self.no_decay = frozenset(no_decay)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self._count(0)
-        self.moments = {
-            name: (array_module(p.data).zeros_like(p.data), array_module(p.data).zeros_like(p.data))
-            for name, p in self.parameters.items()
-        }
+        self.moments = {name: (_zeros_like(p.data), _zeros_like(p.data)) for name, p in self.parameters.items()}
 
     @property
     def steps(self) -> int:
@@ -67,8 +69,10 @@ class AdamW:
     def _count(self, steps: int) -> None:
         """Set the number of the next update. On a GPU it lives there, where it is known first whether one is made."""
         some = [p.data for p in self.parameters.values()][:1]
-        on_cpu = not some or device_of(some[0]) == "cpu"
-        self._next: Any = steps + 1 if on_cpu else array_module(some[0]).asarray(steps + 1, dtype="int64")
+        self._next: Any = steps + 1
+        if some and device_of(some[0]) != "cpu":
+            with device_scope(some[0]):
+                self._next = array_module(some[0]).asarray(steps + 1, dtype="int64")
 
     def step(self, lr: float, clip_grad: float | None = None, grad_divisor: float = 1.0) -> Any:
         """Update every parameter that has a gradient.
@@ -106,7 +110,8 @@ class AdamW:
                 return norm
             self._next += 1
         else:
-            self._next += array_module(self._next).isfinite(norm)
+            with device_scope(self._next):
+                self._next += array_module(self._next).isfinite(norm)
         for p in updated.values():
             assert p.version is not None
             p.version.count += 1  # written in place, past assign_
@@ -138,5 +143,6 @@ class AdamW:
                 f"{', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}. Was it saved from another model?"
             )
         for key, target in own.items():
-            target[...] = array_module(target).asarray(arrays[key])
+            with device_scope(target):
+                target[...] = array_module(target).asarray(arrays[key])
         self._count(steps)

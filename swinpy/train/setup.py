@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
-from autograd.extend import capability
+from autograd.extend import capability, device_scope
 from swinpy.data import Augment, FolderOptions, ImageDataset, Loader, load_dataset, load_folder
 from swinpy.io.dialects import DialectError
 from swinpy.models import LoadReport, SwinTransformer, WeightsError, create_model, load_weights, model_config
@@ -157,12 +157,25 @@ def _check_bfloat16(model: SwinTransformer) -> None:
             "--amp-dtype: expected a GPU of compute capability 8.0 or more for bfloat16; got "
             f"{capability(weight.data) / 10}. Use --amp-dtype float16."
         )
+    ones = ag.Tensor(np.ones((2, 2), np.float32)).astype("bfloat16")
+    if model.device == "cpu":
+        return
     try:
-        weight.astype("bfloat16")
-    except (TypeError, ValueError, NotImplementedError) as error:
+        found = _sum_and_product(ones.to(model.device).data)
+    except Exception as error:  # CuPy's own have no base in common: of types, of its compiler, of cuBLAS
+        found = f"{type(error).__name__}: {error}"
+    if found != "3.0":
         raise UsageError(
-            f"--amp-dtype: expected arrays of bfloat16 on {model.device}; got {error}. Use --amp-dtype float16."
-        ) from None
+            f"--amp-dtype: expected a CuPy that computes with ml_dtypes' bfloat16 on {model.device}, 1 * 1 + 1 * 1 + 1 "
+            f"to be 3; got {found.rstrip('.')}. Use --amp-dtype float16, or another version of CuPy: "
+            'pip install "swinpy[gpu]" (CUDA 12) or "swinpy[gpu13]" (CUDA 13).'
+        )
+
+
+def _sum_and_product(ones: Any) -> str:
+    """An element of ``ones @ ones + ones``: CuPy need not be able to compute with what it can store."""
+    with device_scope(ones):
+        return str(float((ones @ ones + ones).astype(np.float32)[0, 0]))
 
 
 def build_run(options: Namespace) -> Run:

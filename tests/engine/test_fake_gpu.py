@@ -11,6 +11,7 @@ from support import fake_cupy, table
 
 import autograd as ag
 from autograd import kernels
+from autograd.backend import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,10 @@ def test_to_device_copies_there_and_back(cupy: Any) -> None:
     x = ag.Tensor(np.arange(3.0), requires_grad=True)
     y = x.to("cuda:1")
     assert y.device == "cuda:1"
-    y.data[0] = 7
+    with pytest.raises(ValueError, match="is different from the current device"):
+        y.data[0] = 7
+    with cupy.cuda.Device(1):
+        y.data[0] = 7
     assert x.data[0] == 0
     (y * y).sum().to("cpu").backward()
     assert isinstance(x.grad, np.ndarray)
@@ -140,14 +144,12 @@ def test_validate_mode_compares_on_the_device(cupy: Any, monkeypatch: pytest.Mon
 # ---- every op
 
 
-def _to_gpu(x: Any) -> Any:
+def _to_gpu(x: Any, device: str) -> Any:
     if isinstance(x, np.ndarray):
-        import cupy
-
-        return cupy.asarray(x)
+        return to_device(x, device)
     if isinstance(x, ag.Tensor):
-        return x.to("cuda:0")
-    return type(x)(map(_to_gpu, x)) if isinstance(x, (tuple, list)) else x
+        return x.to(device)
+    return type(x)(_to_gpu(item, device) for item in x) if isinstance(x, (tuple, list)) else x
 
 
 def _run(info: table.OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], list[Any]]:
@@ -158,8 +160,7 @@ def _run(info: table.OpInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     outputs = list(result) if isinstance(result, tuple) else [result]
     leaves = [t for t in tensors if isinstance(t, ag.Tensor) and t.requires_grad]
     seeded = [o for o in outputs if o.requires_grad]
-    seeds = [(o.data * 0 + 1 + i).astype(o.dtype) for i, o in enumerate(seeded)]
-    seeds = [s if hasattr(s, "get") or isinstance(s, np.ndarray) else np.asarray(s) for s in seeds]
+    seeds = [to_device(np.full(o.shape, 1 + i, o.dtype), o.device) for i, o in enumerate(seeded)]
     grads = ag.grad(seeded, leaves, seeds) if seeded else ()
     return [o.data for o in outputs], list(grads)
 
@@ -168,17 +169,19 @@ CASES = [(info, case) for info, case in table.cases() if info.name != "to_device
 
 
 @pytest.mark.parametrize(("info", "case"), CASES, ids=lambda v: getattr(v, "name", v))
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_op_on_gpu(cupy: Any, info: table.OpInfo, case: str, dtype: Any) -> None:
+@pytest.mark.parametrize(("dtype", "device"), [(np.float32, "cuda:0"), (np.float16, "cuda:1")])
+def test_op_on_gpu(cupy: Any, info: table.OpInfo, case: str, dtype: Any, device: str) -> None:
+    """Also on one that is not the current device."""
     if dtype not in info.dtypes:
         dtype = np.float64
     sample = info.sample(case).cast(dtype)
     expected = _run(info, sample.args, sample.kwargs)
-    got = _run(info, _to_gpu(sample.args), {k: _to_gpu(v) for k, v in sample.kwargs.items()})
+    got = _run(info, _to_gpu(sample.args, device), {k: _to_gpu(v, device) for k, v in sample.kwargs.items()})
     for want, have in zip([*expected[0], *expected[1]], [*got[0], *got[1]], strict=True):
         assert (want is None) == (have is None)
         if want is not None:
             assert type(have) is fake_cupy.ndarray
+            assert f"cuda:{have.device.id}" == device
             # blocks are cut differently: another order of summation
             limit = 8 * float(np.finfo(dtype).eps) * float(abs(want).max(initial=1))
             np.testing.assert_allclose(have.get(), want, rtol=0, atol=limit, err_msg=info.name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import fake_cupy
+from support import fake_cupy, launches
 from support.fake_cupy import to_device
 from support.host_cuda.raw_module import SCHEDULES, scheduled
 
@@ -89,11 +89,13 @@ def test_any_order_of_threads_gives_the_same_bits(dtype: str) -> None:
 
 def test_learning_rate_and_step_may_lie_on_the_device(cupy: Any) -> None:
     found = []
-    for lr, step in ((0.01, 3), (cupy.asarray(0.01), cupy.asarray(3))):
+    rates, steps = cupy.asarray(np.array([9, 0.01, 9])), cupy.asarray(np.array([9, 3, 9]))
+    assert rates[1].data.ptr % 16  # a view of one number, which no kernel takes as it lies
+    for lr, step in ((0.01, 3), (cupy.asarray(0.01), cupy.asarray(3)), (rates[1], steps[1])):
         lists = to_device(_lists(MANY, "float32"))
         call_kernel("multi_adamw", *lists, _decays(MANY), **{**OPTIONS, "lr": lr, "step": step})
         found.append(_bytes(lists))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
@@ -121,6 +123,16 @@ def test_three_launches_and_no_copies() -> None:
         call_kernel("grad_norm", lists[1])
     assert counts.launches == {"grad_squares": 2, "adamw_numbers": 1, "multi_adamw": 1, "grad_norm": 1}
     assert counts.copies == 0
+
+
+def test_tables_are_uploaded_once_while_no_array_moves() -> None:
+    lists, found = to_device(_lists(MANY, "float32")), []
+    for grads in (lists[1], lists[1], to_device(_lists(MANY, "float32", seed=1)[1])):
+        with launches.counted(values=True) as counts:
+            call_kernel("multi_adamw", lists[0], grads, *lists[2:], _decays(MANY), step=1, **OPTIONS)
+        found.append(counts.of("upload", "wait"))
+    assert found[0] > 0
+    assert found[1:] == [0, 1]  # other gradients: another table of addresses
 
 
 def test_gradients_of_other_layouts_are_copied_and_counted(cupy: Any) -> None:

@@ -18,6 +18,8 @@ from support.cuda_programs import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from autograd.kernels.cuda.budget import Budget
     from autograd.kernels.cuda.source import Program
 
@@ -32,6 +34,7 @@ def _matrix() -> list[object]:
     """(program, architecture) for all that apply; what is left out by default is marked slow.
 
     By default every kernel is compiled for every architecture, and every variant of it for one.
+    ``-k "first and sm_90"`` is one variant of each file, for another NVRTC (SWINPY_NVRTC names its folder).
     """
     ordered = sorted(PROGRAMS.items(), key=lambda item: least_architecture(item[1][0]))
     first = {program.path: name for name, (program, _) in reversed(ordered)}
@@ -40,7 +43,7 @@ def _matrix() -> list[object]:
             name,
             architecture,
             marks=[] if architecture == _USUAL or first[program.path] == name else pytest.mark.slow,
-            id=f"{name}-sm_{architecture}",
+            id=f"{'first-' if first[program.path] == name else ''}{name}-sm_{architecture}",
         )
         for name, (program, _) in PROGRAMS.items()
         for architecture in ARCHITECTURES
@@ -147,6 +150,14 @@ extern "C" __global__ void worse(float* y, const int* order) {
     assert made.usage["worse"].registers >= 8
     with pytest.raises(RuntimeError, match="nonsense"):
         nvrtc.compiled('extern "C" __global__ void wrong(float* y) { *y = nonsense; }', 80)
+
+
+def test_another_nvrtc_is_taken_from_the_folder_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWINPY_NVRTC", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="SWINPY_NVRTC: expected a folder with libnvrtc"):
+        nvrtc.find_library()
+    (tmp_path / "libnvrtc.so.12").touch()
+    assert nvrtc.find_library() == tmp_path / "libnvrtc.so.12"
 
 
 @pytest.mark.usefixtures("compiler")

@@ -29,6 +29,7 @@ DTYPES = (np.float64, np.float32, np.float16)
 UNCOMPILED = {
     "dropout",
     "keep_scale",
+    "multi_cast",
     "position_bias_bwd",
     "position_bias_fwd",
 }
@@ -87,6 +88,8 @@ def test_first_result_has_the_operands_dtype(name, dtype):
         wanted = np.dtype(np.float32)  # losses and log-probabilities stay in the dtype that accumulates
     if name in ("grad_norm", "multi_adamw"):
         wanted = np.dtype(np.float64)
+    if name == "multi_cast":
+        wanted = args[1]
     assert _results(name, args, options)[0].dtype == wanted
 
 
@@ -186,8 +189,9 @@ def test_values_are_checked_through_an_op(name, monkeypatch):
             "adamw",
             "grad_norm",
             "multi_adamw",
+            "multi_cast",
             "crop_flip_normalise",
-        )  # test_adamw.py, test_data_augment.py
+        )  # test_adamw.py, test_cuda_multi_cast.py, test_casts.py, test_data_augment.py
         return
     monkeypatch.setitem(KERNELS, name, KERNELS[name])
     ran = []

@@ -144,13 +144,15 @@ def _overlaps_itself(x: Array) -> bool:
 
 
 def _check_fresh(call: VjpCall) -> None:
-    name = call.primitive.name
-    results = [r for r in call.results if isinstance(r, np.ndarray)]
-    for i, result in enumerate(results):
-        assert result.flags.writeable, f"{name} declares fresh and returns a read-only gradient {i}"
-        assert not _overlaps_itself(result), f"{name} declares fresh; gradient {i} overlaps itself"
-        for other in (*call.held, *call.grads, *results[:i]):
-            assert not np.shares_memory(result, other), f"{name} declares fresh and shares memory in gradient {i}"
+    name, fresh = call.primitive.name, call.primitive.fresh
+    promised = fresh if isinstance(fresh, tuple) else (bool(fresh),) * len(call.results)
+    results = [(i, r) for i, r in enumerate(call.results) if isinstance(r, np.ndarray)]
+    for i, result in results:
+        if promised[i]:
+            assert result.flags.writeable, f"{name} declares fresh and returns a read-only gradient {i}"
+            assert not _overlaps_itself(result), f"{name} declares fresh; gradient {i} overlaps itself"
+            for other in (*call.held, *call.grads, *(r for j, r in results if j != i)):
+                assert not np.shares_memory(result, other), f"{name} declares fresh and shares memory in gradient {i}"
 
 
 def unaliased(info: OpInfo, sample: Sample) -> None:

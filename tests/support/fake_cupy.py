@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import cupy_api
+from autograd.kernels.cuda import launch
+
+from . import cupy_api, launches
 from .host_cuda.raw_module import RawModule
 
 if TYPE_CHECKING:
@@ -74,6 +76,11 @@ def _host(x: Any, devices: set[int]) -> Any:
     return x
 
 
+def _elsewhere(device: int) -> str:
+    """CuPy's words: it works on the current device alone (or, with peer access, leaves the result there)."""
+    return f"The device where the array resides ({device}) is different from the current device ({_current[-1]})."
+
+
 def _device_result(result: Any, device: int) -> Any:
     if isinstance(result, (np.ndarray, np.generic)):
         return ndarray._made(np.asarray(result), device)
@@ -82,15 +89,20 @@ def _device_result(result: Any, device: int) -> Any:
     return result
 
 
-def _run(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    """Call a NumPy function on the values inside; the result is on the device where the arguments are."""
+def _run(name: str, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    """Call a NumPy function on the values inside; the result is on the device where the arguments are.
+
+    ``name``: what CuPy calls it, for who counts launches.
+    """
     devices: set[int] = set()
     host_args = _host(tuple(args), devices)
     host_kwargs = {k: _host(v, devices) for k, v in kwargs.items() if k not in _NUMPY_ONLY and v is not None}
     if len(devices) > 1:
         raise ValueError(f"Array device must be same as the current device: got {sorted(devices)}")
     with np.errstate(all="ignore"):  # a GPU never warns
-        result = function(*host_args, **host_kwargs)
+        result = launches.call(name, function, host_args, host_kwargs)
+    if devices and devices != {_current[-1]} and launches.has_work(name, host_args, host_kwargs, result):
+        raise ValueError(_elsewhere(devices.pop()))
     out = kwargs.get("out")
     return out if out is not None else _device_result(result, devices.pop() if devices else _current[-1])
 
@@ -131,9 +143,11 @@ class ndarray:
         return None if self._values.base is None else ndarray._made(np.asarray(self._values.base), self._device.id)
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
+        launches.note("wait", "get")
         return self._values.copy(order="C")
 
     def set(self, arr: Any, stream: Any = None) -> None:
+        launches.note("upload", "set")
         self._values[...] = arr
 
     def astype(
@@ -141,6 +155,10 @@ class ndarray:
     ) -> ndarray:
         if not copy and self._values.dtype == dtype:
             return self
+        if self._values.size:
+            if self.device.id != _current[-1]:
+                raise ValueError(_elsewhere(self.device.id))
+            launches.note("other", "astype")
         with np.errstate(all="ignore"):
             return ndarray._made(self._values.astype(dtype, order=order), self._device.id)  # type: ignore[arg-type]
 
@@ -159,20 +177,24 @@ class ndarray:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method == "__call__" and any(isinstance(x, np.generic) for x in inputs):  # np.float32(2) * x
-            return _run(ufunc, inputs, kwargs)
+            return _run(ufunc.__name__, ufunc, inputs, kwargs)
         raise TypeError(f"np.{ufunc.__name__} was called with an array of the GPU: {[type(x) for x in inputs]}")
 
     def __array_function__(self, function: Any, *_: Any) -> Any:
         raise TypeError(f"np.{function.__name__} was called with an array of the GPU")
 
     def __getitem__(self, index: Any) -> Any:
-        return _run(lambda x, i: x[i], (self, index), {})
+        def pick(x: Any, i: Any) -> Any:
+            found = x[i]  # NumPy copies a number out; CuPy's is a view too
+            return x[(*(i if isinstance(i, tuple) else (i,)), ...)] if isinstance(found, np.generic) else found
+
+        return _run("__getitem__", pick, (self, index), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
         def assign(x: Any, i: Any, v: Any) -> None:
             x[i] = v
 
-        _run(assign, (self, index, value), {})
+        _run("__setitem__", assign, (self, index, value), {})
 
     def __len__(self) -> int:
         return len(self._values)
@@ -184,12 +206,15 @@ class ndarray:
         return repr(self._values)
 
     def __bool__(self) -> bool:
+        launches.note("wait", "bool")
         return bool(self._values)
 
     def __int__(self) -> int:
+        launches.note("wait", "int")
         return int(self._values)
 
     def __float__(self) -> float:
+        launches.note("wait", "float")
         return float(self._values)
 
 
@@ -199,7 +224,7 @@ def _method(self: ndarray, name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if signature is not None:
             signature.bind(self, *args, **kwargs)
-        return _run(lambda x, *a, **k: getattr(x, name)(*a, **k), (self, *args), kwargs)
+        return _run(name, lambda x, *a, **k: getattr(x, name)(*a, **k), (self, *args), kwargs)
 
     return call
 
@@ -209,7 +234,7 @@ def _bind_operators() -> None:
         def operate(self: ndarray, other: Any) -> Any:
             if getattr(other, "__array_ufunc__", False) is None:  # as CuPy: leave it to the other operand
                 return NotImplemented
-            result = _run(lambda x, y: getattr(x, name)(y), (self, other), {})
+            result = _run(name, lambda x, y: getattr(x, name)(y), (self, other), {})
             if name.startswith("__i") and result is not NotImplemented:
                 return self
             return result
@@ -222,7 +247,7 @@ def _bind_operators() -> None:
         if name in _NDARRAY:
             setattr(ndarray, name, binary(name))
     for name in ("__neg__", "__abs__", "__pos__", "__invert__"):
-        setattr(ndarray, name, lambda self, name=name: _run(lambda x: getattr(x, name)(), (self,), {}))
+        setattr(ndarray, name, lambda self, name=name: _run(name, lambda x: getattr(x, name)(), (self,), {}))
 
 
 _bind_operators()
@@ -238,12 +263,24 @@ class _Ufunc:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not set(kwargs) <= _UFUNC_KEYWORDS:
             raise TypeError(f"Wrong arguments {kwargs}")
-        return _run(self._ufunc, args, kwargs)
+        return _run(self.__name__, self._ufunc, args, kwargs)
 
     def at(self, a: ndarray, indices: Any, b: Any = None) -> None:
         if self.__name__ not in ("add", "subtract", "maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor"):
             raise NotImplementedError(f"`{self.__name__}.at` is not supported yet")
-        _run(self._ufunc.at, (a, indices, b), {})
+        _run(f"{self.__name__}.at", self._ufunc.at, (a, indices, b), {})
+
+
+def _from_host(name: str, source: Any, dtype: Any = None, copy: bool = True, **_: Any) -> Any:
+    """``cupy.array`` and its like: to the current device, from anywhere; ``asarray`` of what is there already is it."""
+    if not isinstance(source, ndarray):
+        launches.note("upload", name)
+        return ndarray._made(np.array(source, dtype=dtype), _current[-1])
+    there = source.device.id == _current[-1] and dtype in (None, source._values.dtype)
+    if there and (name != "array" or not copy):
+        return source
+    launches.note("other", name)
+    return ndarray._made(np.array(source._values, dtype=dtype), _current[-1])
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -253,12 +290,9 @@ def _function(name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if signature is not None:
             signature.bind(*args, **kwargs)
-        source = args[0] if args else None
-        if name in _FROM_HOST and isinstance(source, (np.ndarray, ndarray)):  # to the current device, from anywhere
-            values = source._values if isinstance(source, ndarray) else source
-            dtype = kwargs.get("dtype", args[1] if len(args) > 1 else None)
-            return ndarray._made(np.array(values, dtype=dtype), _current[-1])
-        result = _run(target, args, kwargs)
+        if name in _FROM_HOST:
+            return _from_host(name, *args, **kwargs)
+        result = _run(name, target, args, kwargs)
         if name in ("empty", "empty_like"):
             result._values.reshape(-1).view(np.uint8)[...] = 0xFF  # NaN: what a kernel forgets to write is seen
         return result
@@ -291,10 +325,10 @@ class _Module(types.ModuleType):
 
 
 def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> Any:
-    return _run(np.lib.stride_tricks.as_strided, (x, shape, strides), {})
+    return _run("as_strided", np.lib.stride_tricks.as_strided, (x, shape, strides), {})
 
 
-def _module(devices: int) -> _Module:
+def _module(devices: int, multiprocessors: int) -> _Module:
     cupy = _Module("cupy")
     cupy.__version__ = _API["version"]
     cupy.ndarray = ndarray
@@ -309,7 +343,7 @@ def _module(devices: int) -> _Module:
             "totalGlobalMem": 80 << 30,
             "major": 9,
             "minor": 0,
-            "multiProcessorCount": 2,  # few, so that kernels that loop over a grid do loop
+            "multiProcessorCount": multiprocessors,
         },
         driverGetVersion=lambda: 13010,
         runtimeGetVersion=lambda: 12090,
@@ -321,13 +355,18 @@ def _module(devices: int) -> _Module:
     return cupy
 
 
-def install(devices: int = 1) -> Callable[[], None]:
-    """Put a stand-in with ``devices`` GPUs into ``sys.modules``; returns what takes it out again."""
+def install(devices: int = 1, multiprocessors: int = 2) -> Callable[[], None]:
+    """Put a stand-in with ``devices`` GPUs into ``sys.modules``; returns what takes it out again.
+
+    Of few multiprocessors, so that kernels that loop over a grid do loop.
+    """
     before = sys.modules.get("cupy")
-    sys.modules["cupy"] = _module(devices)
+    sys.modules["cupy"] = _module(devices, multiprocessors)
+    launch._properties.cache_clear()
 
     def remove() -> None:
         del sys.modules["cupy"]
+        launch._properties.cache_clear()
         if before is not None:
             sys.modules["cupy"] = before
 
@@ -335,9 +374,9 @@ def install(devices: int = 1) -> Callable[[], None]:
 
 
 @contextmanager
-def installed(devices: int = 1) -> Iterator[Any]:
+def installed(devices: int = 1, multiprocessors: int = 2) -> Iterator[Any]:
     """A block in which ``import cupy`` gives the stand-in."""
-    remove, before = install(devices), _current[-1]
+    remove, before = install(devices, multiprocessors), _current[-1]
     try:
         yield sys.modules["cupy"]
     finally:

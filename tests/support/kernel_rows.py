@@ -127,6 +127,10 @@ def _multi_adamw(rng: Rng, dtype: Any) -> Any:
     return (params, grads, firsts, seconds, [0.05, 0.0, 0.05]), options
 
 
+def _multi_cast(rng: Rng, dtype: Any) -> Any:
+    return (_grads(rng, dtype), np.dtype(np.float32 if np.dtype(dtype).itemsize == 2 else np.float16)), {}
+
+
 DRAW = {"seed": (7 << 32) + 11, "offset": (1 << 32) - 2, "p": 0.4}
 
 
@@ -171,6 +175,7 @@ KERNEL_ROWS: dict[str, KernelRow] = {
     "patch_rows": KernelRow(_patch_rows, "patch_rows"),
     "adamw": KernelRow(_adamw, None),
     "grad_norm": KernelRow(lambda rng, dtype: ((_grads(rng, dtype),), {}), None),
+    "multi_cast": KernelRow(_multi_cast, None),
     "multi_adamw": KernelRow(_multi_adamw, None),
 }
 

@@ -7,6 +7,7 @@ The library comes from the wheel ``nvidia-cuda-nvrtc`` (CUDA 13) or ``nvidia-cud
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import subprocess
 import tempfile
@@ -47,7 +48,18 @@ def _in_wheels(pattern: str) -> Path | None:
 
 
 def find_library() -> Path | None:
-    """NVRTC's shared library, CUDA 13's if there are two; None if no wheel holds it."""
+    """NVRTC's shared library: in the folder that SWINPY_NVRTC names, else of a wheel, CUDA 13's if there are two; None
+    if no wheel holds it.
+
+    Raises:
+        FileNotFoundError: if SWINPY_NVRTC names a folder without it.
+    """
+    folder = os.environ.get("SWINPY_NVRTC")
+    if folder:
+        named = sorted(Path(folder).glob("libnvrtc.so.1[0-9]"))
+        if not named:
+            raise FileNotFoundError(f"SWINPY_NVRTC: expected a folder with libnvrtc.so.12 or .13; got {folder}.")
+        return named[-1]
     return _in_wheels("cu13/lib/libnvrtc.so.1[0-9]") or _in_wheels("cuda_nvrtc/lib/libnvrtc.so.1[0-9]")
 
 

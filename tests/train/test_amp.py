@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import fake_cupy
+from support import fake_cupy, skips
 
 import autograd as ag
 import swinpy
@@ -325,12 +325,21 @@ def test_bfloat16_on_a_gpu_that_has_none(
         )
         monkeypatch.setattr("swinpy.train.setup.capability", lambda x: 80)
 
-        def refused(*_: Any) -> Any:
-            raise TypeError("Unsupported dtype bfloat16")
+        pytest.importorskip("ml_dtypes", reason=skips.NO_ML_DTYPES)
 
-        monkeypatch.setattr(ag.Tensor, "astype", refused)
+        def refused(*_: Any) -> Any:
+            raise TypeError("Unsupported dtype bfloat16.")
+
+        for method in ("__add__", "__matmul__"):  # an old CuPy stores what it cannot compute with
+            with monkeypatch.context() as patch:
+                patch.setattr(fake_cupy.ndarray, method, refused)
+                assert main(argv, prog="x") == 2
+            err = capsys.readouterr().err
+            assert "expected a CuPy that computes with ml_dtypes' bfloat16 on cuda:0" in err
+            assert "got TypeError: Unsupported dtype bfloat16. Use --amp-dtype float16, or" in err
+        monkeypatch.setattr(fake_cupy.ndarray, "__add__", lambda x, y: x)
         assert main(argv, prog="x") == 2
-        assert "arrays of bfloat16 on cuda:0; got Unsupported dtype bfloat16. Use" in capsys.readouterr().err
+        assert "1 * 1 + 1 * 1 + 1 to be 3; got 2.0. Use" in capsys.readouterr().err
 
 
 def test_a_gpu_that_is_not_the_first(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,8 @@ def test_a_bad_batch_among_accumulated_ones_updates_nothing(bad):
 def test_a_gpu_is_waited_for_twice_a_step(monkeypatch, architecture, amp_dtype):
     """The host reads the losses together when all backward work is queued, and the norm after the update: no more.
 
-    What it sends are images and targets, and the optimiser's table of addresses.
+    What it sends are images and targets, and tables of addresses, unless nothing moved: the optimiser's, and under
+    autocast one for the casts of each backward.
     """
     done = []
 
@@ -187,7 +188,9 @@ def test_a_gpu_is_waited_for_twice_a_step(monkeypatch, architecture, amp_dtype):
         )
         record = next(iter(trainer.epoch()))
     assert done == ["forward", "backward", "forward", "backward", "read", "step", "read"]
-    assert len([x for x in sent if isinstance(x, np.ndarray)]) == 2 * 2 + 1
+    tables = [x.dtype == np.uint64 for x in sent if isinstance(x, np.ndarray)]
+    assert tables.count(False) == 2 * 2
+    assert tables.count(True) <= 1 + (2 if amp_dtype else 0)
     assert record.step == 2
     assert np.isfinite([record.loss, record.grad_norm]).all()
 

@@ -49,6 +49,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "gelu": ("gelu_fwd", "gelu_bwd", "bias_gelu_fwd", "bias_gelu_bwd"),
     "softmax": ("softmax_fwd", "softmax_bwd"),
     "cross_entropy": ("cross_entropy_fwd", "cross_entropy_bwd"),
+    "multi_cast": ("multi_cast",),
     "linear": ("linear_fwd", "linear_bwd", "mlp_fwd", "mlp_bwd"),
 }
 

@@ -11,6 +11,10 @@ from autograd.kernels.cuda.layout import LONGEST_ROW
 from autograd.kernels.registry import arrays_in
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
     from autograd.backend import Array
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "linear_fwd",
     "mlp_bwd",
     "mlp_fwd",
+    "multi_cast",
     "patch_merge_bwd",
     "patch_merge_fwd",
     "residual_layer_norm_bwd",
@@ -203,3 +208,13 @@ def mlp_fwd(x: Array, w1: Array, b1: Array, w2: Array, b2: Array | None, keep_hi
 
 def mlp_bwd(g: Array, x: Array, hidden: Array, w1: Array, b1: Array, w2: Array, needs: tuple[bool, ...]) -> str | None:
     return cuda_dtype(g, x, hidden, w1, b1, w2)
+
+
+def multi_cast(arrays: Sequence[Array], dtype: np.dtype[Any]) -> str | None:
+    refusal = cuda_dtype(arrays)
+    pair = {dtype.name, arrays[0].dtype.name} if refusal is None else set()
+    if refusal is None and (len(pair) != 2 or "float32" not in pair or not pair <= set(_DTYPES)):
+        return f"CUDA casts between float32 and 16-bit floats; got {arrays[0].dtype} to {dtype}"
+    if "bfloat16" in pair and capability(arrays[0]) < _BF16_CAPABILITY:
+        return f"bfloat16 needs compute capability 8.0; got {capability(arrays[0]) / 10}"
+    return refusal

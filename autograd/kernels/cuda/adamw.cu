@@ -15,7 +15,8 @@ enum Number { NORM, UPDATES, GRAD_SCALE, LR, STEP_SIZE, CORRECTION };
 DEVICE bool aligned(u64 address) { return address % 16 == 0; }
 
 // Values first, first + THREADS N, ... of a chunk: `body(i, width)` for N at once where addresses allow it, else for one.
-template <class Body> DEVICE void for_each(int count, bool wide, Body body) {
+// Bodies are structs, not lambdas: CUDA 12 takes a lambda with an `auto` parameter for a function of the host.
+template <class Body> DEVICE void for_each(int count, bool wide, Body& body) {
   int whole = wide ? count / N * N : 0;
   for (int i = threadIdx.x * N; i < whole; i += THREADS * N) body(i, Values<T, N>());
   for (int i = whole + threadIdx.x; i < count; i += THREADS) body(i, Values<T, 1>());
@@ -38,17 +39,23 @@ DEVICE int chunk_size(const u64* row, int chunk) {
   return left < CHUNK ? (int)left : CHUNK;
 }
 
+struct AddSquares {
+  const T* grad;
+  double sum;
+
+  template <class V> DEVICE void operator()(int i, V g) {
+    g.load(grad + i);
+    for (float x : g.v) sum += (double)x * x;
+  }
+};
+
 // partials[block]: the sum of the squares of a chunk's gradients.
 KERNEL void __launch_bounds__(256) grad_squares(const u64* __restrict__ table, const int* __restrict__ chunks, double* __restrict__ partials) {
   const u64* row = table + chunks[2 * blockIdx.x] * ROW;
   int chunk = chunks[2 * blockIdx.x + 1];
-  const T* grad = (const T*)row[1] + (i64)chunk * CHUNK;
-  double sum = 0;
-  for_each(chunk_size(row, chunk), aligned(row[1]), [&](int i, auto g) {
-    g.load(grad + i);
-    for (float x : g.v) sum += (double)x * x;
-  });
-  sum = sum_over_block(sum);
+  AddSquares squares = {(const T*)row[1] + (i64)chunk * CHUNK, 0};
+  for_each(chunk_size(row, chunk), aligned(row[1]), squares);
+  double sum = sum_over_block(squares.sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
@@ -82,18 +89,13 @@ KERNEL void __launch_bounds__(256) adamw_numbers(const double* __restrict__ part
   numbers[CORRECTION] = 1 / sqrt(1 - pow(beta2, (double)step));
 }
 
-KERNEL void __launch_bounds__(256) multi_adamw(const u64* __restrict__ table, const int* __restrict__ chunks, const double* __restrict__ decays,
-                        const double* __restrict__ numbers, float beta1, float rest1, float beta2, float rest2, float eps) {
-  if (numbers[UPDATES] == 0) return;
-  int array = chunks[2 * blockIdx.x], chunk = chunks[2 * blockIdx.x + 1];
-  const u64* row = table + array * ROW;
-  i64 start = (i64)chunk * CHUNK;
-  T *param = (T*)row[0] + start, *first = (T*)row[2] + start, *second = (T*)row[3] + start;
-  const T* grad = (const T*)row[1] + start;
-  float scale = (float)numbers[GRAD_SCALE], step_size = (float)numbers[STEP_SIZE], correction = (float)numbers[CORRECTION];
-  float shrink = (float)(1 - numbers[LR] * decays[array]);
-  for_each(chunk_size(row, chunk), aligned(row[0] | row[1] | row[2] | row[3]), [&](int i, auto p) {
-    auto g = p, m = p, v = p;
+struct Update {
+  T *param, *first, *second;
+  const T* grad;
+  float beta1, rest1, beta2, rest2, eps, scale, step_size, correction, shrink;
+
+  template <class V> DEVICE void operator()(int i, V p) {
+    V g, m, v;
     p.load(param + i), g.load(grad + i), m.load(first + i), v.load(second + i);
     UNROLL for (int j = 0; j < (int)(sizeof(p.v) / sizeof(float)); j++) {
       float x = g.v[j] * scale;
@@ -102,5 +104,21 @@ KERNEL void __launch_bounds__(256) multi_adamw(const u64* __restrict__ table, co
       p.v[j] = p.v[j] * shrink - step_size * (m.v[j] / (sqrtf(v.v[j]) * correction + eps));
     }
     p.store(param + i), m.store(first + i), v.store(second + i);
-  });
+  }
+};
+
+KERNEL void __launch_bounds__(256) multi_adamw(const u64* __restrict__ table, const int* __restrict__ chunks, const double* __restrict__ decays,
+                        const double* __restrict__ numbers, float beta1, float rest1, float beta2, float rest2, float eps) {
+  if (numbers[UPDATES] == 0) return;
+  int array = chunks[2 * blockIdx.x], chunk = chunks[2 * blockIdx.x + 1];
+  const u64* row = table + array * ROW;
+  i64 start = (i64)chunk * CHUNK;
+  Update update;
+  update.param = (T*)row[0] + start, update.grad = (const T*)row[1] + start;
+  update.first = (T*)row[2] + start, update.second = (T*)row[3] + start;
+  update.beta1 = beta1, update.rest1 = rest1, update.beta2 = beta2, update.rest2 = rest2, update.eps = eps;
+  update.scale = (float)numbers[GRAD_SCALE], update.step_size = (float)numbers[STEP_SIZE];
+  update.correction = (float)numbers[CORRECTION];
+  update.shrink = (float)(1 - numbers[LR] * decays[array]);
+  for_each(chunk_size(row, chunk), aligned(row[0] | row[1] | row[2] | row[3]), update);
 }

@@ -11,6 +11,7 @@ from autograd.backend import array_module, is_array
 from autograd.kernels.cuda.budget import Budget
 from autograd.kernels.cuda.launch import contiguous, launch
 from autograd.kernels.cuda.source import TYPE_NAMES, program
+from autograd.kernels.cuda.tables import CHUNK, chunks, table
 from autograd.kernels.reference.adamw import CLIP_EPS, check_adamw, check_multi_adamw
 
 if TYPE_CHECKING:
@@ -27,29 +28,18 @@ BUDGETS = {
     "adamw_numbers": Budget(registers=56),
     "multi_adamw": Budget(registers=64),
 }
-_CHUNK = 8192  # values of a block: 8 rounds of 16 bytes a thread in float32
 _THREADS = 256
 _SHARED = 8 * _THREADS
 _NUMBERS = 6
 
 
 def _program(kind: str) -> Program:
-    return program("adamw.cu", T=kind, CHUNK=_CHUNK, CLIP_EPS=str(CLIP_EPS))
+    return program("adamw.cu", T=kind, CHUNK=CHUNK, CLIP_EPS=str(CLIP_EPS))
 
 
 def variants() -> list[Program]:
     """What there is to compile: each type."""
     return [_program(kind) for kind in ("float", "f16", "bf16")]
-
-
-@lru_cache(maxsize=16)
-def _chunks(sizes: tuple[int, ...], device: int) -> Array:
-    """(array, chunk within it) of every chunk, on a device."""
-    import cupy
-
-    pairs = [(i, chunk) for i, size in enumerate(sizes) for chunk in range(-(-size // _CHUNK))]
-    with cupy.cuda.Device(device):
-        return cupy.asarray(np.array(pairs, np.int32).reshape(-1, 2))
 
 
 @lru_cache(maxsize=16)
@@ -60,18 +50,17 @@ def _decays(decays: tuple[float, ...], device: int) -> Array:
         return cupy.asarray(np.array(decays, np.float64))
 
 
-def _table(*lists: Sequence[Array]) -> Array:
-    """Addresses and sizes for the kernels: a column of addresses a list (params, grads, both moments)."""
-    columns = [[a.data.ptr for a in arrays] for arrays in lists]
-    columns.append([a.size for a in lists[0]])
-    return array_module(lists[0][0]).asarray(np.array(columns, np.uint64).T.copy())
+def _table(*lists: Sequence[Array]) -> tuple[Array, Array]:
+    """Addresses and sizes for the kernels (a column of addresses a list: params, grads, both moments); the chunks."""
+    sizes, device = tuple(a.size for a in lists[0]), lists[0][0].device.id
+    return table(*([a.data.ptr for a in arrays] for arrays in lists), sizes, device=device), chunks(sizes, device)
 
 
-def _partials(code: Program, table: Array, chunks: Array) -> Array:
+def _partials(code: Program, rows: Array, pieces: Array) -> Array:
     """Sums of squares, one a chunk."""
-    partials = array_module(table).empty(len(chunks), np.float64)
-    if len(chunks):
-        launch(code, "grad_squares", len(chunks), _THREADS, (table, chunks, partials), _SHARED)
+    partials = array_module(rows).empty(len(pieces), np.float64)
+    if len(pieces):
+        launch(code, "grad_squares", len(pieces), _THREADS, (rows, pieces, partials), _SHARED)
     return partials
 
 
@@ -80,8 +69,7 @@ def grad_norm(grads: Sequence[Array]) -> Array:
     first = grads[0]
     code = _program(TYPE_NAMES[first.dtype.name])
     with first.device:
-        chunks = _chunks(tuple(g.size for g in grads), first.device.id)
-        partials = _partials(code, _table(grads, grads, grads, grads), chunks)
+        partials = _partials(code, *_table(grads, grads, grads, grads))
         norm = array_module(first).empty((), np.float64)
         launch(code, "grad_norm", 1, _THREADS, (partials, len(partials), norm), _SHARED)
     return norm
@@ -109,19 +97,18 @@ def multi_adamw(
         check_adamw(step)
     code, xp = _program(TYPE_NAMES[first.dtype.name]), array_module(first)
     with first.device:
-        chunks = _chunks(tuple(p.size for p in params), first.device.id)
-        table = _table(params, grads, exp_avgs, exp_avg_sqs)
-        partials = _partials(code, table, chunks)
+        rows, pieces = _table(params, grads, exp_avgs, exp_avg_sqs)
+        partials = _partials(code, rows, pieces)
         numbers = xp.empty(_NUMBERS, np.float64)
         settings = (lr_at, lr, step_at, step, beta1, beta2, clip_grad or 0.0, grad_divisor)
         launch(code, "adamw_numbers", 1, _THREADS, (partials, len(partials), *settings, numbers), _SHARED)
-        if len(chunks):
+        if len(pieces):
             betas = (beta1, 1 - beta1, beta2, 1 - beta2)
-            shared = (table, chunks, _decays(tuple(decays), first.device.id), numbers)
-            launch(code, "multi_adamw", len(chunks), _THREADS, (*shared, *betas, eps))
+            shared = (rows, pieces, _decays(tuple(decays), first.device.id), numbers)
+            launch(code, "multi_adamw", len(pieces), _THREADS, (*shared, *betas, eps))
     return numbers[0]
 
 
 def _where(value: Any) -> tuple[Array | None, Any]:
     """A number that is on the device, or one that is not: (array, 0) or (None, number)."""
-    return (value, 0) if is_array(value) else (None, value)
+    return (contiguous(value), 0) if is_array(value) else (None, value)

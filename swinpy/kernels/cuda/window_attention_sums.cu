@@ -1,4 +1,4 @@
-// The small kernels around window attention's large ones: the bias laid out for the tensor cores, and sums over blocks.
+// The small kernels around window attention's large ones: the bias laid out for the tensor cores, the logit scale's gradient.
 // Compiled with T.
 
 // (heads, N, N) to what each lane needs, float32 in units of log2: (heads, query tiles, 32 lanes, key tiles, 4), zeros for
@@ -13,23 +13,12 @@ KERNEL void __launch_bounds__(256) pack_bias(const T* __restrict__ bias, float* 
   packed[i] = inside ? widen(bias[((i64)head * tokens + query) * tokens + key]) * 1.4426950408889634f : 0.0f;
 }
 
-DEVICE float sum_of_parts(const float* parts, i64 i, int count, i64 stride) {
-  float sum = 0;
-  for (int part = 0; part < count; part++) sum += parts[part * stride + i];
-  return sum;
-}
-
-// sums[i] = the sum of column i of parts (count, size), in order.
-KERNEL void __launch_bounds__(128) sum_parts(const float* __restrict__ parts, T* __restrict__ sums, int count, i64 size) {
-  i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < size) sums[i] = narrow<T>(sum_of_parts(parts, i, count, size));
-}
-
 // d logit_scale = tau dtau, and 0 where the clamp at ln 100 holds; parts (count, heads) sum to dtau.
 KERNEL void __launch_bounds__(128) logit_scale_bwd(const float* __restrict__ parts, const T* __restrict__ logit_scale,
                                                    T* __restrict__ grad, int count, int heads) {
   int head = blockIdx.x * blockDim.x + threadIdx.x;
   if (head >= heads) return;
-  float x = widen(logit_scale[head]);
-  grad[head] = narrow<T>(x > 4.605170185988092f ? 0.0f : sum_of_parts(parts, head, count, heads) * expf(x));
+  float x = widen(logit_scale[head]), sum = 0;
+  for (int part = 0; part < count; part++) sum += parts[(i64)part * heads + head];
+  grad[head] = narrow<T>(x > 4.605170185988092f ? 0.0f : sum * expf(x));
 }

@@ -17,7 +17,7 @@ from .. import skips
 __all__ = ["HEADER", "build", "host_source", "library"]
 
 HEADER = Path(__file__).parent / "simt.h"
-HEADERS = (HEADER, HEADER.parent / "run_files.h")
+HEADERS = sorted(HEADER.parent.glob("*.h"))
 COMPILER = "g++"
 FLAGS = ("-std=c++17", "-fno-strict-aliasing", "-ffp-contract=off", "-Wno-unknown-pragmas", f"-I{HEADER.parent}")
 
