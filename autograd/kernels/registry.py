@@ -162,17 +162,26 @@ def arrays_in(value: Any) -> list[Array]:
     return [value] if is_array(value) else []
 
 
-def _kind(args: tuple[Any, ...]) -> str:
-    array = next((a for arg in args for a in arrays_in(arg)), None)
-    return "cpu" if array is None or device_of(array) == "cpu" else "cuda"
+def _home(args: tuple[Any, ...]) -> Array | None:
+    """The first array among the arguments: all of them are where it is."""
+    for arg in args:
+        if isinstance(arg, np.ndarray):
+            return arg
+        for array in arrays_in(arg):
+            return array
+    return None
 
 
-def _refusal(kernel: Kernel, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """Why the ``kind`` implementation does not run here; None if it does."""
+def _kind(home: Array | None) -> str:
+    return "cpu" if home is None or device_of(home) == "cpu" else "cuda"
+
+
+def _refusal(kernel: Kernel, kind: str, there: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """Why the ``kind`` implementation does not run on arguments that are ``there`` (cpu or cuda); None if it does."""
     implementation: Implementation | None = getattr(kernel, kind)
     if implementation is None:
         return f"no {kind} implementation"
-    if _kind(args) != kind:
+    if there != kind:
         return f"the arrays are on the {'GPU' if kind == 'cpu' else 'CPU'}"
     return implementation.can_run(*args, **kwargs)
 
@@ -184,19 +193,19 @@ def call_kernel(name: str, *args: Any, **kwargs: Any) -> Any:
         KernelUnavailableError: in modes cuda and cpu, with the reason.
         KernelMismatchError: in mode validate.
     """
-    first = next((a for arg in args for a in arrays_in(arg)), None)
-    if first is None or isinstance(first, np.ndarray):
-        return _call(KERNELS[name], args, kwargs)
-    with device_scope(first):
-        return _call(KERNELS[name], args, kwargs)
+    home = _home(args)
+    if home is None or isinstance(home, np.ndarray):
+        return _call(KERNELS[name], "cpu", args, kwargs)
+    with device_scope(home):
+        return _call(KERNELS[name], _kind(home), args, kwargs)
 
 
-def _call(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call(kernel: Kernel, there: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     mode = STATE.get().kernels
     if mode == "reference" or (mode == "auto" and kernel.cpu is None and kernel.cuda is None):
         return kernel.reference(*args, **kwargs)
-    kind = mode if mode in ("cuda", "cpu") else _kind(args)
-    refusal = _refusal(kernel, kind, args, kwargs)
+    kind = mode if mode in ("cuda", "cpu") else there
+    refusal = _refusal(kernel, kind, there, args, kwargs)
     checks = _CHECKS.get() if mode == "validate" else None
     if checks is not None:
         return _noted(kernel, checks.setdefault(kernel.name, KernelCheck(kernel.name, kind)), refusal, args, kwargs)
@@ -220,7 +229,8 @@ def explain(name: str, *args: Any, **kwargs: Any) -> str:
         KeyError: for an unknown kernel, listing the known ones.
     """
     kernel = _known("explain", name)
-    reasons = {kind: _refusal(kernel, kind, args, kwargs) for kind in ("cuda", "cpu")}
+    there = _kind(_home(args))
+    reasons = {kind: _refusal(kernel, kind, there, args, kwargs) for kind in ("cuda", "cpu")}
     chosen = next((kind for kind, reason in reasons.items() if reason is None), "reference")
     lines = [f"{name}: runs {chosen}"]
     lines += [f"  {kind}: {reason}" for kind, reason in reasons.items() if reason is not None]

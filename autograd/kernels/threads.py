@@ -118,7 +118,7 @@ _forwards = True
 
 
 def _turned(n: int) -> range:
-    """0 to n - 1, every other time from the end: what the last call read or wrote last is what the caches still hold."""
+    """0 to n - 1, every other time from the end: what the call before read and wrote last is still in the caches."""
     global _forwards
     _forwards = not _forwards
     return range(n) if _forwards else range(n - 1, -1, -1)
