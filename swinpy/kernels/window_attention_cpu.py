@@ -207,7 +207,7 @@ def window_attention_fwd(
 ) -> Any:
     call = _prepare(qkv, bias, qkv_bias, logit_scale, spec)
     out = empty((len(call.qkv), qkv.shape[3] // 3), qkv.dtype)
-    map_pieces(lambda piece: _forward(call, out, *piece), _pieces(qkv.shape[0], call, spec))
+    map_pieces(lambda piece: _forward(call, out, *piece), _pieces(qkv.shape[0], call, spec), blas=False)
     return out.reshape(*qkv.shape[:3], -1) if out.size else out.reshape(*qkv.shape[:3], qkv.shape[3] // 3)
 
 
@@ -225,7 +225,11 @@ def window_attention_bwd(
         np.zeros((len(cut), together, 3, channels // heads), dtype),
         np.zeros((len(cut), together), dtype),
     )
-    map_pieces(lambda i: _backward(rows, call, gqkv, _Sums(*(p[i] for p in partial)), *cut[i]), list(range(len(cut))))
+
+    def piece(i: int) -> None:
+        _backward(rows, call, gqkv, _Sums(*(p[i] for p in partial)), *cut[i])
+
+    map_pieces(piece, list(range(len(cut))), blas=False)
 
     def total(parts: Any) -> Any:
         """Partial sums (pieces, heads of a piece, ...) to (heads, ...)."""

@@ -50,5 +50,5 @@ def _in_one_pass(g: Any, x: Any, packed: Any, needs_bias: bool) -> tuple[Any, An
         if needs_bias:
             np.sum(g[start:stop], axis=0, out=gb[i])
 
-    run_pieces(piece, [(rows * i // count, rows * (i + 1) // count) for i in range(count)])
+    run_pieces(piece, [(rows * i // count, rows * (i + 1) // count) for i in range(count)], blas=True)
     return gx, add_up(gw), add_up(gb) if needs_bias else None

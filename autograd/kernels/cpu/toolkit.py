@@ -314,9 +314,9 @@ def pieces(rows: int, row_bytes: int, most: int = 16) -> list[tuple[int, int]]:
     return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
 
-def run_pieces(piece: Callable[[int, int, int], Any], cut: list[tuple[int, int]]) -> None:
-    """Call ``piece(number, start, stop)`` for every piece, on all threads."""
-    map_pieces(lambda i: piece(i, *cut[i]), list(range(len(cut))))
+def run_pieces(piece: Callable[[int, int, int], Any], cut: list[tuple[int, int]], blas: bool = False) -> None:
+    """Call ``piece(number, start, stop)`` for every piece, on all threads; ``blas`` says that pieces use BLAS."""
+    map_pieces(lambda i: piece(i, *cut[i]), list(range(len(cut))), blas)
 
 
 def add_up(partials: Any) -> Any:
