@@ -75,6 +75,7 @@ class Primitive:
         fresh: every gradient that vjp returns is a new array that nothing else holds, so that the engine may keep it
             as ``.grad`` or add into it without a copy; or, for each input, whether that holds for its gradient.
         late: vjp may leave a gradient in the dtype of the result; backward casts these together at its end.
+        may_be_low: indices of the inputs that autocast leaves in its dtype though the policy is "f32".
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Primitive:
         floats: bool = False,
         fresh: bool | tuple[bool, ...] = False,
         late: bool = False,
+        may_be_low: tuple[int, ...] = (),
     ) -> None:
         if name in PRIMITIVES:
             raise ValueError(f"Primitive: expected a new name; got {name!r}, which exists.")
@@ -100,6 +102,7 @@ class Primitive:
         self.floats = floats
         self.fresh = fresh
         self.late = late
+        self.may_be_low = may_be_low
         PRIMITIVES[name] = self
 
     def __repr__(self) -> str:
@@ -230,6 +233,8 @@ class Primitive:
             isinstance(x, Tensor) and x.dtype != target and (dtypes.is_float(x.dtype) or self.autocast == "widest")
             for x in inputs
         ]
+        for i in self.may_be_low:
+            wrong[i] = wrong[i] and (target != dtypes.FLOAT32 or inputs[i].dtype != state.autocast)
         if not any(wrong):
             return None
         return [_cast(x, target) if w else x for x, w in zip(inputs, wrong, strict=True)]

@@ -92,8 +92,8 @@ class _Values:
         values = self.np.resize(self.np.roll(self.some, int(self.rng.integers(1 << 16))), count)
         return self.cupy.asarray(values.reshape(shape).astype(dtype or self.s.dtype))
 
-    def map(self, factor: int = 1) -> Any:
-        return self.normal(self.s.batch, self.s.side, self.s.side, self.s.channels * factor)
+    def map(self, factor: int = 1, dtype: str | None = None) -> Any:
+        return self.normal(self.s.batch, self.s.side, self.s.side, self.s.channels * factor, dtype=dtype)
 
 
 def _norms(v: _Values) -> Iterator[tuple[str, Call]]:
@@ -104,8 +104,10 @@ def _norms(v: _Values) -> Iterator[tuple[str, Call]]:
     _, mean, rstd = call_kernel("layer_norm_fwd", x, weight, bias, 1e-5)
     yield "layer_norm_fwd", ((x, weight, bias, 1e-5), {})
     yield "layer_norm_bwd", ((g, x, weight, mean, rstd), {})
-    yield "residual_layer_norm_fwd", ((x, branch, keep, weight, bias, 1e-5), {})
-    yield "residual_layer_norm_bwd", ((branch, g, x, keep, weight, mean, rstd), {})
+    low = v.np.dtype(g.dtype)  # as under autocast: stream, parameters and scales in float32, branch and norm in `low`
+    x, g_total, weight, bias, keep = (a.astype(v.np.float32) for a in (x, v.map(), weight, bias, keep))
+    yield "residual_layer_norm_fwd", ((x, branch, keep, weight, bias, 1e-5, None, low), {})
+    yield "residual_layer_norm_bwd", ((g_total, g, x, keep, weight, mean, rstd, False, low), {})
 
 
 def _mlp_parts(v: _Values) -> Iterator[tuple[str, Call]]:

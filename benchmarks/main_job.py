@@ -62,8 +62,8 @@ def _whole(pythons: dict[str, str], data: Path, work: Path, options: argparse.Na
     for name, python in pythons.items():
         seconds = _run(python, data, work / name, options.threads)
         last = [r for r in _records(work / name) if r["kind"] == "eval"][-1]
-        found[name] = {"seconds": seconds, "top1": last["top1"]}
-        print(f"{name}: {seconds:.0f} s, {last['top1']:.2f}% top-1", flush=True)
+        found[name] = {"seconds": seconds, "top1": last["eval_top1"]}
+        print(f"{name}: {seconds:.0f} s, {last['eval_top1']:.2f}% top-1", flush=True)
     return found
 
 

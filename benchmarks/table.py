@@ -66,10 +66,21 @@ def _scaling() -> list[str]:
     ]
 
 
+def _main_job() -> list[str]:
+    record = _load("main_job")
+    if record is None:
+        return []
+    text = f'The command under "Train" with `fast` takes {_ratio(record["fast_divided_by_plain"])} of the time a step'
+    if "whole" in record:
+        fast, plain = (record["whole"][name]["seconds"] for name in ("fast", "plain"))
+        text += f", {record['whole_ratio']:.2f} as a whole ({fast:.0f} s and {plain:.0f} s)"
+    return ["", text + "."]
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="into README.md, between the markers")
-    table = "\n".join([*_models(), *_kernels(), *_scaling()])
+    table = "\n".join([*_models(), *_kernels(), *_scaling(), *_main_job()])
     if not parser.parse_args().write:
         print(table)
         return

@@ -39,14 +39,26 @@ register_kernel(Kernel("layer_norm_fwd", layer_norm.layer_norm_fwd, _elementwise
 register_kernel(Kernel("layer_norm_bwd", layer_norm.layer_norm_bwd, _elementwise(14, 2)))
 
 
-def _residual_fwd_cost(x: Any, *arguments: Any, branch_bias: Any = None) -> Cost:
-    biased = branch_bias is not None or (len(arguments) > 5 and arguments[5] is not None)
-    return Cost((10 + biased) * x.size, 4 * x.nbytes)
+def _residual_fwd_cost(
+    x: Any, branch: Any, keep: Any, weight: Any, bias: Any, eps: float, branch_bias: Any = None, y_dtype: Any = None
+) -> Cost:
+    y = x.size * np.dtype(y_dtype or x.dtype).itemsize
+    return Cost((10 + (branch_bias is not None)) * x.size, 2 * x.nbytes + branch.nbytes + y)
 
 
-def _residual_bwd_cost(g_sum: Any, *arguments: Any, to_branch_bias: bool = False) -> Cost:
-    biased = to_branch_bias or (len(arguments) > 6 and arguments[6])
-    return Cost((16 + biased) * g_sum.size, 5 * g_sum.nbytes)
+def _residual_bwd_cost(
+    g_sum: Any,
+    g: Any,
+    total: Any,
+    keep: Any,
+    weight: Any,
+    mean: Any,
+    rstd: Any,
+    to_branch_bias: bool = False,
+    branch_dtype: Any = None,
+) -> Cost:
+    gbranch = total.size * np.dtype(branch_dtype or total.dtype).itemsize
+    return Cost((16 + to_branch_bias) * g.size, 3 * total.nbytes + g.nbytes + gbranch)
 
 
 register_kernel(Kernel("residual_layer_norm_fwd", layer_norm.residual_layer_norm_fwd, _residual_fwd_cost))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autograd.backend import array_module, is_array
-from autograd.dtypes import accumulator
+from autograd.context import STATE
+from autograd.dtypes import FLOAT32, accumulator
 from autograd.kernels.registry import call_kernel
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axis
@@ -194,6 +195,7 @@ def _residual_forward(
     *,
     keep: Array | None,
     eps: float,
+    y_dtype: np.dtype[Any] | None,
 ) -> tuple[Array, Array]:
     if x.shape != branch.shape:
         raise ValueError(f"residual_layer_norm: expected branch {x.shape} like x; got {branch.shape}.")
@@ -203,15 +205,21 @@ def _residual_forward(
             f"residual_layer_norm: expected branch_bias {x.shape[-1:]} for branch {x.shape}; got {branch_bias.shape}."
         )
     keep = None if keep is None else keep.astype(x.dtype, copy=False)
-    total, y, mean, rstd = call_kernel("residual_layer_norm_fwd", x, branch, keep, weight, bias, eps, branch_bias)
+    y_dtype = y_dtype if x.dtype == FLOAT32 else None
+    lows = () if y_dtype is None else (y_dtype,)
+    total, y, mean, rstd = call_kernel(
+        "residual_layer_norm_fwd", x, branch, keep, weight, bias, eps, branch_bias, *lows
+    )
     ctx.save(total, keep, weight, mean, rstd)
+    ctx.branch_dtype = None if branch.dtype == x.dtype else branch.dtype
     return total, y
 
 
 def _residual_vjp(ctx: Ctx, g_total: Array, g: Array) -> tuple[Array | None, ...]:
     total, keep, weight, mean, rstd = ctx.saved
+    lows = () if ctx.branch_dtype is None else (ctx.branch_dtype,)
     return call_kernel(  # type: ignore[no-any-return]
-        "residual_layer_norm_bwd", g_total, g, total, keep, weight, mean, rstd, ctx.needs[4]
+        "residual_layer_norm_bwd", g_total, g, total, keep, weight, mean, rstd, ctx.needs[4], *lows
     )
 
 
@@ -222,6 +230,7 @@ _residual_layer_norm = Primitive(
     autocast="f32",
     floats=True,
     fresh=(False, False, True, True, True),  # without DropPath the gradients of x and branch are one array
+    may_be_low=(1,),
 )
 
 
@@ -233,6 +242,7 @@ def residual_layer_norm(
     bias: TensorLike,
     eps: float = 1e-5,
     branch_bias: TensorLike | None = None,
+    to_low: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """``s = x + keep * (branch + branch_bias)`` and ``layer_norm(s)``: a residual with DropPath and the norm after it.
 
@@ -246,6 +256,8 @@ def residual_layer_norm(
         bias: (C,).
         eps: added to the variance.
         branch_bias: (C,) or None: of the linear layer that made the branch, where that layer left it out.
+        to_low: where autocast is on, round the norm to its dtype at once, as the linear layer that reads it would; s
+            stays float32. A branch in autocast's dtype is taken as it is either way.
 
     Returns:
         (s, layer_norm(s)).
@@ -255,7 +267,10 @@ def residual_layer_norm(
     batch = getattr(x, "shape", (None,))[:1]
     if keep is not None and keep.shape != batch:
         raise ValueError(f"residual_layer_norm: expected keep of shape {batch}; got {keep.shape}.")
-    return _residual_layer_norm(x, branch, weight, bias, branch_bias, keep=keep, eps=eps)  # type: ignore[no-any-return]
+    y_dtype = STATE.get().autocast if to_low else None
+    return _residual_layer_norm(  # type: ignore[no-any-return]
+        x, branch, weight, bias, branch_bias, keep=keep, eps=eps, y_dtype=y_dtype
+    )
 
 
 _NO_LENGTH = 1e-12

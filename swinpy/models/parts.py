@@ -76,11 +76,11 @@ class Stream(NamedTuple):
         product, bias = branch if isinstance(branch, Branch) else (branch, None)
         return cls(x, product, keep, bias)
 
-    def normed(self, norm: LayerNorm) -> tuple[ag.Tensor, ag.Tensor]:
-        """(x + keep * (branch + bias), norm of it)."""
+    def normed(self, norm: LayerNorm, to_low: bool = False) -> tuple[ag.Tensor, ag.Tensor]:
+        """(x + keep * (branch + bias), norm of it); ``to_low`` where linear layers read the norm."""
         if self.branch is None:
             return self.x, norm(self.x)
-        return norm.after_residual(self.x, self.branch, self.keep, self.bias)
+        return norm.after_residual(self.x, self.branch, self.keep, self.bias, to_low)
 
     def settled(self) -> ag.Tensor:
         """x + keep * (branch + bias)."""
@@ -299,8 +299,8 @@ class PreNormBlock(Block):
         return x.device != "cpu"  # where products come without a bias; a compiled product adds it for nothing
 
     def to_mlp(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
-        x, y = stream.normed(self.norm1)
-        return Stream.adding(x, self.mix(y), keep).normed(self.norm2)
+        x, y = stream.normed(self.norm1, to_low=True)
+        return Stream.adding(x, self.mix(y), keep).normed(self.norm2, to_low=True)
 
 
 class PatchMerging(Module):

@@ -37,10 +37,10 @@ class LayerNorm(Module):
         return ag.layer_norm(x, self.weight, self.bias, self.eps)
 
     def after_residual(
-        self, x: ag.Tensor, branch: ag.Tensor, keep: Any, branch_bias: ag.Tensor | None = None
+        self, x: ag.Tensor, branch: ag.Tensor, keep: Any, branch_bias: ag.Tensor | None = None, to_low: bool = False
     ) -> tuple[ag.Tensor, ag.Tensor]:
-        """(s, norm(s)) with s = x + keep * (branch + branch_bias)."""
-        return ag.residual_layer_norm(x, branch, keep, self.weight, self.bias, self.eps, branch_bias)
+        """(s, norm(s)) with s = x + keep * (branch + branch_bias); ``to_low`` as in :func:`ag.residual_layer_norm`."""
+        return ag.residual_layer_norm(x, branch, keep, self.weight, self.bias, self.eps, branch_bias, to_low)
 
 
 class Conv2d(Module):

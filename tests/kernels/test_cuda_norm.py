@@ -291,3 +291,78 @@ def test_every_width_has_a_layout_that_covers_it() -> None:
             assert layout.lanes == layout.threads or 32 % layout.lanes == 0
     lanes = {columns: row_layout(columns, (8, 4)).lanes for columns in (96, 128, 192, 256, 384, 768, 1024)}
     assert lanes == {96: 8, 128: 8, 192: 16, 256: 16, 384: 32, 768: 32, 1024: 32}
+
+
+# ---- 16-bit branches beside a float32 stream, as under autocast
+
+
+def _beside(name: str, width: int, keep: bool, low: Any) -> tuple[tuple[Any, ...], tuple[Any, ...], int]:
+    """Arguments with a 16-bit branch (or gradient of the norm), the same in float32, and which result is 16-bit."""
+    args = list(_arguments(name, np.random.default_rng(0), (3, 2, width), np.float32, keep=keep))
+    args[1] = args[1].astype(low)
+    wide = [*args]
+    wide[1] = args[1].astype(np.float32)
+    defaults = (None,) if name == "residual_layer_norm_fwd" else (False,) if name == "residual_layer_norm_bwd" else ()
+    return (*args, *defaults, np.dtype(low)), tuple(wide), 1
+
+
+@pytest.mark.parametrize("name", [name for name in KERNELS if "residual" in name])
+@pytest.mark.parametrize("width", [7, 96, 1536])
+@pytest.mark.parametrize("keep", [False, True], ids=["all", "keep"])
+def test_a_16_bit_branch_gives_the_bits_of_casts_before_and_after(cupy: Any, name: str, width: int, keep: bool) -> None:
+    args, wide, at = _beside(name, width, keep, np.float16)
+    got = run_cuda(cupy, _row(name), *args)
+    want = list(run_cuda(cupy, _row(name), *wide))
+    want[at] = want[at].astype(np.float16)
+    for g, w in zip(got, want, strict=True):
+        assert g.dtype == w.dtype
+        np.testing.assert_array_equal(g, w)
+    with kernel_mode("reference"):
+        reference = [w for w in call_kernel(_row(name), *args) if w is not None]
+    for g, w in zip(got, reference, strict=True):
+        assert g.dtype == w.dtype
+        assert abs(g.astype(np.float64) - w).max() <= (2e-3 if w.dtype == np.float16 else 1e-5) * largest(w)
+
+
+@pytest.mark.parametrize("name", ["residual_layer_norm_fwd", "residual_layer_norm_bwd"])
+def test_a_16_bit_branch_of_a_float32_norm_is_cast_first(cupy: Any, name: str) -> None:
+    """The kernel has one 16-bit dtype for both; where only one of them is meant, the other is cast."""
+    args, wide, at = _beside(name, 7, True, np.float16)
+    want = run_cuda(cupy, name, *wide)
+    for more, change in (((), None), ((np.dtype(np.float16),), 1)):
+        given = (*(wide if more else args[:-1]), *((args[-2], *more) if more else ()))
+        got = run_cuda(cupy, name, *given)
+        for i, (g, w) in enumerate(zip(got, want, strict=True)):
+            np.testing.assert_array_equal(g, w.astype(np.float16) if i == change else w)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize("to_low", [False, True])
+def test_under_autocast_the_op_is_the_one_with_casts(cupy: Any, device: str, to_low: bool) -> None:
+    rng, put = np.random.default_rng(0), cupy.asarray if device == "gpu" else np.asarray
+    shapes = ((3, 5, 8), (3, 5, 8), (8,), (8,), (8,))
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    g_sum, g = (rng.standard_normal(shapes[0]).astype(np.float32) for _ in range(2))
+    found = []
+    for by_hand in (False, True):
+        x, branch, *rest = (ag.Tensor(put(a), requires_grad=True) for a in arrays)
+        keep = put(np.float32([1.25, 0, 1.25]))
+        with ag.autocast("float16"):
+            low = branch.astype("float16")
+            taken = low.astype("float32") if by_hand else low
+            total, y = ag.residual_layer_norm(
+                x, taken, keep, *rest[:2], branch_bias=rest[2], to_low=to_low and not by_hand
+            )
+            y = y.astype("float16") if to_low and by_hand else y
+        assert (total.dtype, y.dtype) == (np.float32, np.float16 if to_low else np.float32)
+        total.backward(put(g_sum), retain_graph=True)
+        y.backward(put(g).astype(y.dtype))
+        found.append([ag.Tensor(t).numpy() for t in (total.data, y.data, *(p.grad for p in (x, branch, *rest)))])
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_mixed_dtypes_outside_of_autocast_are_refused() -> None:
+    x, c = np.ones((2, 3), np.float32), np.ones(3, np.float32)
+    with pytest.raises(TypeError, match="one dtype"):
+        ag.residual_layer_norm(ag.Tensor(x), ag.Tensor(x.astype(np.float16)), None, c, c)

@@ -85,9 +85,18 @@ _MODULES = {
     "softmax": ("softmax_fwd", "softmax_bwd", "cross_entropy_fwd", "cross_entropy_bwd"),
 }
 
+
+def one_dtype(*args: Any, **kwargs: Any) -> str | None:
+    """As :func:`compiled_dtype`, and no dtype is asked for: results come in that of the arrays."""
+    asked = next((a for a in (*args, *kwargs.values()) if isinstance(a, np.dtype)), None)
+    return compiled_dtype(*args, **kwargs) or (asked and f"compiled norms give the dtype of x alone; {asked} is wanted")
+
+
+_CAN_RUN = dict.fromkeys(("residual_layer_norm_fwd", "residual_layer_norm_bwd"), one_dtype)
+
 for _module, _kernels in _MODULES.items():
     for _kernel in _kernels:
-        register_compiled(_kernel, f"autograd.kernels.cpu.{_module}")
+        register_compiled(_kernel, f"autograd.kernels.cpu.{_module}", _CAN_RUN.get(_kernel, compiled_dtype))
 
 
 def _rows_can_run(

@@ -170,9 +170,9 @@ def _backward(
         for j in range(channels):
             h = product(read(g, at + j), read(weight, j))
             first += h
-            second += h * ((read(x, at + j) - m) * r)
+            second += h * (read(x, at + j) - m)
         first *= inverse
-        second *= inverse
+        second *= inverse * r
         for j in range(channels):
             xhat, gj = (read(x, at + j) - m) * r, read(g, at + j)
             write(group, j, read(group, j) + gj * xhat)

@@ -92,6 +92,18 @@ def layer_norm_bwd(
     return residual_layer_norm_bwd(g_sum, g, x, None, weight, mean, rstd)
 
 
+def _beside(x: Array, low: Array, other: np.dtype[Any] | None) -> str | None:
+    """``low`` (on the same device), and what else is in ``other``, may be in 16 bits beside a float32 x."""
+    if device_of(low) != device_of(x):
+        return f"CUDA kernels take arrays of one device; got {device_of(x)}, {device_of(low)}"
+    names = {low.dtype.name, x.dtype.name if other is None else other.name} - {x.dtype.name}
+    if not names or (x.dtype.name == "float32" and len(names) == 1 and names <= {"float16", "bfloat16"}):
+        return cuda_dtype(low)
+    return (
+        f"CUDA norms take one dtype, or one of 16 bits beside float32; got {x.dtype.name}, {', '.join(sorted(names))}"
+    )
+
+
 def residual_layer_norm_fwd(
     x: Array,
     branch: Array,
@@ -100,9 +112,11 @@ def residual_layer_norm_fwd(
     bias: Array,
     eps: float,
     branch_bias: Array | None = None,
+    y_dtype: np.dtype[Any] | None = None,
 ) -> str | None:
     return (
-        cuda_dtype(x, branch, keep, weight, bias, branch_bias)
+        cuda_dtype(x, keep, weight, bias, branch_bias)
+        or _beside(x, branch, y_dtype)
         or layer_norm_fwd(x, weight, bias, eps)
         or _shapes(branch=(branch, x.shape), keep=(keep, x.shape[:1]), branch_bias=(branch_bias, x.shape[-1:]))
     )
@@ -117,13 +131,15 @@ def residual_layer_norm_bwd(
     mean: Array,
     rstd: Array,
     to_branch_bias: bool = False,
+    branch_dtype: np.dtype[Any] | None = None,
 ) -> str | None:
     no_rows = _rows(total)
     if no_rows:
         return no_rows
     rows = (total.size // total.shape[-1],)
     return (
-        cuda_dtype(g_sum, g, total, keep, weight)
+        cuda_dtype(g_sum, total, keep, weight)
+        or _beside(total, g, branch_dtype)
         or _float32(mean=mean, rstd=rstd)
         or _shapes(g=(g, total.shape), g_sum=(g_sum, total.shape), keep=(keep, total.shape[:1]))
         or _shapes(weight=(weight, total.shape[-1:]), mean=(mean, rows), rstd=(rstd, rows))

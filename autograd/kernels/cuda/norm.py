@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,18 +41,33 @@ _FLOAT32 = np.dtype(np.float32)
 
 def variants() -> list[Program]:
     """Programs that a compile check covers: for rows of 8, 32 and 128 lanes, and an odd width."""
+    kinds = {
+        ("float", "float"): (7, 96, 1024, 1536),
+        ("f16", "f16"): (7, 96, 1024, 1536),
+        ("bf16", "bf16"): (96, 768),
+        ("float", "f16"): (7, 96, 768, 1536),
+        ("float", "bf16"): (96,),
+    }
+    sizes = {"float": 4, "f16": 2, "bf16": 2}
     return [
-        program("norm.cu", T=kind, **row_layout(columns, vector_widths(4 if kind == "float" else 2)).defines)
-        for kind, widths in (("float", (7, 96, 1024, 1536)), ("f16", (7, 96, 1024, 1536)), ("bf16", (96, 768)))
+        program("norm.cu", T=kind, U=low, **row_layout(columns, _widths(sizes[kind], sizes[low])).defines)
+        for (kind, low), widths in kinds.items()
         for columns in widths
     ]
 
 
-def _plan(x: Array) -> tuple[Program, RowLayout, int, int]:
-    """The program, its layout, the rows, and the blocks that have all of them at once."""
-    layout = row_layout(x.shape[-1], vector_widths(x.itemsize))
+def _widths(size: int, low: int) -> tuple[int, ...]:
+    """Values of a load, for types of so many bytes: of 16 or 8 bytes in either type."""
+    return tuple(n for n in vector_widths(size) if n * low in (8, 16))
+
+
+def _plan(x: Array, low: np.dtype[Any] | None = None) -> tuple[Program, RowLayout, int, int]:
+    """The program (``low`` is the dtype of branch and y, by default x's), its layout, the rows, and the blocks that
+    have all of them at once."""
+    layout = row_layout(x.shape[-1], _widths(x.itemsize, (low or x.dtype).itemsize))
     rows = math.prod(x.shape[:-1])
-    return program("norm.cu", T=TYPE_NAMES[x.dtype.name], **layout.defines), layout, rows, -(-rows // layout.rows)
+    kind, low_kind = (TYPE_NAMES[dtype.name] for dtype in (x.dtype, low or x.dtype))
+    return program("norm.cu", T=kind, U=low_kind, **layout.defines), layout, rows, -(-rows // layout.rows)
 
 
 def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -74,12 +89,19 @@ def residual_layer_norm_fwd(
     bias: Array,
     eps: float,
     branch_bias: Array | None = None,
+    y_dtype: np.dtype[Any] | None = None,
 ) -> tuple[Array, Array, Array, Array]:
+    y_dtype = y_dtype or x.dtype
+    if branch.dtype != y_dtype:  # the kernel has both in one dtype
+        total, y, mean, rstd = residual_layer_norm_fwd(
+            x, branch.astype(x.dtype, copy=False), keep, weight, bias, eps, branch_bias
+        )
+        return total, y.astype(y_dtype, copy=False), mean, rstd
     xp, columns = array_module(x), x.shape[-1]
-    code, layout, rows, grid = _plan(x)
+    code, layout, rows, grid = _plan(x, y_dtype)
     x, branch, weight, bias = contiguous(x), contiguous(branch), contiguous(weight), contiguous(bias)
     keep, branch_bias = (None if a is None else contiguous(a) for a in (keep, branch_bias))
-    total, y = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
+    total, y = xp.empty(x.shape, x.dtype), xp.empty(x.shape, y_dtype)
     mean, rstd = xp.empty(rows, _FLOAT32), xp.empty(rows, _FLOAT32)
     if rows:
         sizes = (rows, rows // x.shape[0], columns)
@@ -107,12 +129,13 @@ def _backward(
     keep: Array | None,
     sums: int,
 ) -> tuple[Array, ...]:
-    """gx, gbranch, and the first ``sums`` (2 or 3) of the gradients of weight, bias and the branch's bias."""
+    """gx, gbranch (in the dtype of g), and the first ``sums`` (2 or 3) of the gradients of weight, bias and the
+    branch's bias."""
     xp, columns = array_module(x), x.shape[-1]
-    code, layout, rows, grid = _plan(x)
+    code, layout, rows, grid = _plan(x, g.dtype)
     grid = min(grid, _BLOCKS * multiprocessors(x))
     gx = xp.empty(x.shape, x.dtype)
-    gbranch = gx if keep is None else xp.empty(x.shape, x.dtype)
+    gbranch = gx if keep is None and g.dtype == x.dtype else xp.empty(x.shape, g.dtype)
     if not rows:
         return gx, gbranch, *(xp.zeros_like(weight) for _ in range(sums))
     g, rows_a_g = _unspread(g)
@@ -121,7 +144,7 @@ def _backward(
     partial = xp.empty((grid, sums * columns), _FLOAT32)
     shared = layout.scratch if layout.rows == 1 else max(layout.scratch, 4 * sums * layout.rows * columns)
     sizes = (rows, rows_a_g, rows // x.shape[0] if keep is not None else 1, columns)
-    args = (g, x, weight, mean, rstd, g_sum, keep, gx, None if keep is None else gbranch, partial, *sizes)
+    args = (g, x, weight, mean, rstd, g_sum, keep, gx, None if gbranch is gx else gbranch, partial, *sizes)
     kernel = "layer_norm_branch_bias_bwd" if sums == 3 else "layer_norm_bwd"
     launch(code, kernel, grid, layout.threads, args, shared)
     return gx, gbranch, *column_sums(partial, sums, weight.dtype)
@@ -143,7 +166,14 @@ def residual_layer_norm_bwd(
     mean: Array,
     rstd: Array,
     to_branch_bias: bool = False,
+    branch_dtype: np.dtype[Any] | None = None,
 ) -> tuple[Array, Array, Array, Array, Array | None]:
+    branch_dtype = branch_dtype or total.dtype
+    if g.dtype != branch_dtype:  # the kernel has both in one dtype
+        wide = residual_layer_norm_bwd(
+            g_sum, g.astype(total.dtype, copy=False), total, keep, weight, mean, rstd, to_branch_bias
+        )
+        return wide[0], wide[1].astype(branch_dtype, copy=False), *wide[2:]
     results = _backward(g, total, weight, mean, rstd, g_sum, keep, 3 if to_branch_bias else 2)
     gx, gbranch, gweight, gbias, gbranch_bias = (*results, None)[:5]
     return gx, gbranch, gweight, gbias, gbranch_bias

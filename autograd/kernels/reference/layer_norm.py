@@ -7,7 +7,7 @@ Source: Ba et al. 2016, "Layer Normalization", equation 3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
@@ -117,17 +117,19 @@ def residual_layer_norm_fwd(
     bias: Array,
     eps: float,
     branch_bias: Array | None = None,
+    y_dtype: Any = None,
 ) -> tuple[Array, Array, Array, Array]:
     """s = x + keep * (branch + branch_bias); y = layer_norm(s).
 
     Args:
         x: (B, ..., C).
-        branch: like x.
+        branch: like x, or in 16 bits where x is float32.
         keep: (B,) keep-scales of DropPath (0 or 1 / (1 - p)), or None for 1.
         weight: (C,).
         bias: (C,).
         eps: added to the variance.
         branch_bias: (C,), or None for 0: of the linear layer that made the branch, which left it to be added here.
+        y_dtype: of y, by default x's.
 
     Returns:
         s and y like x; mean and rstd, each (rows,).
@@ -136,7 +138,8 @@ def residual_layer_norm_fwd(
     wide = branch.astype(acc, copy=False)
     wide = wide if branch_bias is None else wide + branch_bias
     total = (x + _scaled(wide, keep)).astype(x.dtype, copy=False)
-    return total, *layer_norm_fwd(total, weight, bias, eps)
+    y, mean, rstd = layer_norm_fwd(total, weight, bias, eps)
+    return total, y if y_dtype is None else y.astype(y_dtype, copy=False), mean, rstd
 
 
 def residual_layer_norm_bwd(
@@ -148,21 +151,25 @@ def residual_layer_norm_bwd(
     mean: Array,
     rstd: Array,
     to_branch_bias: bool = False,
+    branch_dtype: Any = None,
 ) -> tuple[Array, Array, Array, Array, Array | None]:
     """Gradients of :func:`residual_layer_norm_fwd` for x, branch, weight, bias and branch_bias.
 
     Args:
         g_sum: the gradient of s.
-        g: the gradient of y.
+        g: the gradient of y, in y's dtype.
         total: s, as forward returned it.
         keep: as in forward.
         weight: (C,).
         mean: (rows,).
         rstd: (rows,).
         to_branch_bias: whether the last gradient is wanted; it is None otherwise.
+        branch_dtype: of the branch and its gradient, by default that of s.
     """
     gx, gweight, gbias = layer_norm_bwd(g, total, weight, mean, rstd, g_sum)
     gbranch, gbranch_bias = _scaled(gx, keep), None
     if to_branch_bias:
-        gbranch_bias = sum_rows(as_rows(gbranch), accumulator(g.dtype)).astype(g.dtype, copy=False)
+        gbranch_bias = sum_rows(as_rows(gbranch), accumulator(gx.dtype)).astype(gx.dtype, copy=False)
+    if branch_dtype is not None:
+        gbranch = gbranch.astype(branch_dtype, copy=False)
     return gx, gbranch, gweight, gbias, gbranch_bias
