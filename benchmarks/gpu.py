@@ -124,7 +124,7 @@ def _until_full(step: Callable[[], float]) -> Callable[[], Any]:
         try:
             return step()
         except Exception as error:
-            if "memory" in f"{type(error).__name__} {error}".lower():
+            if "outofmemory" in type(error).__name__.lower() or "out of memory" in str(error).lower():
                 return NO_FIT
             raise
 

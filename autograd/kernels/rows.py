@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autograd.dtypes import accumulator
 from autograd.kernels.reference import (
     adamw,
     cross_entropy,
@@ -36,7 +37,13 @@ def _elementwise(flops: int, reads: int, writes: int = 1) -> Any:
 
 
 register_kernel(Kernel("layer_norm_fwd", layer_norm.layer_norm_fwd, _elementwise(8, 1)))
-register_kernel(Kernel("layer_norm_bwd", layer_norm.layer_norm_bwd, _elementwise(14, 2)))
+
+
+def _norm_bwd_cost(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, g_sum: Any = None) -> Cost:
+    return Cost((14 + (g_sum is not None)) * x.size, g.nbytes + (2 + (g_sum is not None)) * x.nbytes)
+
+
+register_kernel(Kernel("layer_norm_bwd", layer_norm.layer_norm_bwd, _norm_bwd_cost))
 
 
 def _residual_fwd_cost(
@@ -69,12 +76,18 @@ register_kernel(Kernel("bias_gelu_fwd", gelu.bias_gelu_fwd, _elementwise(26, 1))
 register_kernel(Kernel("bias_gelu_bwd", gelu.bias_gelu_bwd, _elementwise(37, 2)))
 register_kernel(Kernel("softmax_fwd", softmax.softmax_fwd, _elementwise(5, 1)))
 register_kernel(Kernel("softmax_bwd", softmax.softmax_bwd, _elementwise(4, 2)))
-register_kernel(Kernel("cross_entropy_fwd", cross_entropy.cross_entropy_fwd, _elementwise(6, 1)))
+
+
+def _cross_entropy_fwd_cost(logits: Any, target: Any, smoothing: float) -> Cost:
+    return Cost(6 * logits.size, logits.nbytes + logits.size * accumulator(logits.dtype).itemsize + target.nbytes)
+
+
+register_kernel(Kernel("cross_entropy_fwd", cross_entropy.cross_entropy_fwd, _cross_entropy_fwd_cost))
 register_kernel(
     Kernel(
         "cross_entropy_bwd",
         cross_entropy.cross_entropy_bwd,
-        lambda g, log_probs, *_, **__: Cost(4 * log_probs.size, 2 * log_probs.nbytes),
+        lambda g, log_probs, target, smoothing: Cost(4 * log_probs.size, 2 * log_probs.nbytes + target.nbytes),
     )
 )
 register_kernel(Kernel("adamw", adamw.adamw, _elementwise(12, 4, 3), writes=(0, 2, 3)))

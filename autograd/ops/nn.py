@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.backend import array_module, is_array
+from autograd.backend import array_module, is_array, to_device
 from autograd.context import STATE
 from autograd.dtypes import FLOAT32, accumulator
 from autograd.kernels.registry import call_kernel
@@ -105,7 +105,7 @@ def masked_softmax(x: TensorLike, mask: Any, axis: int = -1) -> Tensor:
         fits = False
     if not fits:
         raise ValueError(f"masked_softmax: expected a mask that broadcasts to {x.shape}; got {mask.shape}.")
-    mask = mask.reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
+    mask = to_device(mask, x.device).reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
     return _masked_softmax(x, axis=axis, mask=mask)  # type: ignore[no-any-return]
 
 
@@ -262,11 +262,15 @@ def residual_layer_norm(
     Returns:
         (s, layer_norm(s)).
     """
+    x = x if isinstance(x, Tensor) else Tensor(x)
     keep = keep.data if isinstance(keep, Tensor) else keep
-    keep = keep if keep is None or is_array(keep) else np.asarray(keep, dtype=np.float64)
-    batch = getattr(x, "shape", (None,))[:1]
-    if keep is not None and keep.shape != batch:
-        raise ValueError(f"residual_layer_norm: expected keep of shape {batch}; got {keep.shape}.")
+    if keep is not None:
+        keep = to_device(keep if is_array(keep) else np.asarray(keep, dtype=np.float64), x.device)
+        if x.ndim < 2 or keep.shape != x.shape[:1]:
+            raise ValueError(
+                f"residual_layer_norm: expected keep of shape {x.shape[:1]} for x (B, ..., C); got {keep.shape} for x "
+                f"{x.shape}."
+            )
     y_dtype = STATE.get().autocast if to_low else None
     return _residual_layer_norm(  # type: ignore[no-any-return]
         x, branch, weight, bias, branch_bias, keep=keep, eps=eps, y_dtype=y_dtype

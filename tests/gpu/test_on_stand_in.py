@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy, gpu_checks
+from support import fake_cupy, gpu_checks, skips
+from support.gpu_rows import GPU_ROWS
 from support.kernel_rows import KERNEL_ROWS
 
 import autograd as ag
 from autograd.kernels import KERNELS, Implementation
+from autograd.kernels.cuda.launch import counting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,13 +44,34 @@ def test_kernel(cupy: Any, name: str) -> None:
     gpu_checks.repeats_bitwise(cupy, name, np.dtype(np.float16), times=2)
 
 
+@pytest.mark.parametrize("name", CUDA_KERNELS)
+def test_kernel_in_bfloat16(cupy: Any, name: str) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason=skips.NO_ML_DTYPES)
+    gpu_checks.check_row(cupy, name, np.dtype(ml_dtypes.bfloat16), variants=3)
+
+
+@pytest.mark.parametrize("name", GPU_ROWS)
+def test_kernel_at_real_sizes(cupy: Any, name: str) -> None:
+    gpu_checks.check_row(cupy, name, np.dtype(np.float16), variants=2)
+
+
+def test_rows_at_real_sizes_reach_the_tensor_cores(cupy: Any) -> None:
+    reached = set()
+    for name in GPU_ROWS:
+        with counting() as counts:
+            gpu_checks.repeats_bitwise(cupy, name, np.dtype(np.float16), times=1)
+        reached |= counts.launches.keys()
+    parts = ("small_fwd", "small_bwd", "large_fwd", "large_bwd_keys", "large_bwd_queries")
+    assert {f"window_attention_{part}" for part in parts} <= reached
+
+
 @pytest.mark.parametrize("check", gpu_checks.OP_CHECKS)
 @pytest.mark.parametrize("name", ["gelu", "linear", "layer_norm"])
 def test_op(cupy: Any, check: str, name: str) -> None:
     gpu_checks.check_op(check, name, next(iter(gpu_checks.find(name).samples)))
 
 
-@pytest.mark.parametrize("autocast", [None, "float16"])
+@pytest.mark.parametrize("autocast", [None, "float16", "bfloat16"])
 def test_model(cupy: Any, autocast: str | None) -> None:
     gpu_checks.check_model(cupy, MODEL, batch=1, autocast=autocast, **NANO)
 

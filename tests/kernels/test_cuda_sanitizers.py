@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import fake_cupy
 from support.gpu_checks import on_device
+from support.gpu_rows import GPU_ROWS, arguments_of
 from support.host_cuda.build import host_source
 from support.host_cuda.raw_module import Launch, RawModule, recording
 from support.host_cuda.sanitize import SANITIZERS, SanitizerFault, check
@@ -31,8 +32,8 @@ def _launches(call: Callable[[Any], Any]) -> list[Launch]:
 
 
 def _call_row(cupy: Any, name: str, dtype: Any) -> None:
-    args, options = KERNEL_ROWS[name].arguments(np.random.default_rng(0), dtype)
-    call_kernel(name, *on_device(cupy, args), **on_device(cupy, options))
+    kernel, (args, options) = arguments_of(name, np.random.default_rng(0), dtype)
+    call_kernel(kernel, *on_device(cupy, args), **on_device(cupy, options))
 
 
 @pytest.mark.parametrize("name", CUDA_KERNELS)
@@ -41,6 +42,15 @@ def _call_row(cupy: Any, name: str, dtype: Any) -> None:
 def test_row_is_clean(name: str, sanitizer: str, dtype: Any) -> None:
     launches = _launches(lambda cupy: _call_row(cupy, name, dtype))
     assert launches or name == "linear_fwd"  # which is one product, by cuBLAS
+    for launch in launches:
+        check(launch, sanitizer)
+
+
+@pytest.mark.parametrize("name", GPU_ROWS)
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_row_at_a_real_size_is_clean(name: str, sanitizer: str) -> None:
+    launches = _launches(lambda cupy: _call_row(cupy, name, np.float16))
+    assert launches
     for launch in launches:
         check(launch, sanitizer)
 

@@ -20,9 +20,10 @@ from autograd.kernels.cuda.launch import Counts, counting
 from swinpy.train.optim import AdamW
 
 from . import checks, skips
-from .kernel_rows import KERNEL_ROWS
+from .gpu_rows import ATTENTION_ROWS, arguments_of
 from .precision import FEW, VARIANTS, Errors
 from .swin_models import redraw
+from .swin_naive import naive_attention
 from .table import find
 
 if TYPE_CHECKING:
@@ -93,24 +94,33 @@ def _call_on(cupy: Any, name: str, args: Any, options: Any) -> list[Any]:
     return _call(name, "cuda", on_device(cupy, args), on_device(cupy, options))
 
 
+def _naive_attention(args: Any, dtype: Any) -> list[Any]:
+    """Output, or gradients, by steps that each round to 16 bits, as operands of tensor cores are rounded; the reference
+    rounds its result alone."""
+    g = args[0] if len(args) == 6 else np.zeros((*args[0].shape[:3], args[0].shape[3] // 3))
+    found = naive_attention(args[-5:-1], args[-1], g, dtype)
+    return [a for a in (found[1:] if len(args) == 6 else found[:1]) if a is not None]
+
+
 def check_row(cupy: Any, name: str, dtype: Any, variants: int = 0) -> None:
     """The CUDA implementation of a kernel against its reference in float64, over operands a little apart.
 
     Naive is the reference in ``dtype`` on the CPU. ``variants``: how many; 0 for as many as the rule asks for.
     """
     rng, errors = np.random.default_rng(11), Errors()
-    args, options = KERNEL_ROWS[name].arguments(np.random.default_rng(0), dtype)
-    few = any(0 < a.size < FEW for a in _flat(_call(name, "reference", args, options)))
+    kernel, (args, options) = arguments_of(name, np.random.default_rng(0), dtype)
+    few = any(0 < a.size < FEW for a in _flat(_call(kernel, "reference", args, options)))
     for i in range(variants or (2 if few else 1) * VARIANTS):
         near = 1e-3 if i else 0.0
         low = _each_array(
             args, lambda a, n=near: (a * rng.uniform(1 - n, 1 + n, a.shape)).astype(a.dtype) if _is_float(a) else a
         )
         exact = _each_array(low, lambda a: a.astype(np.float64) if _is_float(a) else a)
-        want = _call(name, "reference", exact, options)
-        naive = _call(name, "reference", low, options)
-        got = _call_on(cupy, name, low, options)
-        assert [(a.shape, a.dtype) for a in got] == [(a.shape, a.dtype) for a in naive], name
+        want = _call(kernel, "reference", exact, options)
+        reference = _call(kernel, "reference", low, options)
+        got = _call_on(cupy, kernel, low, options)
+        assert [(a.shape, a.dtype) for a in got] == [(a.shape, a.dtype) for a in reference], name
+        naive = _naive_attention(low, dtype) if name in ATTENTION_ROWS and dtype.itemsize == 2 else reference
         for index, (g, n, w) in enumerate(zip(got, naive, want, strict=True)):
             errors.add(index, g, [n], w)
     errors.judge(name, dtype)
@@ -118,10 +128,10 @@ def check_row(cupy: Any, name: str, dtype: Any, variants: int = 0) -> None:
 
 def repeats_bitwise(cupy: Any, name: str, dtype: Any, times: int) -> None:
     """The same bits every time."""
-    args, options = KERNEL_ROWS[name].arguments(np.random.default_rng(0), dtype)
-    first = [a.tobytes() for a in _call_on(cupy, name, args, options)]
+    kernel, (args, options) = arguments_of(name, np.random.default_rng(0), dtype)
+    first = [a.tobytes() for a in _call_on(cupy, kernel, args, options)]
     for i in range(1, times):
-        assert [a.tobytes() for a in _call_on(cupy, name, args, options)] == first, f"{name}: run {i} differs"
+        assert [a.tobytes() for a in _call_on(cupy, kernel, args, options)] == first, f"{name}: run {i} differs"
 
 
 # ---- ops

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from autograd.backend import device_of
-from autograd.dtypes import is_float
+from autograd.dtypes import as_dtype, is_float
 from autograd.kernels.cuda.launch import capability
 from autograd.kernels.cuda.layout import LONGEST_ROW
 from autograd.kernels.registry import arrays_in
@@ -23,7 +23,9 @@ __all__ = [
     "cross_entropy_bwd",
     "cross_entropy_fwd",
     "cuda_dtype",
+    "dropout",
     "gelu_bwd",
+    "keep_scale",
     "layer_norm_bwd",
     "layer_norm_fwd",
     "linear_bwd",
@@ -50,9 +52,9 @@ def cuda_dtype(*args: Any, **_: Any) -> str | None:
     Kernels that find arrays by addresses in a table, and products by cuBLAS, have no other check of the device.
     """
     arrays = arrays_in(args)
-    devices = sorted({device_of(a) for a in arrays})
-    if len(devices) > 1:
-        return f"CUDA kernels take arrays of one device; got {', '.join(devices)}"
+    apart = _one_device(*arrays)
+    if apart:
+        return apart
     floats = [a for a in arrays if is_float(a.dtype)]
     names = sorted({a.dtype.name for a in floats})
     if len(names) != 1 or names[0] not in _DTYPES:
@@ -74,6 +76,11 @@ def _shapes(**wanted: tuple[Any, tuple[int, ...]]) -> str | None:
     return None
 
 
+def _one_device(*arrays: Array) -> str | None:
+    devices = sorted({device_of(a) for a in arrays})
+    return f"CUDA kernels take arrays of one device; got {', '.join(devices)}" if len(devices) > 1 else None
+
+
 def _rows(x: Array) -> str | None:
     """Rows of 1 to LONGEST_ROW values, countable by an int."""
     if x.ndim == 0 or not 0 < x.shape[-1] <= LONGEST_ROW or x.size // x.shape[-1] > _MOST_ROWS:
@@ -92,13 +99,20 @@ def layer_norm_bwd(
     return residual_layer_norm_bwd(g_sum, g, x, None, weight, mean, rstd)
 
 
+def _kept(x: Array, keep: Array | None) -> str | None:
+    return f"keep is of samples; got x of shape {x.shape}" if keep is not None and x.ndim < 2 else None
+
+
 def _beside(x: Array, low: Array, other: np.dtype[Any] | None) -> str | None:
     """``low`` (on the same device), and what else is in ``other``, may be in 16 bits beside a float32 x."""
-    if device_of(low) != device_of(x):
-        return f"CUDA kernels take arrays of one device; got {device_of(x)}, {device_of(low)}"
-    names = {low.dtype.name, x.dtype.name if other is None else other.name} - {x.dtype.name}
+    apart = _one_device(x, low)
+    if apart:
+        return apart
+    names = {low.dtype.name, x.dtype.name if other is None else as_dtype(other).name} - {x.dtype.name}
+    if "bfloat16" in names and capability(x) < _BF16_CAPABILITY:
+        return f"bfloat16 needs compute capability 8.0; got {capability(x) / 10}"
     if not names or (x.dtype.name == "float32" and len(names) == 1 and names <= {"float16", "bfloat16"}):
-        return cuda_dtype(low)
+        return None
     return (
         f"CUDA norms take one dtype, or one of 16 bits beside float32; got {x.dtype.name}, {', '.join(sorted(names))}"
     )
@@ -116,6 +130,7 @@ def residual_layer_norm_fwd(
 ) -> str | None:
     return (
         cuda_dtype(x, keep, weight, bias, branch_bias)
+        or _kept(x, keep)
         or _beside(x, branch, y_dtype)
         or layer_norm_fwd(x, weight, bias, eps)
         or _shapes(branch=(branch, x.shape), keep=(keep, x.shape[:1]), branch_bias=(branch_bias, x.shape[-1:]))
@@ -139,11 +154,27 @@ def residual_layer_norm_bwd(
     rows = (total.size // total.shape[-1],)
     return (
         cuda_dtype(g_sum, total, keep, weight)
+        or _kept(total, keep)
         or _beside(total, g, branch_dtype)
         or _float32(mean=mean, rstd=rstd)
+        or _one_device(total, mean, rstd)
         or _shapes(g=(g, total.shape), g_sum=(g_sum, total.shape), keep=(keep, total.shape[:1]))
         or _shapes(weight=(weight, total.shape[-1:]), mean=(mean, rows), rstd=(rstd, rows))
     )
+
+
+def dropout(x: Array, *, seed: int, offset: int, p: float, together: int = 1) -> str | None:
+    if together < 1 or x.size % together:
+        return f"expected `together` to divide the {x.size} values of x; got {together}"
+    return cuda_dtype(x) or _chance(p)
+
+
+def keep_scale(like: Array, *, seed: int, offset: int, p: float) -> str | None:
+    return cuda_dtype(like) or _chance(p) or (None if like.ndim else "expected (B, ...); got a 0-d array")
+
+
+def _chance(p: float) -> str | None:
+    return None if 0 <= p < 1 else f"expected p in [0, 1); got {p}"
 
 
 def gelu_bwd(g: Array, x: Array) -> str | None:
@@ -155,7 +186,9 @@ def bias_gelu_fwd(x: Array, bias: Array | None) -> str | None:
 
 
 def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> str | None:
-    if bias is not None and x.ndim and x.shape[-1] and x.size // x.shape[-1] > _MOST_ROWS:
+    if not x.ndim:
+        return "expected x (..., C); got a 0-d array"
+    if bias is not None and x.shape[-1] and x.size // x.shape[-1] > _MOST_ROWS:
         return f"the CUDA kernel takes less than 2**31 rows; got shape {x.shape}"
     return gelu_bwd(g, x) or bias_gelu_fwd(x, bias)
 
@@ -174,6 +207,8 @@ def patch_merge_bwd(g: Array, height: int, width: int) -> str | None:
 def softmax_fwd(x: Array, mask: Array | None = None) -> str | None:
     if mask is not None and mask.dtype not in (x.dtype, "float32"):
         return f"the CUDA kernel takes a mask of x's dtype or float32; got {mask.dtype}"
+    if mask is not None and _one_device(x, mask):
+        return _one_device(x, mask)
     if mask is not None and not _broadcasts(mask.shape, x.shape):
         return f"expected a mask that broadcasts to {x.shape}; got {mask.shape}"
     return cuda_dtype(x) or _rows(x)
@@ -211,7 +246,13 @@ def cross_entropy_bwd(g: Array, log_probs: Array, target: Array, smoothing: floa
 
 
 def linear_fwd(x: Array, weight: Array, bias: Array | None) -> str | None:
-    return cuda_dtype(x, weight, bias)
+    return cuda_dtype(x, weight, bias) or _layer(x, weight, bias)
+
+
+def _layer(x: Array, weight: Array, bias: Array | None) -> str | None:
+    if not x.ndim or weight.ndim != 2 or weight.shape[1] != x.shape[-1]:
+        return f"expected a weight (O, {x.shape[-1] if x.ndim else 'C'}) for x {x.shape}; got {weight.shape}"
+    return _shapes(bias=(bias, weight.shape[:1]))
 
 
 def linear_bwd(g: Array, x: Array | None, weight: Array | None, needs: tuple[bool, ...]) -> str | None:
@@ -219,11 +260,23 @@ def linear_bwd(g: Array, x: Array | None, weight: Array | None, needs: tuple[boo
 
 
 def mlp_fwd(x: Array, w1: Array, b1: Array, w2: Array, b2: Array | None, keep_hidden: bool) -> str | None:
-    return cuda_dtype(x, w1, b1, w2, b2)
+    return cuda_dtype(x, w1, b1, w2, b2) or _layer(x, w1, b1) or _two_layers(w1, w2, b2)
+
+
+def _two_layers(w1: Array, w2: Array, b2: Array | None) -> str | None:
+    if w2.ndim != 2 or w2.shape[1] != w1.shape[0]:
+        return f"expected a second weight (O, {w1.shape[0]}); got {w2.shape}"
+    return _shapes(b2=(b2, w2.shape[:1]))
 
 
 def mlp_bwd(g: Array, x: Array, hidden: Array, w1: Array, b1: Array, w2: Array, needs: tuple[bool, ...]) -> str | None:
-    return cuda_dtype(g, x, hidden, w1, b1, w2)
+    rows = x.size // x.shape[-1] if x.ndim and x.shape[-1] else 0
+    return (
+        cuda_dtype(g, x, hidden, w1, b1, w2)
+        or _layer(x, w1, b1)
+        or _two_layers(w1, w2, None)
+        or _shapes(g=(g, (*x.shape[:-1], len(w2))), hidden=(hidden, (rows, len(w1))))
+    )
 
 
 def multi_cast(arrays: Sequence[Array], dtype: np.dtype[Any]) -> str | None:

@@ -128,6 +128,7 @@ def _backward(
     g_sum: Array | None,
     keep: Array | None,
     sums: int,
+    has_branch: bool = True,
 ) -> tuple[Array, ...]:
     """gx, gbranch (in the dtype of g), and the first ``sums`` (2 or 3) of the gradients of weight, bias and the
     branch's bias."""
@@ -135,7 +136,7 @@ def _backward(
     code, layout, rows, grid = _plan(x, g.dtype)
     grid = min(grid, _BLOCKS * multiprocessors(x))
     gx = xp.empty(x.shape, x.dtype)
-    gbranch = gx if keep is None and g.dtype == x.dtype else xp.empty(x.shape, g.dtype)
+    gbranch = xp.empty(x.shape, g.dtype) if has_branch and (keep is not None or g.dtype != x.dtype) else gx
     if not rows:
         return gx, gbranch, *(xp.zeros_like(weight) for _ in range(sums))
     g, rows_a_g = _unspread(g)
@@ -153,7 +154,7 @@ def _backward(
 def layer_norm_bwd(
     g: Array, x: Array, weight: Array, mean: Array, rstd: Array, g_sum: Array | None = None
 ) -> tuple[Array, Array, Array]:
-    gx, _, gweight, gbias = _backward(g, x, weight, mean, rstd, g_sum, None, 2)
+    gx, _, gweight, gbias = _backward(g, x, weight, mean, rstd, g_sum, None, 2, has_branch=False)
     return gx, gweight, gbias
 
 
