@@ -11,7 +11,7 @@ from support.runner import largest
 from support.tolerances import ONE32
 
 import autograd as ag
-from autograd.kernels import kernel_mode
+from autograd.kernels import explain, kernel_mode
 from autograd.kernels.cuda.launch import Counts, counting
 
 if TYPE_CHECKING:
@@ -137,3 +137,39 @@ def test_a_block_in_autocast_keeps_16_bits_between_its_products(cupy: Any, monke
         out.sum().backward()
     assert set(seen) == {(2, 2, "float16", "float16")}
     assert tensors[0].grad.dtype == np.float32
+
+
+def test_masks_and_scales_of_the_host_go_to_the_gpu(cupy: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    on_gpu, ones = ag.Tensor(cupy.asarray(x)), np.ones(3, np.float32)
+    masked = ag.masked_softmax(on_gpu, [True, False, True])
+    np.testing.assert_allclose(masked.numpy(), ag.masked_softmax(x, [True, False, True]).numpy(), atol=1e-7)
+    weight = ag.Tensor(cupy.asarray(ones))
+    total, _ = ag.residual_layer_norm(on_gpu, on_gpu, [2.0, 0.0], weight, weight)
+    np.testing.assert_allclose(total.numpy(), x * np.float32([[3], [1]]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "options", "reason"),
+    [
+        ("residual_layer_norm_fwd", ((3,), (3,), (3,), (3,), (3,), 1e-5), {}, "keep is of samples"),
+        ("linear_fwd", ((2, 3), (4, 2), None), {}, "expected a weight (O, 3) for x (2, 3); got (4, 2)"),
+        ("linear_fwd", ((2, 3), (4, 3), (3,)), {}, "expected bias of shape (4,); got (3,)"),
+        ("mlp_fwd", ((2, 3), (4, 3), (3,), (3, 4), None, True), {}, "expected bias of shape (4,); got (3,)"),
+        ("mlp_fwd", ((2, 3), (4, 3), (4,), (3, 3), None, True), {}, "expected a second weight (O, 4); got (3, 3)"),
+        ("dropout", ((12,),), {"together": 5}, "`together` to divide the 12 values"),
+        ("dropout", ((12,),), {"together": 0}, "`together` to divide the 12 values"),
+        ("dropout", ((12,),), {"p": 1.0}, "p in [0, 1)"),
+        ("keep_scale", ((),), {}, "0-d"),
+        ("bias_gelu_bwd", ((), (), None), {}, "0-d"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_not_for_the_kernels(
+    cupy: Any, name: str, shapes: Any, options: dict[str, Any], reason: str
+) -> None:
+    args = [cupy.ones(s, np.float32) if isinstance(s, tuple) else s for s in shapes]
+    if name in ("dropout", "keep_scale"):
+        options = {"seed": 0, "offset": 0, "p": 0.5, **options}
+    said = explain(name, *args, **options)
+    assert said.startswith(f"{name}: runs reference")
+    assert reason in said

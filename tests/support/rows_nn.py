@@ -241,6 +241,7 @@ register(
         errors=(
             BadCall(lambda: ag.residual_layer_norm(X, X[:1], None, C, C), ValueError, "branch (2, 3)"),
             BadCall(lambda: ag.residual_layer_norm(X, X, np.ones(3), C, C), ValueError, "keep of shape (2,)"),
+            BadCall(lambda: ag.residual_layer_norm(C, C, C, C, C), ValueError, "x (B, ..., C); got (3,) for x (3,)"),
             BadCall(lambda: ag.residual_layer_norm(X, X, None, C, np.ones(2)), ValueError, "(2,)"),
             BadCall(lambda: ag.residual_layer_norm(np.ones(()), np.ones(()), None, C, C), ValueError, "()"),
             BadCall(
