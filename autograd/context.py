@@ -140,7 +140,8 @@ def enable_grad() -> _Switch:
 def autocast(dtype: str | np.dtype[Any] | None = "float16", enabled: bool = True) -> _Switch:
     """Run matmul, linear and attention in ``dtype`` and softmax, norms, losses and reductions in float32.
 
-    float64 operands are left alone. Each op's policy is its primitive's ``autocast`` attribute.
+    float64 operands are left alone. Each op's policy is its primitive's ``autocast`` attribute. On a GPU a model's
+    parameters are cast once a block: write to them by ``assign_``, not into ``.data``, which goes unseen.
 
     Args:
         dtype: "float16" (or "bfloat16" where ml_dtypes is installed); None switches autocast off.
