@@ -42,6 +42,7 @@ __all__ = [
     "read",
     "rows_of",
     "run_pieces",
+    "will_write",
     "write",
 ]
 
@@ -175,6 +176,29 @@ def write(context: Any, array: Any, place: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, array.dtype), generate
+
+
+@instruction
+def _prefetch(context: Any, array: Any, place: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+        to_write, keep, data_cache = (ir.Constant(word, n) for n in (1, 3, 1))
+        builder.call(function, [address, to_write, keep, data_cache])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@jit
+def will_write(array: Any, start: int, stop: int) -> None:
+    """Begin to fetch the lines of places [start, stop) that are written soon: a store to a line that is not in the
+    cache waits for it, and hardware foresees loads better than stores. Places past the end do no harm."""
+    for place in range(start, stop, 64 // array.itemsize):
+        _prefetch(array, place)
 
 
 _LOG2E, _LN2_HIGH, _LN2_LOW = (np.float32(c) for c in (1.44269504088896341, 0.693359375, -2.12194440e-4))
