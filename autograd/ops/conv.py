@@ -80,14 +80,10 @@ def _columns(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Array
     return windows.reshape(pixels[0] * pixels[1] * pixels[2], x.shape[1] * kernel[0] * kernel[1]), pixels
 
 
-def _product(x: Array, y: Array) -> Array:
-    return product(x, y).astype(x.dtype, copy=False)  # some libraries give float32 for bfloat16
-
-
 def _conv_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair) -> Array:
     kernel = weight.shape[2:]
     rows, pixels = _columns(x, kernel, stride, padding)
-    out = _product(rows, weight.reshape(weight.shape[0], rows.shape[1]).T)
+    out = product(rows, weight.reshape(weight.shape[0], rows.shape[1]).T)
     if bias is not None:
         out += bias
     ctx.geometry = (kernel, stride, padding)
@@ -103,10 +99,10 @@ def _conv_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
     flat = weight.reshape(out_channels, math.prod(weight.shape[1:]))
     gx = gw = gb = None
     if ctx.needs[0]:
-        windows = _product(rows, flat).reshape(batch, oh, ow, x.shape[1], *kernel).transpose(0, 3, 1, 2, 4, 5)
+        windows = product(rows, flat).reshape(batch, oh, ow, x.shape[1], *kernel).transpose(0, 3, 1, 2, 4, 5)
         gx = _unwindow(windows, x.shape, kernel, stride, padding)
     if ctx.needs[1]:
-        gw = _product(rows.T, _columns(x, kernel, stride, padding)[0]).reshape(weight.shape)
+        gw = product(rows.T, _columns(x, kernel, stride, padding)[0]).reshape(weight.shape)
     if ctx.needs[2]:
         gb = rows.sum(axis=0, dtype=accumulator(g.dtype)).astype(g.dtype, copy=False)
     return gx, gw, gb

@@ -206,20 +206,18 @@ def _residual_forward(
         )
     keep = None if keep is None else keep.astype(x.dtype, copy=False)
     y_dtype = y_dtype if x.dtype == FLOAT32 else None
-    lows = () if y_dtype is None else (y_dtype,)
     total, y, mean, rstd = call_kernel(
-        "residual_layer_norm_fwd", x, branch, keep, weight, bias, eps, branch_bias, *lows
+        "residual_layer_norm_fwd", x, branch, keep, weight, bias, eps, branch_bias, y_dtype
     )
     ctx.save(total, keep, weight, mean, rstd)
-    ctx.branch_dtype = None if branch.dtype == x.dtype else branch.dtype
+    ctx.branch_dtype = branch.dtype
     return total, y
 
 
 def _residual_vjp(ctx: Ctx, g_total: Array, g: Array) -> tuple[Array | None, ...]:
     total, keep, weight, mean, rstd = ctx.saved
-    lows = () if ctx.branch_dtype is None else (ctx.branch_dtype,)
     return call_kernel(  # type: ignore[no-any-return]
-        "residual_layer_norm_bwd", g_total, g, total, keep, weight, mean, rstd, ctx.needs[4], *lows
+        "residual_layer_norm_bwd", g_total, g, total, keep, weight, mean, rstd, ctx.needs[4], ctx.branch_dtype
     )
 
 

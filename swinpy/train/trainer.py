@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,11 @@ if TYPE_CHECKING:
     from swinpy.train.schedule import CosineSchedule
 
 __all__ = ["NonFiniteError", "Position", "StepRecord", "Trainer"]
+
+
+def _quietly() -> np.errstate:
+    """No warnings of NumPy: what is not finite shows in the loss or the norm, which are looked at."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 class NonFiniteError(FloatingPointError):
@@ -160,7 +164,7 @@ class Trainer:
             if not math.isfinite(total):
                 raise self._non_finite("loss", total, group)
         lr = self.schedule(self.position.step)
-        with self._overflow_expected():
+        with _quietly():
             norm = float(self.optimizer.step(lr, self.clip_grad, scale))
         finite = math.isfinite(norm)
         if not finite and scale <= 1:  # without scaling, or it is not what makes gradients overflow
@@ -172,13 +176,9 @@ class Trainer:
     def _backward(self, batch: Batch, weight: float) -> ag.Tensor:
         """Add the gradients of a batch, times ``weight``; returns its loss."""
         loss = self.loss(batch)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite shows in the loss or the norm
+        with _quietly():
             (loss * weight).backward()
         return loss.detach()
-
-    def _overflow_expected(self) -> AbstractContextManager[None]:
-        """No warnings of NumPy where gradients that overflow are how the loss scale is found."""
-        return np.errstate(over="ignore", invalid="ignore") if self.scaler else nullcontext()
 
     def loss(self, batch: Batch) -> ag.Tensor:
         """Cross-entropy of one batch against its soft targets."""

@@ -193,7 +193,7 @@ def test_keep_as_a_list():
     x, one = np.ones((2, 3)), np.ones(3)
     got = ag.residual_layer_norm(x, x, [0.0, 2.0], one, one)[0]
     np.testing.assert_array_equal(got.data, [[1] * 3, [3] * 3])
-    with pytest.raises(ValueError, match=r"^residual_layer_norm: expected keep of shape \(2,\); got \(3,\)"):
+    with pytest.raises(ValueError, match=r"^residual_layer_norm: expected keep of shape \(2,\) .* got \(3,\)"):
         ag.residual_layer_norm(x, x, [0.0, 2.0, 1.0], one, one)
 
 

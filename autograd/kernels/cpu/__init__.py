@@ -44,8 +44,10 @@ def is_available() -> str | None:
 
 
 def compiled_dtype(*args: Any, **_: Any) -> str | None:
-    """None if the arrays among the arguments are of one dtype that kernels are compiled for, else why not."""
+    """None if the arrays among the arguments, and the dtypes asked for, are one that kernels are compiled for, else why
+    not."""
     dtypes = {a.dtype for a in arrays_in(args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
+    dtypes |= {a for a in args if isinstance(a, np.dtype)}
     if len(dtypes) == 1 and dtypes <= set(_COMPILED):
         return None
     return f"compiled kernels take float32 or float64 arrays of one dtype; got {', '.join(sorted(map(str, dtypes)))}"
@@ -85,18 +87,9 @@ _MODULES = {
     "softmax": ("softmax_fwd", "softmax_bwd", "cross_entropy_fwd", "cross_entropy_bwd"),
 }
 
-
-def one_dtype(*args: Any, **kwargs: Any) -> str | None:
-    """As :func:`compiled_dtype`, and no dtype is asked for: results come in that of the arrays."""
-    asked = next((a for a in (*args, *kwargs.values()) if isinstance(a, np.dtype)), None)
-    return compiled_dtype(*args, **kwargs) or (asked and f"compiled norms give the dtype of x alone; {asked} is wanted")
-
-
-_CAN_RUN = dict.fromkeys(("residual_layer_norm_fwd", "residual_layer_norm_bwd"), one_dtype)
-
 for _module, _kernels in _MODULES.items():
     for _kernel in _kernels:
-        register_compiled(_kernel, f"autograd.kernels.cpu.{_module}", _CAN_RUN.get(_kernel, compiled_dtype))
+        register_compiled(_kernel, f"autograd.kernels.cpu.{_module}")
 
 
 def _rows_can_run(

@@ -257,7 +257,7 @@ def _rows(x: Any) -> tuple[Any, int]:
 def _cut(rows: int, row_bytes: int) -> list[tuple[int, int]]:
     """Pieces of whole blocks, but for the last."""
     blocks = -(-rows // _BLOCK)
-    return [(a * _BLOCK, min(b * _BLOCK, rows)) for a, b in pieces(blocks, _BLOCK * row_bytes, most=16)]
+    return [(a * _BLOCK, min(b * _BLOCK, rows)) for a, b in pieces(blocks, _BLOCK * row_bytes)]
 
 
 def _partials(cut: Any, layer: _Layer) -> list[_Sums]:

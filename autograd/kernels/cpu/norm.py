@@ -217,7 +217,14 @@ def layer_norm_bwd(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, g_sum: Any
 
 
 def residual_layer_norm_fwd(
-    x: Any, branch: Any, keep: Any | None, weight: Any, bias: Any, eps: float, branch_bias: Any | None = None
+    x: Any,
+    branch: Any,
+    keep: Any | None,
+    weight: Any,
+    bias: Any,
+    eps: float,
+    branch_bias: Any | None = None,
+    y_dtype: Any | None = None,  # x's; others are refused
 ) -> tuple[Any, Any, Any, Any]:
     rows, branches, keeps, shift = rows_of(x), rows_of(branch), _optional(keep, x), _optional(branch_bias, x)
     total, out = empty(rows.shape, x.dtype), empty(rows.shape, x.dtype)
@@ -240,6 +247,7 @@ def residual_layer_norm_bwd(
     mean: Any,
     rstd: Any,
     to_branch_bias: bool = False,
+    branch_dtype: Any | None = None,  # total's; others are refused
 ) -> tuple[Any, Any, Any, Any, Any | None]:
     gx, gbranch, *sums = _gradients(g, total, weight, mean, rstd, g_sum, keep, 3 if to_branch_bias else 2)
     gweight, gbias, gbranch_bias = (*sums, None)[:3]

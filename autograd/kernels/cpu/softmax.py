@@ -54,6 +54,14 @@ def _softmax_backward(g: Any, y: Any, out: Any, start: int, stop: int) -> None:
 
 
 @jit
+def _place(label: Any, classes: int, kept: Any) -> Any:
+    """The place of a label in its row, and what counts there; NaN where it is no class, as in the reference."""
+    if 0 <= label < classes:
+        return label, kept
+    return 0, kept * np.nan
+
+
+@jit
 def _losses(
     logits: Any,
     labels: Any,  # empty where there are probabilities
@@ -83,8 +91,10 @@ def _losses(
                 t = spread if labels.size else kept * read(soft, j) + spread
                 if t != zero:  # a class without probability adds nothing, also where its log-probability is -inf
                     loss -= t * read(log_probs, j)
-        if labels.size and kept != zero:
-            loss -= kept * read(log_probs, at + labels[i])
+        if labels.size:
+            label, share = _place(labels[i], classes, kept)
+            if share != zero:
+                loss -= share * read(log_probs, at + label)
         losses[i] = loss
 
 
@@ -93,17 +103,19 @@ def _losses_backward(
     g: Any, log_probs: Any, labels: Any, soft: Any, kept: Any, spread: Any, out: Any, start: int, stop: int
 ) -> None:
     classes = log_probs.shape[1]
+    all_spread = spread * log_probs.dtype.type(classes)
     for i in range(start, stop):
         at, gi = i * classes, g[i]
-        total = kept if labels.size else log_probs.dtype.type(0)
-        for j in range(at, at + soft.size // max(1, len(soft))):
-            total += kept * read(soft, j)
-        total += spread * log_probs.dtype.type(classes)
         if labels.size:
+            label, share = _place(labels[i], classes, kept)
+            total = share + all_spread
             for j in range(at, at + classes):
                 write(out, j, gi * (exp(read(log_probs, j)) * total - spread))
-            write(out, at + labels[i], read(out, at + labels[i]) - gi * kept)
+            write(out, at + label, read(out, at + label) - gi * share)
         else:
+            total = all_spread
+            for j in range(at, at + classes):
+                total += kept * read(soft, j)
             for j in range(at, at + classes):
                 write(out, j, gi * (exp(read(log_probs, j)) * total - (kept * read(soft, j) + spread)))
 
@@ -132,10 +144,6 @@ def _target(target: Any, smoothing: float, classes: int, dtype: Any) -> tuple[An
     labels, soft = np.empty(0, np.int64), np.empty((0, classes), dtype)
     if target.ndim == 1:
         labels = plain(target.astype(np.int64, copy=False))
-        if labels.size and not (labels.min() >= 0 and labels.max() < classes):  # they are used as places in memory
-            raise IndexError(
-                f"cross_entropy: expected labels in [0, {classes - 1}]; got {labels.min()} to {labels.max()}."
-            )
     else:
         soft = plain(target.astype(dtype, copy=False))
     return labels, soft, dtype.type(1 - smoothing), dtype.type(smoothing / classes)

@@ -306,11 +306,11 @@ def rows_of(x: Any) -> Any:
     return plain(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def pieces(rows: int, row_bytes: int, most: int = 16) -> list[tuple[int, int]]:
-    """(start, stop) of equal pieces of rows: each of at least 128 KiB, a piece costs some microseconds of Python, which
-    one thread at a time runs; up to ``most``, more where they would be larger than 2 MiB."""
+def pieces(rows: int, row_bytes: int) -> list[tuple[int, int]]:
+    """(start, stop) of equal pieces of rows: each of at least 128 KiB, as a piece costs some microseconds of Python,
+    which one thread at a time runs; up to 16, or more where they would be larger than 2 MiB."""
     size = rows * row_bytes
-    count = max(1, min(max(most, size >> 21), rows, size >> 17))
+    count = max(1, min(max(16, size >> 21), rows, size >> 17))
     return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
 

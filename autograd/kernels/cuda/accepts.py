@@ -11,7 +11,7 @@ from autograd.kernels.cuda.layout import LONGEST_ROW
 from autograd.kernels.registry import arrays_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import numpy as np
 
@@ -59,8 +59,13 @@ def cuda_dtype(*args: Any, **_: Any) -> str | None:
     names = sorted({a.dtype.name for a in floats})
     if len(names) != 1 or names[0] not in _DTYPES:
         return f"CUDA kernels take arrays of one dtype out of {', '.join(_DTYPES)}; got {', '.join(names) or 'none'}"
-    if names == ["bfloat16"] and capability(floats[0]) < _BF16_CAPABILITY:
-        return f"bfloat16 needs compute capability 8.0; got {capability(floats[0]) / 10}"
+    return _too_old(names, floats[0])
+
+
+def _too_old(names: Collection[str], on: Array) -> str | None:
+    """Why the device of ``on`` does not compute with the dtypes of these names."""
+    if "bfloat16" in names and capability(on) < _BF16_CAPABILITY:
+        return f"bfloat16 needs compute capability 8.0; got {capability(on) / 10}"
     return None
 
 
@@ -109,10 +114,8 @@ def _beside(x: Array, low: Array, other: np.dtype[Any] | None) -> str | None:
     if apart:
         return apart
     names = {low.dtype.name, x.dtype.name if other is None else as_dtype(other).name} - {x.dtype.name}
-    if "bfloat16" in names and capability(x) < _BF16_CAPABILITY:
-        return f"bfloat16 needs compute capability 8.0; got {capability(x) / 10}"
     if not names or (x.dtype.name == "float32" and len(names) == 1 and names <= {"float16", "bfloat16"}):
-        return None
+        return _too_old(names, x)
     return (
         f"CUDA norms take one dtype, or one of 16 bits beside float32; got {x.dtype.name}, {', '.join(sorted(names))}"
     )
@@ -281,9 +284,9 @@ def mlp_bwd(g: Array, x: Array, hidden: Array, w1: Array, b1: Array, w2: Array, 
 
 def multi_cast(arrays: Sequence[Array], dtype: np.dtype[Any]) -> str | None:
     refusal = cuda_dtype(arrays)
-    pair = {dtype.name, arrays[0].dtype.name} if refusal is None else set()
-    if refusal is None and (len(pair) != 2 or "float32" not in pair or not pair <= set(_DTYPES)):
+    if refusal:
+        return refusal
+    pair = {dtype.name, arrays[0].dtype.name}
+    if len(pair) != 2 or "float32" not in pair or not pair <= set(_DTYPES):
         return f"CUDA casts between float32 and 16-bit floats; got {arrays[0].dtype} to {dtype}"
-    if "bfloat16" in pair and capability(arrays[0]) < _BF16_CAPABILITY:
-        return f"bfloat16 needs compute capability 8.0; got {capability(arrays[0]) / 10}"
-    return refusal
+    return _too_old(pair, arrays[0])

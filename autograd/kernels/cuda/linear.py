@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING
 
 from autograd.kernels.cuda.column_sum import column_sums
 from autograd.kernels.cuda.gelu import bias_gelu_bwd, bias_gelu_fwd
-from autograd.kernels.reference import product as products
 from autograd.kernels.reference.blocks import as_rows
+from autograd.kernels.reference.product import product
 
 if TYPE_CHECKING:
     from autograd.backend import Array
 
 __all__ = ["linear_bwd", "linear_fwd", "mlp_bwd", "mlp_fwd"]
-
-
-def product(x: Array, y: Array, bias: Array | None = None) -> Array:
-    """x y + bias in the dtype of x, also where the library gives sums of 16-bit floats in float32 (bfloat16)."""
-    return products.product(x, y, bias).astype(x.dtype, copy=False)
 
 
 def linear_fwd(x: Array, weight: Array, bias: Array | None) -> Array:

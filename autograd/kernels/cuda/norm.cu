@@ -74,9 +74,9 @@ KERNEL void __launch_bounds__(THREADS) residual_layer_norm_fwd(const T* __restri
 }
 
 // With xhat = (x - mean) rstd and h = g weight: gx = rstd (h - mean(h) - xhat mean(h xhat)) + g_sum (or 0 for null); gbranch, if it
-// is not null, is keep gx (gx for no keep). `rows_a_g` rows in a row share one of g (a mean over a map spreads its gradient so). Blocks stay and take
-// row after row; row k of `partial` (blocks, 2 columns) gets the sums of g xhat and of g over the rows of block k. BIASED: a third
-// part (blocks, 3 columns) gets the sums of keep gx as it is stored.
+// is not null, is keep gx (gx for no keep). `rows_a_g` rows in a row share one of g (a mean over a map spreads its gradient so).
+// Blocks stay and take row after row; row k of `partial` (blocks, 2 columns) gets the sums of g xhat and of g over the rows of
+// block k. BIASED: a third part (blocks, 3 columns) gets the sums of keep gx as it is stored.
 template <bool BIASED>
 DEVICE void backward(const U* g, const T* x, const T* weight, const float* mean, const float* rstd, const T* g_sum, const T* keep, T* gx,
                      U* gbranch, float* partial, int rows, int rows_a_g, int rows_a_sample, int columns) {

@@ -62,7 +62,9 @@ def product(x: Array, y: Array, bias: Array | None = None) -> Array:
     acc = accumulator(x.dtype)
     if array_module(x) is np and acc != x.dtype:
         return _plus(product(x.astype(acc), y.astype(acc)).astype(x.dtype), bias)
-    if array_module(x) is not np or x.ndim != 2 or y.ndim != 2 or x.dtype.kind != "f":
+    if array_module(x) is not np:
+        return _plus((x @ y).astype(x.dtype, copy=False), bias)  # a library may give float32 for bfloat16
+    if x.ndim != 2 or y.ndim != 2 or x.dtype.kind != "f":
         return _plus(x @ y, bias)
     x, y = _operand(x), _operand(y)
     if x.size * y.shape[1] < _LARGE or not blas_is_single():
