@@ -25,7 +25,7 @@ from autograd.kernels.cpu import compiled_dtype, register_compiled
 from autograd.kernels.cuda import cuda_dtype, register_cuda
 from autograd.kernels.cuda.budget import Budget
 from autograd.kernels.cuda.launch import capability, contiguous, launch, multiprocessors
-from autograd.kernels.cuda.source import Program, program
+from autograd.kernels.cuda.source import FLOAT_NAMES, Program, program
 from autograd.kernels.reference.blocks import run_blocks, total_of
 from autograd.kernels.registry import Cost, Implementation, Kernel, call_kernel, register_kernel
 from autograd.kernels.threads import map_pieces
@@ -33,6 +33,7 @@ from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axes, normalize_axis, unbroadcast
 
 __all__ = [
+    "FLOAT_NAMES",
     "Array",
     "Budget",
     "Cost",

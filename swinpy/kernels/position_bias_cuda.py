@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autograd.extend import Budget, array_module, contiguous, cuda_dtype, launch, program
+from autograd.extend import FLOAT_NAMES, Budget, array_module, contiguous, cuda_dtype, launch, program
 from swinpy.kernels.position_bias import tables
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ __all__ = ["BUDGETS", "can_run", "position_bias_bwd", "position_bias_fwd", "vari
 BUDGETS = {"position_bias_fwd": Budget(registers=32), "position_bias_bwd": Budget(registers=48)}
 
 _FILE = Path(__file__).parent / "cuda" / "position_bias.cu"
-_TYPES = {"float32": "float", "float16": "f16", "bfloat16": "bf16"}
 _THREADS, _WARPS = 256, 8
 _MOST_Y = 65535  # blocks along the grid's second axis
 _MOST = 2**31 - 1
@@ -25,7 +24,7 @@ _MOST = 2**31 - 1
 
 def variants() -> list[Program]:
     """What there is to compile: each type."""
-    return [program(_FILE, T=kind) for kind in _TYPES.values()]
+    return [program(_FILE, T=kind) for kind in FLOAT_NAMES.values()]
 
 
 def can_run(array: Array, index: PositionIndex, rows: int | None = None) -> str | None:
@@ -43,7 +42,7 @@ def can_run(array: Array, index: PositionIndex, rows: int | None = None) -> str 
 
 
 def _code(x: Array) -> Program:
-    return program(_FILE, T=_TYPES[x.dtype.name])
+    return program(_FILE, T=FLOAT_NAMES[x.dtype.name])
 
 
 def position_bias_fwd(table: Array, index: PositionIndex) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autograd.extend import Budget, array_module, launch, program
+from autograd.extend import FLOAT_NAMES, Budget, array_module, launch, program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,13 +16,12 @@ __all__ = ["BUDGETS", "sum_parts", "variants"]
 
 BUDGETS = {"sum_parts": Budget(registers=48)}
 _FILE = Path(__file__).parent / "cuda" / "sum_parts.cu"
-_TYPES = {"float32": "float", "float16": "f16", "bfloat16": "bf16"}
 _VALUES, _THREADS, _MOST = 32, 256, 3
 
 
 def variants() -> list[Program]:
     """What there is to compile: each type."""
-    return [program(_FILE, T=kind) for kind in _TYPES.values()]
+    return [program(_FILE, T=kind) for kind in FLOAT_NAMES.values()]
 
 
 def sum_parts(parts: Sequence[Array | None], like: Sequence[Array | None]) -> list[Array | None]:
@@ -41,7 +40,7 @@ def sum_parts(parts: Sequence[Array | None], like: Sequence[Array | None]) -> li
     blocks = sum(-(-a.size // _VALUES) for _, a in pairs)
     if blocks:
         args += [None, None, 0, 0] * (_MOST - len(pairs))
-        code = program(_FILE, T=_TYPES[totals[0].dtype.name])
+        code = program(_FILE, T=FLOAT_NAMES[totals[0].dtype.name])
         launch(code, "sum_parts", blocks, _THREADS, args, 4 * _THREADS)
     left = iter(totals)
     return [None if p is None or a is None else next(left) for p, a in zip(parts, like, strict=True)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.extend import Budget, array_module, contiguous, cuda_dtype, launch, multiprocessors, program
+from autograd.extend import FLOAT_NAMES, Budget, array_module, contiguous, cuda_dtype, launch, multiprocessors, program
 from swinpy.geometry import Geometry, on_device, shift_regions, window_tokens
 from swinpy.kernels.sum_parts import sum_parts
 
@@ -41,7 +41,6 @@ _FORWARD = "window_attention_general_fwd.cu"
 _BACKWARD, _BACKWARD_TILED = "window_attention_general_bwd.cu", "window_attention_general_bwd_tiled.cu"
 _BLOCKS = 4  # of a multiprocessor that backward is cut for
 _PARTS_BYTES = 64 * 2**20  # at most, of partial gradients of the bias
-_TYPES = {"float32": "float", "float16": "f16", "bfloat16": "bf16"}
 
 
 def can_run(*args: Any) -> str | None:
@@ -117,7 +116,7 @@ def _tables(cut: Geometry, device: int) -> tuple[Array, Array | None]:
 
 
 def _program(file: str, dtype: str, tiling: Tiling, cosine: bool) -> Program:
-    kind, head_dim = _TYPES[dtype], tiling.head_dim
+    kind, head_dim = FLOAT_NAMES[dtype], tiling.head_dim
     return program(_FOLDER / file, T=kind, HEAD=head_dim, R=tiling.r, TILES=tiling.tiles, COSINE=int(cosine))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support import fake_cupy, launches
+from support.swin_models import ONE_STAGE
 
 import autograd as ag
 import swinpy
@@ -15,17 +16,6 @@ from swinpy.train.optim import AdamW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-NANO: dict[str, Any] = {
-    "img_size": 12,
-    "patch_size": 2,
-    "num_classes": 4,
-    "embed_dim": 8,
-    "depths": (2,),
-    "num_heads": (2,),
-    "window_size": 3,
-    "mlp_ratio": 2.0,
-}
 
 
 @pytest.fixture
@@ -146,7 +136,7 @@ def test_float32_leaves_on_a_gpu_under_autocast_alone(cupy: Any) -> None:
 def _step(cupy: Any, checkpoint: bool, dtype: str = "float16") -> list[bytes]:
     """Two training steps of a tiny Swin: the bits of loss, gradients and weights."""
     ag.manual_seed(0)
-    model = swinpy.create_model("swin_tiny_patch4_window7_224", device="gpu", drop_path_rate=0.2, **NANO)
+    model = swinpy.create_model("swin_tiny_patch4_window7_224", device="gpu", drop_path_rate=0.2, **ONE_STAGE)
     model.set_grad_checkpointing(checkpoint)
     optimizer = AdamW(model.named_parameters(), model.no_weight_decay())
     rng, found = np.random.default_rng(0), []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import fake_cupy
+from support.swin_models import ONE_STAGE
 
 from autograd.kernels import KERNELS
 
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-NANO: dict[str, Any] = {
-    "img_size": 12,
-    "patch_size": 2,
-    "num_classes": 4,
-    "embed_dim": 8,
-    "depths": (2,),
-    "num_heads": (2,),
-    "window_size": 3,
-}
 MODEL = "swin_tiny_patch4_window7_224"
 
 
@@ -82,7 +74,7 @@ def test_our_models_steps(gpu: Any) -> None:
     from _gpu_kernels import host_clock
 
     with fake_cupy.installed() as cupy:
-        steps = gpu.our_steps(cupy, MODEL, 1, host_clock, repeats=1, warmups=0, **NANO)
+        steps = gpu.our_steps(cupy, MODEL, 1, host_clock, repeats=1, warmups=0, **ONE_STAGE)
         assert all(steps[step]() > 0 for step in ("inference", "training"))
 
 

@@ -10,6 +10,7 @@ import pytest
 from support import fake_cupy, gpu_checks, skips
 from support.gpu_rows import GPU_ROWS
 from support.kernel_rows import KERNEL_ROWS
+from support.swin_models import ONE_STAGE
 
 import autograd as ag
 from autograd.kernels import KERNELS, Implementation
@@ -18,16 +19,6 @@ from autograd.kernels.cuda.launch import counting
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NANO: dict[str, Any] = {
-    "img_size": 12,
-    "patch_size": 2,
-    "num_classes": 4,
-    "embed_dim": 8,
-    "depths": (2,),
-    "num_heads": (2,),
-    "window_size": 3,
-    "mlp_ratio": 2.0,
-}
 MODEL, MODEL_V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 CUDA_KERNELS = sorted(name for name in KERNEL_ROWS if KERNELS[name].cuda is not None)
 
@@ -73,24 +64,24 @@ def test_op(cupy: Any, check: str, name: str) -> None:
 
 @pytest.mark.parametrize("autocast", [None, "float16", "bfloat16"])
 def test_model(cupy: Any, autocast: str | None) -> None:
-    gpu_checks.check_model(cupy, MODEL, batch=1, autocast=autocast, **NANO)
+    gpu_checks.check_model(cupy, MODEL, batch=1, autocast=autocast, **ONE_STAGE)
 
 
 @pytest.mark.parametrize("model", [MODEL, MODEL_V2])
 @pytest.mark.parametrize("autocast", [None, "float16"])
 def test_train_step_copies_nothing(cupy: Any, model: str, autocast: str | None) -> None:
-    two_stages = {**NANO, "img_size": 20, "depths": (1, 1), "num_heads": (2, 4)}  # maps of 10 and 5, windows of 3
+    two_stages = {**ONE_STAGE, "img_size": 20, "depths": (1, 1), "num_heads": (2, 4)}  # maps of 10 and 5, windows of 3
     counts, _ = gpu_checks.train_steps(cupy, model, batch=2, steps=1, autocast=autocast, **two_stages)
     assert counts.copies == 0
     assert {"position_bias_fwd", "position_bias_bwd"} <= counts.launches.keys()
 
 
 def test_train_step_repeats(cupy: Any) -> None:
-    counts, bits = gpu_checks.train_steps(cupy, MODEL, batch=1, steps=2, **NANO)
+    counts, bits = gpu_checks.train_steps(cupy, MODEL, batch=1, steps=2, **ONE_STAGE)
     assert counts.copies == 0
     assert sum(counts.launches.values()) > 0
-    assert gpu_checks.train_steps(cupy, MODEL, batch=1, steps=2, **NANO)[1] == bits
-    assert gpu_checks.train_steps(cupy, MODEL, batch=1, steps=1, **NANO)[1] != bits
+    assert gpu_checks.train_steps(cupy, MODEL, batch=1, steps=2, **ONE_STAGE)[1] == bits
+    assert gpu_checks.train_steps(cupy, MODEL, batch=1, steps=1, **ONE_STAGE)[1] != bits
 
 
 # ---- they notice

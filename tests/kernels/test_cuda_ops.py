@@ -143,10 +143,10 @@ def test_masks_and_scales_of_the_host_go_to_the_gpu(cupy: Any) -> None:
     x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
     on_gpu, ones = ag.Tensor(cupy.asarray(x)), np.ones(3, np.float32)
     masked = ag.masked_softmax(on_gpu, [True, False, True])
-    np.testing.assert_allclose(masked.numpy(), ag.masked_softmax(x, [True, False, True]).numpy(), atol=1e-7)
+    np.testing.assert_allclose(masked.numpy(), ag.masked_softmax(x, [True, False, True]).numpy(), rtol=0, atol=ONE32)
     weight = ag.Tensor(cupy.asarray(ones))
     total, _ = ag.residual_layer_norm(on_gpu, on_gpu, [2.0, 0.0], weight, weight)
-    np.testing.assert_allclose(total.numpy(), x * np.float32([[3], [1]]), rtol=1e-6)
+    np.testing.assert_allclose(total.numpy(), x * np.float32([[3], [1]]), rtol=ONE32)
 
 
 @pytest.mark.parametrize(

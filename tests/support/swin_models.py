@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from swinpy.nn import Module
 
-__all__ = ["TINY", "build", "images", "redraw", "shapes_only", "tiny"]
+__all__ = ["ONE_STAGE", "TINY", "build", "images", "redraw", "shapes_only", "tiny"]
 
 Array = np.ndarray[Any, Any]
 
@@ -32,6 +32,18 @@ TINY = SwinConfig(
     mlp_ratio=2.0,
     drop_path_rate=0.0,
 )
+
+# Options of create_model for the smallest model with shifted windows: 12x12 images, one map of 6x6.
+ONE_STAGE: dict[str, Any] = {
+    "img_size": 12,
+    "patch_size": 2,
+    "num_classes": 4,
+    "embed_dim": 8,
+    "depths": (2,),
+    "num_heads": (2,),
+    "window_size": 3,
+    "mlp_ratio": 2.0,
+}
 
 
 def _value(name: str, shape: tuple[int, ...], rng: np.random.Generator, calm: bool) -> Array:

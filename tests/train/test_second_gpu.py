@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support import fake_cupy, launches
+from support.swin_models import ONE_STAGE
 
 import autograd as ag
 import swinpy
@@ -15,17 +16,7 @@ from swinpy.train.optim import AdamW, grad_norm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NANO: dict[str, Any] = {
-    "img_size": 12,
-    "patch_size": 2,
-    "num_classes": 4,
-    "embed_dim": 8,
-    "depths": (2, 2),
-    "num_heads": (2, 2),
-    "window_size": 3,
-    "mlp_ratio": 2.0,
-    "drop_path_rate": 0.2,
-}
+NANO = {**ONE_STAGE, "depths": (2, 2), "num_heads": (2, 2), "drop_path_rate": 0.2}
 V1, V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 
 

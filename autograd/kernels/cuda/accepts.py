@@ -8,6 +8,7 @@ from autograd.backend import device_of
 from autograd.dtypes import as_dtype, is_float
 from autograd.kernels.cuda.launch import capability
 from autograd.kernels.cuda.layout import LONGEST_ROW
+from autograd.kernels.cuda.source import FLOAT_NAMES
 from autograd.kernels.registry import arrays_in
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ __all__ = [
     "softmax_fwd",
 ]
 
-_DTYPES = ("float32", "float16", "bfloat16")
 _BF16_CAPABILITY = 80
 _MOST_ROWS = 2**31 - 1
 
@@ -57,8 +57,9 @@ def cuda_dtype(*args: Any, **_: Any) -> str | None:
         return apart
     floats = [a for a in arrays if is_float(a.dtype)]
     names = sorted({a.dtype.name for a in floats})
-    if len(names) != 1 or names[0] not in _DTYPES:
-        return f"CUDA kernels take arrays of one dtype out of {', '.join(_DTYPES)}; got {', '.join(names) or 'none'}"
+    if len(names) != 1 or names[0] not in FLOAT_NAMES:
+        allowed = ", ".join(FLOAT_NAMES)
+        return f"CUDA kernels take arrays of one dtype out of {allowed}; got {', '.join(names) or 'none'}"
     return _too_old(names, floats[0])
 
 
@@ -287,6 +288,6 @@ def multi_cast(arrays: Sequence[Array], dtype: np.dtype[Any]) -> str | None:
     if refusal:
         return refusal
     pair = {dtype.name, arrays[0].dtype.name}
-    if len(pair) != 2 or "float32" not in pair or not pair <= set(_DTYPES):
+    if len(pair) != 2 or "float32" not in pair or not pair <= set(FLOAT_NAMES):
         return f"CUDA casts between float32 and 16-bit floats; got {arrays[0].dtype} to {dtype}"
     return _too_old(pair, arrays[0])

@@ -10,7 +10,7 @@ import numpy as np
 from autograd.backend import array_module, is_array
 from autograd.kernels.cuda.budget import Budget
 from autograd.kernels.cuda.launch import contiguous, launch
-from autograd.kernels.cuda.source import TYPE_NAMES, program
+from autograd.kernels.cuda.source import FLOAT_NAMES, program
 from autograd.kernels.cuda.tables import CHUNK, chunks, table
 from autograd.kernels.reference.adamw import CLIP_EPS, check_adamw, check_multi_adamw
 
@@ -39,7 +39,7 @@ def _program(kind: str) -> Program:
 
 def variants() -> list[Program]:
     """What there is to compile: each type."""
-    return [_program(kind) for kind in ("float", "f16", "bf16")]
+    return [_program(kind) for kind in FLOAT_NAMES.values()]
 
 
 @lru_cache(maxsize=16)
@@ -67,7 +67,7 @@ def _partials(code: Program, rows: Array, pieces: Array) -> Array:
 def grad_norm(grads: Sequence[Array]) -> Array:
     grads = [contiguous(g) for g in grads]
     first = grads[0]
-    code = _program(TYPE_NAMES[first.dtype.name])
+    code = _program(FLOAT_NAMES[first.dtype.name])
     with first.device:
         partials = _partials(code, *_table(grads, grads, grads, grads))
         norm = array_module(first).empty((), np.float64)
@@ -95,7 +95,7 @@ def multi_adamw(
     first, (lr_at, lr), (step_at, step) = params[0], _where(lr), _where(step)
     if step_at is None:
         check_adamw(step)
-    code, xp = _program(TYPE_NAMES[first.dtype.name]), array_module(first)
+    code, xp = _program(FLOAT_NAMES[first.dtype.name]), array_module(first)
     with first.device:
         rows, pieces = _table(params, grads, exp_avgs, exp_avg_sqs)
         partials = _partials(code, rows, pieces)

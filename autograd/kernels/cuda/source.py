@@ -18,7 +18,7 @@ from autograd.dtypes import as_dtype
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["TYPE_NAMES", "Entry", "Parameter", "Program", "entries_of", "program"]
+__all__ = ["FLOAT_NAMES", "TYPE_NAMES", "Entry", "Parameter", "Program", "entries_of", "program"]
 
 _HERE = Path(__file__).parent
 HEADERS = (_HERE / "device.cuh", _HERE / "common.cuh")
@@ -44,6 +44,7 @@ _TYPES = {
     "bool": "bool",
 }
 TYPE_NAMES = {dtype: name for name, dtype in _TYPES.items()}
+FLOAT_NAMES = {dtype: TYPE_NAMES[dtype] for dtype in ("float32", "float16", "bfloat16")}  # what kernels compute with
 
 
 @dataclass(frozen=True)
