@@ -4,6 +4,10 @@ Work is cut into pieces that each compute their own rows. NumPy, BLAS and the co
 lock, so pieces run side by side in plain threads. BLAS has threads of its own, which would compete with the pool (and
 spin for a while after each product): while pieces run, it is held to one. For that, threadpoolctl must be installed
 (extra ``fast``), or the environment must say so before NumPy is imported (OPENBLAS_NUM_THREADS=1).
+
+To wake a thread that sleeps takes the system some fifty to a hundred microseconds, as long as much of the work of a
+small model. With compiled kernels, threads that have worked stay awake for a moment: they listen for the bell that
+announces more (:mod:`autograd.kernels.cpu.pieces`).
 """
 
 from __future__ import annotations
@@ -11,20 +15,34 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from contextlib import contextmanager, nullcontext
-from functools import lru_cache, partial
+from contextlib import contextmanager
+from functools import lru_cache
 from importlib.util import find_spec
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["blas_is_single", "get_num_threads", "map_pieces", "one_blas_thread", "set_num_threads"]
+__all__ = [
+    "bell",
+    "blas_is_single",
+    "from_the_end",
+    "get_num_threads",
+    "listen_with",
+    "map_pieces",
+    "on_threads",
+    "one_blas_thread",
+    "set_num_threads",
+]
 
 _count: int | None = None
 _offers: SimpleQueue[_Offer | None] | None = None  # to the helpers, threads that wait for work
 _lock = threading.Lock()
+bell = np.zeros(2, np.int64)  # how often work was announced, and how many helpers listen
+_listen: Callable[[int], Any] | None = None
 
 
 def _cores() -> int:
@@ -75,16 +93,16 @@ class _Offer:
     locks: a Future of the standard library costs several times as much.
     """
 
-    def __init__(self, work: Callable[[], Any]) -> None:
+    def __init__(self, work: Callable[[int], Any]) -> None:
         self._work, self._taken, self._done = work, threading.Lock(), threading.Lock()
         self._done.acquire()
         self._error: BaseException | None = None
 
-    def accept(self) -> None:
-        """By a helper."""
+    def accept(self, number: int) -> None:
+        """By the helper of this number."""
         if self._taken.acquire(blocking=False):
             try:
-                self._work()
+                self._work(number)
             except BaseException as error:  # for the owner, whatever it is
                 self._error = error
             finally:
@@ -97,9 +115,22 @@ class _Offer:
         return self._error
 
 
-def _help(offers: SimpleQueue[_Offer | None]) -> None:
-    while (offer := offers.get()) is not None:
-        offer.accept()
+def listen_with(listen: Callable[[int], Any]) -> None:
+    """Helpers call ``listen`` before they fall asleep, with how often they heard the bell: it comes back when the bell
+    has rung again, or after a moment."""
+    global _listen
+    _listen = listen
+
+
+def _help(offers: SimpleQueue[_Offer | None], number: int) -> None:
+    while True:
+        heard = int(bell[0])
+        if _listen is not None and offers.empty():
+            _listen(heard)
+        offer = offers.get()
+        if offer is None:
+            break
+        offer.accept(number)
         del offer  # or the thread would keep arrays alive while it waits
     offers.put(None)  # for the next helper
 
@@ -109,50 +140,69 @@ def _to_helpers() -> SimpleQueue[_Offer | None]:
     with _lock:
         if _offers is None:
             _offers = SimpleQueue()
-            for i in range(get_num_threads() - 1):
-                threading.Thread(target=_help, args=(_offers,), name=f"autograd-{i}", daemon=True).start()
+            for i in range(1, get_num_threads()):
+                threading.Thread(target=_help, args=(_offers, i), name=f"autograd-{i}", daemon=True).start()
         return _offers
 
 
 _forwards = True
 
 
-def _turned(n: int) -> range:
-    """0 to n - 1, every other time from the end: what the call before read and wrote last is still in the caches."""
+def from_the_end() -> bool:
+    """Every other time: what the call before read and wrote last is still in the caches."""
     global _forwards
     _forwards = not _forwards
-    return range(n) if _forwards else range(n - 1, -1, -1)
+    return not _forwards
 
 
-def map_pieces(piece: Callable[..., Any], arguments: list[Any], blas: bool = True) -> list[Any]:
-    """``[piece(a) for a in arguments]`` on all threads; each call works on its part alone.
+def _in_this_context(work: Callable[[int], Any]) -> Callable[[int], Any]:
+    """``work`` under what context variables say here, in another thread."""
+    context = contextvars.copy_context()
+    return lambda number: context.run(work, number)
 
-    Which thread takes which piece is left to chance; the results come back in order. Pieces that call no BLAS say so
-    by ``blas=False``: holding it to one thread takes some 20 microseconds.
+
+def on_threads(work: Callable[[int], Any], most: int) -> None:
+    """Call ``work`` with numbers from 0 on, on up to ``most`` threads at once, until all of them have come back.
+
+    The calls share the work out among themselves: one that finds nothing left to do returns. This thread has number 0,
+    every other one always the same: its caches hold what it worked on before.
     """
-    threads = min(get_num_threads(), len(arguments))
-    results: list[Any] = [None] * len(arguments)
-    numbers = iter(_turned(len(arguments)))  # shared: each thread takes the next piece
+    threads = min(get_num_threads(), most)
+    if threads < 2:
+        work(0)
+        return
+    queue = _to_helpers()
+    offers = [_Offer(_in_this_context(work)) for _ in range(threads - 1)]
+    for offer in offers:
+        queue.put(offer)
+    try:
+        work(0)
+    finally:  # all of them, whatever happened: they write to the caller's arrays
+        errors = [offer.settle() for offer in offers]
+    for error in errors:
+        if error is not None:
+            raise error
 
-    def work() -> None:
-        for i in numbers:
-            results[i] = piece(arguments[i])
 
-    with one_blas_thread() if blas else nullcontext():
-        if threads < 2:
-            work()
-            return results
-        queue = _to_helpers()
-        offers = [_Offer(partial(contextvars.copy_context().run, work)) for _ in range(threads - 1)]
-        for offer in offers:
-            queue.put(offer)
-        try:
-            work()
-        finally:  # all of them, whatever happened: they write to the caller's arrays
-            errors = [offer.settle() for offer in offers]
-        for error in errors:
-            if error is not None:
-                raise error
+def map_pieces(piece: Callable[..., Any], arguments: list[Any]) -> list[Any]:
+    """``[piece(a) for a in arguments]`` on all threads; each call works on its part alone, and may use BLAS.
+
+    Each thread has a share of its own and helps others when it has done that; the results come back in order.
+    """
+    n, threads, backwards = len(arguments), get_num_threads(), from_the_end()
+    results: list[Any] = [None] * n
+    ranges = [range(n * i // threads, n * (i + 1) // threads) for i in range(threads)]
+    shares = [iter(reversed(share) if backwards else share) for share in ranges]
+
+    def work(number: int) -> None:
+        if number == 0:
+            bell[0] += 1
+        for share in (*shares[number:], *shares[:number]):
+            for i in share:
+                results[i] = piece(arguments[i])
+
+    with one_blas_thread():
+        on_threads(work, n)
     return results
 
 

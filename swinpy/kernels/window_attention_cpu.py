@@ -12,12 +12,12 @@ of what windows share (bias, qkv bias, logit scale) are one partial sum a piece,
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from autograd.extend import empty, map_pieces
+from autograd.extend import empty
+from autograd.kernels.cpu.pieces import even_pieces, run_pieces
 from autograd.kernels.cpu.tiles import ROWS, add_product, multiply, multiply_to, padded_columns, padded_rows
 from autograd.kernels.cpu.toolkit import jit, plain
 from swinpy.geometry import attention_mask, window_tokens
@@ -53,12 +53,12 @@ assert CHUNK % ROWS == 0
 
 
 @jit
-def _forward(call: Any, out: Any, first_head: int, last_head: int, start: int, stop: int) -> None:
-    """Windows [start, stop), counted over the batch, of heads [first_head, last_head)."""
-    (windows, n), channels = call.tokens.shape, out.shape[1]
+def _forward(call: Any, out: Any, share: Any, number: int, start: int, stop: int) -> None:
+    """Windows [start, stop), counted over the batch, of the heads of the piece of this number."""
+    (windows, n), channels, first_head = call.tokens.shape, out.shape[1], number // share.groups * share.heads
     s = make_scratch(call, channels // call.scales.size, n, False)
     for w in range(start, stop):
-        for head in range(first_head, last_head):  # inside: a token's heads lie side by side in memory
+        for head in range(first_head, first_head + share.heads):  # inside: a token's heads lie side by side in memory
             _window_forward(call, s, n, w % windows, w // windows * call.pixels, head, out)
 
 
@@ -100,21 +100,21 @@ def _products_backward(call: Any, s: Any, n: int, d: int, added: int, gbias: Any
 
 @jit
 def _window_backward(
-    g: Any, call: Any, s: Any, n: int, place: int, first: int, head: int, gqkv: Any, sums: Any, number: int
+    g: Any, call: Any, s: Any, n: int, place: int, first: int, head: int, gqkv: Any, sums: Any, row: int
 ) -> None:
-    """As :func:`_window_forward`; what windows share is added to the ``number``-th head of ``sums``."""
+    """As :func:`_window_forward`; what windows share is added to the ``row``-th head of ``sums``."""
     _, heads, rows, columns = call.table.shape
     channels, width, p = g.shape[1], call.width, place * n
     d, one, scale = channels // heads, g.dtype.type(1), call.scales[head]
-    column, total = head * d, number * 3 * d
+    column, total = head * d, row * 3 * d
     load(call, s, place, first, head)
     transpose(s.k, width, n, d, s.k_t, columns)
     transpose(s.v, width, n, d, s.v_t, columns)
     gather(g, first * channels + column, channels, call.tokens, p, n, d, s.none, 0, one, s.go, width)
     added = (call.kinds[place] * heads + head) * rows * columns
-    _products_backward(call, s, n, d, added, sums.scores, number * rows * columns)
+    _products_backward(call, s, n, d, added, sums.scores, row * rows * columns)
     if call.cosine:
-        sums.tau[number] += cosine_backward(call, s, n, d, head)
+        sums.tau[row] += cosine_backward(call, s, n, d, head)
         scale = one
     at, c3 = first * 3 * channels + column, 3 * channels
     scatter(s.gq, width, scale, call.tokens, p, n, d, gqkv, at, c3, sums.qkv_bias, total)
@@ -123,31 +123,38 @@ def _window_backward(
 
 
 @jit
-def _backward(g: Any, call: Any, gqkv: Any, sums: Any, first_head: int, last_head: int, start: int, stop: int) -> None:
+def _backward(g: Any, call: Any, gqkv: Any, sums: Any, share: Any, number: int, start: int, stop: int) -> None:
     """As :func:`_forward`, with the gradients that windows share summed into ``sums``."""
-    (windows, n), channels = call.tokens.shape, g.shape[1]
+    (windows, n), channels, first_head = call.tokens.shape, g.shape[1], number // share.groups * share.heads
     s = make_scratch(call, channels // call.scales.size, n, True)
     for w in range(start, stop):
-        for head in range(first_head, last_head):
+        for i in range(share.heads):
             first = w // windows * call.pixels
-            _window_backward(g, call, s, n, w % windows, first, head, gqkv, sums, head - first_head)
+            _window_backward(g, call, s, n, w % windows, first, first_head + i, gqkv, sums, number * share.heads + i)
 
 
 # ---- on the Python side
 
 
 class _Sums(NamedTuple):
-    """Gradients of what windows share, of the heads of a piece: one partial sum a piece.
+    """Gradients of what windows share, of the heads of each piece: one partial sum a piece.
 
     Attributes:
-        scores: (heads, rows, columns), of bias + mask.
-        qkv_bias: (heads, 3, d).
-        tau: (heads,), of the scale of cosines.
+        scores: (pieces * heads, rows, columns), of bias + mask.
+        qkv_bias: (pieces * heads, 3, d).
+        tau: (pieces * heads,), of the scale of cosines.
     """
 
     scores: Any
     qkv_bias: Any
     tau: Any
+
+
+class _Share(NamedTuple):
+    """What a piece is: one of so many groups of windows, of so many heads; pieces of the same heads are neighbours."""
+
+    groups: int
+    heads: int
 
 
 class _Cut(NamedTuple):
@@ -192,14 +199,17 @@ def _heads_together(heads: int, scores: int) -> int:
     return next(h for h in range(heads, 0, -1) if heads % h == 0 and (h == 1 or h * scores <= _TABLES))
 
 
-def _pieces(batch: int, call: Call, spec: AttentionSpec) -> list[tuple[int, int, int, int]]:
-    """(first head, last head, first window, end): groups of windows of some heads, by sizes alone."""
-    windows = batch * spec.cut.windows[0] * spec.cut.windows[1]
-    together = _heads_together(spec.heads, call.table.shape[2] * call.table.shape[3])
-    groups = max(1, min(-(-_PIECES * together // spec.heads), windows))
-    ends = [windows * i // groups for i in range(groups + 1)]
-    heads = range(0, spec.heads, together)
-    return [(h, h + together, start, stop) for h in heads for start, stop in pairwise(ends)]
+@lru_cache(maxsize=64)
+def _pieces(windows: int, heads: int, scores: int) -> tuple[Any, _Share]:
+    """(start, stop) windows of every piece, by sizes alone."""
+    together = _heads_together(heads, scores)
+    groups = max(1, min(-(-_PIECES * together // heads), windows))
+    return np.tile(even_pieces(windows, groups), (heads // together, 1)), _Share(groups, together)
+
+
+def _shared(call: Call, batch: int) -> tuple[Any, _Share]:
+    _, heads, rows, columns = call.table.shape
+    return _pieces(batch * len(call.kinds), heads, rows * columns)
 
 
 def window_attention_fwd(
@@ -207,7 +217,8 @@ def window_attention_fwd(
 ) -> Any:
     call = _prepare(qkv, bias, qkv_bias, logit_scale, spec)
     out = empty((len(call.qkv), qkv.shape[3] // 3), qkv.dtype)
-    map_pieces(lambda piece: _forward(call, out, *piece), _pieces(qkv.shape[0], call, spec), blas=False)
+    cut, share = _shared(call, qkv.shape[0])
+    run_pieces(_forward, cut, call, out, share)
     return out.reshape(*qkv.shape[:3], -1) if out.size else out.reshape(*qkv.shape[:3], qkv.shape[3] // 3)
 
 
@@ -218,24 +229,19 @@ def window_attention_bwd(
     n, channels, heads, dtype = spec.cut.tokens, g.shape[3], spec.heads, qkv.dtype
     rows = plain(g).reshape(-1, channels)
     gqkv = empty(call.qkv.shape, dtype)
-    cut = _pieces(qkv.shape[0], call, spec)
-    together = cut[0][1] - cut[0][0]
+    cut, share = _shared(call, qkv.shape[0])
+    rows_of_sums = len(cut) * share.heads
     partial = _Sums(
-        np.zeros((len(cut), together, *call.table.shape[2:]), dtype),
-        np.zeros((len(cut), together, 3, channels // heads), dtype),
-        np.zeros((len(cut), together), dtype),
+        np.zeros((rows_of_sums, *call.table.shape[2:]), dtype),
+        np.zeros((rows_of_sums, 3, channels // heads), dtype),
+        np.zeros(rows_of_sums, dtype),
     )
-
-    def piece(i: int) -> None:
-        _backward(rows, call, gqkv, _Sums(*(p[i] for p in partial)), *cut[i])
-
-    map_pieces(piece, list(range(len(cut))), blas=False)
+    run_pieces(_backward, cut, rows, call, gqkv, partial, share)
 
     def total(parts: Any) -> Any:
-        """Partial sums (pieces, heads of a piece, ...) to (heads, ...)."""
-        groups = len(cut) * together // heads
-        added: Any = parts.reshape(heads // together, groups, *parts.shape[1:]).sum(axis=1)
-        return added.reshape(heads, *parts.shape[2:])
+        """Partial sums (pieces * heads of a piece, ...) to (heads, ...)."""
+        added: Any = parts.reshape(-1, share.groups, share.heads, *parts.shape[1:]).sum(axis=1)
+        return added.reshape(heads, *parts.shape[1:])
 
     gbias = None if bias is None else np.ascontiguousarray(total(partial.scores)[:, :n, :n])
     gqkv_bias = None if qkv_bias is None else total(partial.qkv_bias).swapaxes(0, 1).reshape(-1)

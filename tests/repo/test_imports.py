@@ -36,6 +36,7 @@ PUBLIC_ENGINE = {
     "autograd",
     "autograd.extend",
     "autograd.kernels",
+    "autograd.kernels.cpu.pieces",
     "autograd.kernels.cpu.tiles",
     "autograd.kernels.cpu.toolkit",
     "autograd.random",

@@ -14,7 +14,8 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from autograd.kernels.cpu.toolkit import instruction, jit, pieces, plain, run_pieces
+from autograd.kernels.cpu.pieces import pieces, run_pieces
+from autograd.kernels.cpu.toolkit import instruction, jit, plain
 from autograd.kernels.reference.adamw import CLIP_EPS, check_adamw, check_multi_adamw
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _poke(context: Any, value: Any, address: Any, index: Any) -> Any:
 
 
 @jit
-def _squares(like: Any, addresses: Any, ends: Any, start: int, stop: int) -> float:
+def _squares(like: Any, addresses: Any, ends: Any, sums: Any, number: int, start: int, stop: int) -> None:
     """Sum of the squares of numbers [start, stop), counted through all arrays; array i ends before ``ends[i]``."""
     total, first = 0.0, 0
     for i in range(ends.size):
@@ -64,11 +65,11 @@ def _squares(like: Any, addresses: Any, ends: Any, start: int, stop: int) -> flo
             part += v * v
         total += part
         first = ends[i]
-    return total
+    sums[number] = total
 
 
 @jit
-def _update(table: Any, ends: Any, shrinks: Any, numbers: Any, start: int, stop: int) -> None:
+def _update(table: Any, ends: Any, shrinks: Any, numbers: Any, _: int, start: int, stop: int) -> None:
     """Numbers [start, stop), counted through all arrays.
 
     Args:
@@ -77,6 +78,7 @@ def _update(table: Any, ends: Any, shrinks: Any, numbers: Any, start: int, stop:
         shrinks: (arrays,), what weight decay leaves of a parameter.
         numbers: gradient scale, beta1, 1 - beta1, beta2, 1 - beta2, step size, 1 / root of the correction, eps; all in
             the arrays' dtype.
+        _: which piece.
         start: first.
         stop: behind the last.
     """
@@ -113,11 +115,7 @@ def _norm(grads: Sequence[Any], ends: Any) -> float:
     like, addresses = grads[0].dtype.type(0), _addresses(grads)
     cut = pieces(int(ends[-1]), grads[0].itemsize)
     sums = np.empty(len(cut))
-
-    def piece(i: int, start: int, stop: int) -> None:
-        sums[i] = _squares(like, addresses, ends, start, stop)
-
-    run_pieces(piece, cut)
+    run_pieces(_squares, cut, like, addresses, ends, sums)
     return math.sqrt(math.fsum(sums))
 
 
@@ -127,8 +125,7 @@ def _run_update(lists: Sequence[Sequence[Any]], ends: Any, shrinks: Any, scale: 
     correction, step_size = (1 - beta2**step) ** -0.5, options["lr"] / (1 - beta1**step)
     numbers = np.array([scale, beta1, 1 - beta1, beta2, 1 - beta2, step_size, correction, options["eps"]], dtype)
     table, shrinks = np.stack([_addresses(arrays) for arrays in lists]), np.array(shrinks, dtype)
-    cut = pieces(int(ends[-1]), 7 * dtype.itemsize)
-    run_pieces(lambda _, start, stop: _update(table, ends, shrinks, numbers, start, stop), cut)
+    run_pieces(_update, pieces(int(ends[-1]), 7 * dtype.itemsize), table, ends, shrinks, numbers)
 
 
 def grad_norm(grads: Sequence[Any]) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.cpu.toolkit import add_up, cdf, exp, jit, pieces, plain, rows_of, run_pieces
+from autograd.kernels.cpu.pieces import add_up, pieces, run_pieces
+from autograd.kernels.cpu.toolkit import cdf, exp, jit, plain, rows_of
 
 __all__ = ["activate", "bias_gelu_bwd", "bias_gelu_fwd", "differentiate", "gelu_bwd", "gelu_fwd"]
 
@@ -17,7 +18,7 @@ _GROUP = 64  # rows whose bias gradients are summed before they are added to the
 
 
 @jit
-def _forward(x: Any, bias: Any, out: Any, start: int, stop: int) -> None:
+def _forward(x: Any, bias: Any, out: Any, _: int, start: int, stop: int) -> None:
     for i in range(start, stop):
         xi, oi = x[i], out[i]
         for j in range(xi.size):
@@ -36,7 +37,8 @@ def activate(x: Any, bias: Any) -> None:
 
 
 @jit
-def _backward(g: Any, x: Any, bias: Any, gx: Any, gbias: Any, start: int, stop: int) -> None:
+def _backward(g: Any, x: Any, bias: Any, gx: Any, sums: Any, number: int, start: int, stop: int) -> None:
+    gbias = sums[number]
     half, factor = x.dtype.type(0.5), x.dtype.type(_INV_SQRT_2PI)
     gbias[:] = 0
     group = np.zeros(x.shape[1], x.dtype)
@@ -98,7 +100,7 @@ def bias_gelu_fwd(x: Any, bias: Any | None) -> Any:
     rows, bias = rows_of(x), plain(bias)
     out = empty(rows.shape, x.dtype)
     cut = pieces(len(rows), 2 * rows.shape[1] * x.itemsize)
-    run_pieces(lambda _, a, b: _forward(rows, bias, out, a, b), cut)
+    run_pieces(_forward, cut, rows, bias, out)
     return out.reshape(x.shape)
 
 
@@ -109,5 +111,5 @@ def bias_gelu_bwd(g: Any, x: Any, bias: Any | None) -> tuple[Any, Any | None]:
     gx = empty(rows.shape, x.dtype)
     cut = pieces(len(rows), 3 * rows.shape[1] * x.itemsize)
     sums = np.empty((len(cut), rows.shape[1]), x.dtype)
-    run_pieces(lambda i, a, b: _backward(g_rows, rows, bias, gx, sums[i], a, b), cut)
+    run_pieces(_backward, cut, g_rows, rows, bias, gx, sums)
     return gx.reshape(x.shape), add_up(sums)

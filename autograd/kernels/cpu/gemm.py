@@ -10,14 +10,15 @@ Each number of the result is one sum in the order of the inner index, so it does
 
 from __future__ import annotations
 
-from itertools import pairwise
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from autograd.kernels.buffers import empty
+from autograd.kernels.cpu.pieces import cut_at, even_pieces, run_pieces
 from autograd.kernels.cpu.tiles import COLUMNS, make_tile_on_bias, padded_columns
-from autograd.kernels.cpu.toolkit import jit, run_pieces
+from autograd.kernels.cpu.toolkit import jit
 
 __all__ = ["Packed", "is_tall", "multiply_rows", "pack", "product_rows", "row_pieces"]
 
@@ -56,7 +57,7 @@ class Packed:
 
 
 @jit
-def _pack_rows(weight: Any, panels: Any, start: int, stop: int) -> None:
+def _pack_rows(weight: Any, panels: Any, _: int, start: int, stop: int) -> None:
     """Panels [start, stop) of B = weight (depth, columns)."""
     depth, columns = weight.shape
     for panel in range(start, stop):
@@ -69,7 +70,7 @@ def _pack_rows(weight: Any, panels: Any, start: int, stop: int) -> None:
 
 
 @jit
-def _pack_columns(weight: Any, panels: Any, start: int, stop: int) -> None:
+def _pack_columns(weight: Any, panels: Any, _: int, start: int, stop: int) -> None:
     """Panels [start, stop) of B = weight^T, weight (columns, depth)."""
     columns, depth = weight.shape
     for panel in range(start, stop):
@@ -90,8 +91,7 @@ def pack(weight: Any, transposed: bool, bias: Any | None = None) -> Packed:
     arrange = _pack_columns if transposed else _pack_rows
     count = -(-columns // COLUMNS)
     shares = 4 if weight.size >= _SHARE and count >= 4 else 1
-    cut = [(count * i // shares, count * (i + 1) // shares) for i in range(shares)]
-    run_pieces(lambda _, a, b: arrange(weight, packed.panels, a, b), cut)
+    run_pieces(arrange, even_pieces(count, shares), weight, packed.panels)
     return packed
 
 
@@ -133,15 +133,21 @@ def multiply_rows(a: Any, panels: Any, bias: Any, out: Any, start: int, stop: in
                 _edge(a, row, panels, first * depth, bias, first, out, min(_ROWS, bottom - row), width)
 
 
+@jit
+def _piece(a: Any, panels: Any, bias: Any, out: Any, _: int, start: int, stop: int) -> None:
+    multiply_rows(a, panels, bias, out, start, stop)
+
+
 def product_rows(a: Any, packed: Packed) -> Any:
     """a B + bias by all threads, as a new array."""
     out = empty((len(a), packed.columns), a.dtype)
     cut = row_pieces(len(a), a.shape[1] * packed.columns)
-    run_pieces(lambda _, start, stop: multiply_rows(a, packed.panels, packed.bias, out, start, stop), cut)
+    run_pieces(_piece, cut, a, packed.panels, packed.bias, out)
     return out
 
 
-def row_pieces(rows: int, work: int, most: int = 16) -> list[tuple[int, int]]:
+@lru_cache(maxsize=512)
+def row_pieces(rows: int, work: int, most: int = 16) -> Any:
     """(start, stop) of up to ``most`` pieces of about equal size, of whole tiles, each worth waking a thread for.
 
     Args:
@@ -150,5 +156,4 @@ def row_pieces(rows: int, work: int, most: int = 16) -> list[tuple[int, int]]:
         most: pieces.
     """
     count = max(1, min(most, rows // _BLOCK, rows * work // _WORTH))
-    ends = [rows * i // count // _ROWS * _ROWS for i in range(count)] + [rows]
-    return list(pairwise(ends))
+    return cut_at([rows * i // count // _ROWS * _ROWS for i in range(count)] + [rows])

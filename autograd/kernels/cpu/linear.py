@@ -10,8 +10,10 @@ import numpy as np
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, product_rows
 from autograd.kernels.cpu.narrow import is_narrow, linear_backward
-from autograd.kernels.cpu.toolkit import add_up, plain, run_pieces
+from autograd.kernels.cpu.pieces import add_up, even_pieces
+from autograd.kernels.cpu.toolkit import plain
 from autograd.kernels.reference import linear as reference
+from autograd.kernels.threads import map_pieces
 
 __all__ = ["linear_bwd", "linear_fwd"]
 
@@ -40,15 +42,16 @@ def _in_one_pass(g: Any, x: Any, packed: Any, needs_bias: bool) -> tuple[Any, An
     """All gradients from one pass over the rows of g, while they are in the cache."""
     rows = len(g)
     count = _PIECES if rows >= _PIECES * max(g.shape[1], x.shape[1]) else _PIECES // 2
-    gx = empty(x.shape, x.dtype)
+    cut, gx = even_pieces(rows, count).tolist(), empty(x.shape, x.dtype)
     gw = np.empty((count, g.shape[1], x.shape[1]), x.dtype)
     gb = np.empty((count, g.shape[1]), x.dtype)
 
-    def piece(i: int, start: int, stop: int) -> None:
+    def piece(i: int) -> None:
+        start, stop = cut[i]
         multiply_rows(g, packed.panels, packed.bias, gx, start, stop)
         np.matmul(g[start:stop].T, x[start:stop], out=gw[i])
         if needs_bias:
             np.sum(g[start:stop], axis=0, out=gb[i])
 
-    run_pieces(piece, [(rows * i // count, rows * (i + 1) // count) for i in range(count)], blas=True)
+    map_pieces(piece, list(range(count)))
     return gx, add_up(gw), add_up(gb) if needs_bias else None

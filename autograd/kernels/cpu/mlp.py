@@ -11,7 +11,8 @@ from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gelu import activate, bias_gelu_bwd, bias_gelu_fwd, differentiate
 from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, row_pieces
 from autograd.kernels.cpu.narrow import is_narrow, mlp_backward, mlp_forward, output_bias_gradient
-from autograd.kernels.cpu.toolkit import add_up, jit, plain, rows_of, run_pieces
+from autograd.kernels.cpu.pieces import add_up, run_pieces
+from autograd.kernels.cpu.toolkit import jit, plain, rows_of
 from autograd.kernels.reference.blocks import sum_rows
 from autograd.kernels.reference.product import product
 
@@ -23,7 +24,7 @@ _PIECES = 16  # whose sums for the bias are added up: a fixed number, so that th
 
 @jit
 def _forward(
-    x: Any, first: Any, hidden: Any, b1: Any, second: Any, b2: Any, out: Any, zeros: Any, start: int, stop: int
+    x: Any, first: Any, hidden: Any, b1: Any, second: Any, b2: Any, out: Any, zeros: Any, _: int, start: int, stop: int
 ) -> None:
     """Rows [start, stop). ``hidden`` is kept if it has rows; first and second are panels of the weights."""
     kept = len(hidden) > 0
@@ -40,10 +41,11 @@ def _forward(
 
 @jit
 def _backward(
-    g: Any, hidden: Any, second: Any, b1: Any, first: Any, zeros: Any, activated: Any, ghidden: Any, gx: Any, gb1: Any,
-    start: int, stop: int
+    g: Any, hidden: Any, second: Any, b1: Any, first: Any, zeros: Any, activated: Any, ghidden: Any, gx: Any, sums: Any,
+    number: int, start: int, stop: int
 ) -> None:  # fmt: skip
-    """Rows [start, stop) of activated = gelu(hidden + b1) and of the gradients of hidden and x; gb1, their sum."""
+    """Rows [start, stop) of activated = gelu(hidden + b1) and of the gradients of hidden and x; for b1 their sums."""
+    gb1 = sums[number]
     gb1[:] = 0
     part = np.empty_like(gb1)
     for top in range(start, stop, _CHUNK):
@@ -78,11 +80,8 @@ def mlp_fwd(x: Any, w1: Any, b1: Any, w2: Any, b2: Any | None, keep_hidden: bool
     hidden = empty((n if keep_hidden else 0, width), x.dtype)
     out = empty((n, len(w2)), x.dtype)
     first, second, zeros = pack(plain(w1), True), pack(plain(w2), True, b2), _zeros(w1, w2)
-
-    def piece(_: int, a: int, b: int) -> None:
-        _forward(rows, first.panels, hidden, b1, second.panels, second.bias, out, zeros, a, b)
-
-    run_pieces(piece, row_pieces(n, w1.size + w2.size, _PIECES))
+    cut = row_pieces(n, w1.size + w2.size, _PIECES)
+    run_pieces(_forward, cut, rows, first.panels, hidden, b1, second.panels, second.bias, out, zeros)
     return out.reshape(*x.shape[:-1], len(w2)), hidden if keep_hidden else None
 
 
@@ -126,9 +125,5 @@ def _through(g: Any, hidden: Any, w1: Any, b1: Any, w2: Any) -> tuple[Any, Any, 
     cut = row_pieces(n, w1.size + w2.size, _PIECES)
     sums = np.empty((len(cut), width), g.dtype)
     second, first, zeros = pack(plain(w2), False), pack(plain(w1), False), _zeros(w1, w2)
-
-    def piece(i: int, a: int, b: int) -> None:
-        _backward(g, hidden, second.panels, b1, first.panels, zeros, activated, ghidden, gx, sums[i], a, b)
-
-    run_pieces(piece, cut)
+    run_pieces(_backward, cut, g, hidden, second.panels, b1, first.panels, zeros, activated, ghidden, gx, sums)
     return activated, ghidden, gx, add_up(sums)

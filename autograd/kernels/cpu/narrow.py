@@ -9,13 +9,15 @@ and forward or backward of the whole layer is one pass that wakes the threads on
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from autograd.kernels.buffers import empty
+from autograd.kernels.cpu.pieces import add_up, cut_at, pieces, run_pieces
 from autograd.kernels.cpu.tiles import COLUMNS, ROWS, add_product, make_tile_on_bias, padded_columns
-from autograd.kernels.cpu.toolkit import add_up, cdf, exp, jit, pieces, plain, read, run_pieces, write
+from autograd.kernels.cpu.toolkit import cdf, exp, jit, plain, read, write
 
 __all__ = ["is_narrow", "linear_backward", "mlp_backward", "mlp_forward", "output_bias_gradient"]
 
@@ -50,7 +52,8 @@ class _Layer(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """What the rows of one piece give to the gradients of a weight (out, in) and a bias (out,), in whole tiles."""
+    """What the rows of each piece give to the gradients of a weight and a bias, (pieces, out, in) and (pieces, out), in
+    whole tiles."""
 
     weight: Any
     bias: Any
@@ -139,21 +142,22 @@ def _apply(maps: Any, at: int, weight: Any, bias: Any, out: Any, first: int, row
 
 
 @jit
-def _linear_backward(g: Any, x: Any, layer: Any, gx: Any, sums: Any, start: int, stop: int) -> None:
+def _linear_backward(g: Any, x: Any, layer: Any, gx: Any, sums: Any, number: int, start: int, stop: int) -> None:
     """``gx`` of no size is not wanted; ``sums`` get what the rows give to weight and bias."""
     high, wide = layer.backward.shape
     block, gradients = np.zeros(_BLOCK * wide, x.dtype), np.zeros(_BLOCK * high, x.dtype)
     result, none = np.empty(_BLOCK * wide, x.dtype), np.zeros(wide, x.dtype)
-    sums.weight[:] = 0
-    sums.bias[:] = 0
+    gweight, gbias = sums.weight[number], sums.bias[number]
+    gweight[:] = 0
+    gbias[:] = 0
     for first in range(start, stop, _BLOCK):
         rows = min(_BLOCK, stop - first)
         a, at = _take(g, first, rows, layer.outputs, gradients, high)
         b, b_at = _take(x, first, rows, layer.inputs, block, wide)
         if gx.size:
             _apply(a, at, layer.backward, none, gx, first, rows, layer.inputs, result)
-        add_product(a, at, 1, high, b, b_at, wide, sums.weight, wide, high, wide, rows)
-        _add_rows(a, at, high, rows, sums.bias)
+        add_product(a, at, 1, high, b, b_at, wide, gweight, wide, high, wide, rows)
+        _add_rows(a, at, high, rows, gbias)
 
 
 @jit
@@ -186,7 +190,7 @@ def _differentiate(hidden: Any, at: int, biases: Any, size: int, activated: Any,
 
 
 @jit
-def _mlp_forward(x: Any, one: Any, two: Any, hidden: Any, out: Any, start: int, stop: int) -> None:
+def _mlp_forward(x: Any, one: Any, two: Any, hidden: Any, out: Any, _: int, start: int, stop: int) -> None:
     """``hidden`` of no size is not kept."""
     (wide, middle), high = one.forward.shape, two.forward.shape[1]
     block, inner = np.zeros(_BLOCK * wide, x.dtype), np.empty(_BLOCK * middle, x.dtype)
@@ -206,16 +210,18 @@ def _mlp_forward(x: Any, one: Any, two: Any, hidden: Any, out: Any, start: int, 
 
 @jit
 def _mlp_backward(
-    g: Any, x: Any, hidden: Any, one: Any, two: Any, gx: Any, sums1: Any, sums2: Any, start: int, stop: int
+    g: Any, x: Any, hidden: Any, one: Any, two: Any, gx: Any, sums1: Any, sums2: Any, number: int, start: int, stop: int
 ) -> None:
     (middle, wide), high = one.backward.shape, two.backward.shape[0]
     block, gradients = np.zeros(_BLOCK * wide, x.dtype), np.zeros(_BLOCK * high, x.dtype)
     inner, activated = np.zeros(_BLOCK * middle, x.dtype), np.empty(_BLOCK * middle, x.dtype)
     ginner, result = np.empty(_BLOCK * middle, x.dtype), np.empty(_BLOCK * wide, x.dtype)
     biases, none = _repeated(one.bias), np.zeros(max(wide, middle), x.dtype)
-    for sums in (sums1, sums2):
-        sums.weight[:] = 0
-        sums.bias[:] = 0
+    gw1, gb1, gw2, gb2 = sums1.weight[number], sums1.bias[number], sums2.weight[number], sums2.bias[number]
+    for sums in (gw1, gw2):
+        sums[:] = 0
+    for totals in (gb1, gb2):
+        totals[:] = 0
     for first in range(start, stop, _BLOCK):
         rows = min(_BLOCK, stop - first)
         a, at = _take(g, first, rows, two.outputs, gradients, high)
@@ -224,16 +230,16 @@ def _mlp_backward(
         _multiply(a, at, two.backward, none, ginner, 0, rows, middle, high)
         _differentiate(h, h_at, biases, rows * middle, activated, ginner)
         _apply(ginner, 0, one.backward, none, gx, first, rows, one.inputs, result)
-        add_product(ginner, 0, 1, middle, b, b_at, wide, sums1.weight, wide, middle, wide, rows)
-        add_product(a, at, 1, high, activated, 0, middle, sums2.weight, middle, high, middle, rows)
-        _add_rows(ginner, 0, middle, rows, sums1.bias)
-        _add_rows(a, at, high, rows, sums2.bias)
+        add_product(ginner, 0, 1, middle, b, b_at, wide, gw1, wide, middle, wide, rows)
+        add_product(a, at, 1, high, activated, 0, middle, gw2, middle, high, middle, rows)
+        _add_rows(ginner, 0, middle, rows, gb1)
+        _add_rows(a, at, high, rows, gb2)
 
 
 @jit
-def _sum_rows(g: Any, width: int, high: int, total: Any, start: int, stop: int) -> None:
+def _sum_rows(g: Any, width: int, high: int, totals: Any, number: int, start: int, stop: int) -> None:
     """What :func:`_mlp_backward` gives to the second bias, by itself: the same sums in the same order."""
-    gradients = np.zeros(_BLOCK * high, g.dtype)
+    gradients, total = np.zeros(_BLOCK * high, g.dtype), totals[number]
     total[:] = 0
     for first in range(start, stop, _BLOCK):
         rows = min(_BLOCK, stop - first)
@@ -254,23 +260,23 @@ def _rows(x: Any) -> tuple[Any, int]:
     return plain(x).reshape(-1), len(x)
 
 
-def _cut(rows: int, row_bytes: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=512)
+def _cut(rows: int, row_bytes: int) -> Any:
     """Pieces of whole blocks, but for the last."""
     blocks = -(-rows // _BLOCK)
-    return [(a * _BLOCK, min(b * _BLOCK, rows)) for a, b in pieces(blocks, _BLOCK * row_bytes)]
+    return cut_at([0, *(min(end * _BLOCK, rows) for end in pieces(blocks, _BLOCK * row_bytes)[:, 1].tolist())])
 
 
-def _partials(cut: Any, layer: _Layer) -> list[_Sums]:
-    """For each piece, memory for its sums."""
-    weights = np.empty((len(cut), *layer.backward.shape), layer.bias.dtype)
-    biases = np.empty((len(cut), len(layer.bias)), layer.bias.dtype)
-    return list(map(_Sums, weights, biases))
+def _sums_of(cut: Any, layer: _Layer) -> _Sums:
+    """Memory for the sums of each piece."""
+    dtype = layer.bias.dtype
+    return _Sums(np.empty((len(cut), *layer.backward.shape), dtype), np.empty((len(cut), len(layer.bias)), dtype))
 
 
-def _total(partials: list[_Sums], layer: _Layer) -> tuple[Any, Any]:
+def _total(sums: _Sums, layer: _Layer) -> tuple[Any, Any]:
     """Gradients of weight and bias."""
-    weight = add_up([p.weight for p in partials])[: layer.outputs, : layer.inputs]
-    return np.ascontiguousarray(weight), add_up([p.bias for p in partials])[: layer.outputs].copy()
+    weight = add_up(sums.weight)[: layer.outputs, : layer.inputs]
+    return np.ascontiguousarray(weight), add_up(sums.bias)[: layer.outputs].copy()
 
 
 def linear_backward(g: Any, x: Any, weight: Any, wants_x: bool) -> tuple[Any | None, Any, Any]:
@@ -278,9 +284,9 @@ def linear_backward(g: Any, x: Any, weight: Any, wants_x: bool) -> tuple[Any | N
     (g_flat, _), (flat, rows), layer = _rows(g), _rows(x), _layer(weight, None)
     gx = empty((rows if wants_x else 0, layer.inputs), x.dtype)
     to, cut = gx.reshape(-1), _cut(rows, (2 * layer.inputs + layer.outputs) * x.itemsize)
-    partials = _partials(cut, layer)
-    run_pieces(lambda i, a, b: _linear_backward(g_flat, flat, layer, to, partials[i], a, b), cut)
-    return gx if wants_x else None, *_total(partials, layer)
+    sums = _sums_of(cut, layer)
+    run_pieces(_linear_backward, cut, g_flat, flat, layer, to, sums)
+    return gx if wants_x else None, *_total(sums, layer)
 
 
 def mlp_forward(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, keep_hidden: bool) -> tuple[Any, Any | None]:
@@ -288,11 +294,11 @@ def mlp_forward(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, keep_hidden: bool) -
     (flat, rows), one, two = _rows(x), _layer(w1, b1), _layer(w2, b2)
     hidden, out = empty((rows if keep_hidden else 0, one.outputs), x.dtype), empty((rows, two.outputs), x.dtype)
     u, to, cut = hidden.reshape(-1), out.reshape(-1), _cut(rows, (one.inputs + one.outputs + two.outputs) * x.itemsize)
-    run_pieces(lambda _, a, b: _mlp_forward(flat, one, two, u, to, a, b), cut)
+    run_pieces(_mlp_forward, cut, flat, one, two, u, to)
     return out, hidden if keep_hidden else None
 
 
-def _mlp_cut(rows: int, w1: Any, w2: Any) -> list[tuple[int, int]]:
+def _mlp_cut(rows: int, w1: Any, w2: Any) -> Any:
     return _cut(rows, (2 * w1.shape[1] + len(w1) + len(w2)) * w1.itemsize)
 
 
@@ -301,8 +307,8 @@ def mlp_backward(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any) -> tupl
     (g_flat, _), (flat, rows), (u, _) = _rows(g), _rows(x), _rows(hidden)
     one, two, gx = _layer(w1, b1), _layer(w2, None), empty(x.shape, x.dtype)
     to, cut = gx.reshape(-1), _mlp_cut(rows, w1, w2)
-    sums1, sums2 = _partials(cut, one), _partials(cut, two)
-    run_pieces(lambda i, a, b: _mlp_backward(g_flat, flat, u, one, two, to, sums1[i], sums2[i], a, b), cut)
+    sums1, sums2 = _sums_of(cut, one), _sums_of(cut, two)
+    run_pieces(_mlp_backward, cut, g_flat, flat, u, one, two, to, sums1, sums2)
     (gw1, gb1), (gw2, gb2) = _total(sums1, one), _total(sums2, two)
     return gx, gw1, gb1, gw2, gb2
 
@@ -312,5 +318,5 @@ def output_bias_gradient(g: Any, w1: Any, w2: Any) -> Any:
     flat, rows = _rows(g)
     cut, high = _mlp_cut(rows, w1, w2), padded_columns(len(w2))
     sums = np.empty((len(cut), high), g.dtype)
-    run_pieces(lambda i, a, b: _sum_rows(flat, len(w2), high, sums[i], a, b), cut)
+    run_pieces(_sum_rows, cut, flat, len(w2), high, sums)
     return add_up(sums)[: len(w2)].copy()

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
+from autograd.kernels.cpu.pieces import add_up, pieces, run_pieces
 from autograd.kernels.cpu.toolkit import (
-    add_up,
     jit,
-    pieces,
     plain,
     product,
     read,
     rows_of,
-    run_pieces,
     will_write,
     write,
 )
@@ -72,7 +70,9 @@ def _normalise(x: Any, i: int, stop: int, weight: Any, bias: Any, eps: Any, out:
 
 
 @jit
-def _forward(x: Any, weight: Any, bias: Any, eps: float, out: Any, mean: Any, rstd: Any, start: int, stop: int) -> None:
+def _forward(
+    x: Any, weight: Any, bias: Any, eps: float, out: Any, mean: Any, rstd: Any, _: int, start: int, stop: int
+) -> None:
     small = x.dtype.type(eps)
     for i in range(start, stop, 4):
         will_write(out, (i + _AHEAD) * weight.size, (i + _AHEAD + 4) * weight.size)
@@ -92,6 +92,7 @@ def _residual_forward(
     out: Any,
     mean: Any,
     rstd: Any,
+    _: int,
     start: int,
     stop: int,
 ) -> None:
@@ -132,14 +133,17 @@ def _backward(
     keep: Any,
     gx: Any,
     gbranch: Any,
-    sums: Any,
+    all_sums: Any,
+    number: int,
     start: int,
     stop: int,
 ) -> None:
     """Rows of gx, with ``extra`` added (where it has rows), and of gbranch = keep gx (where there is keep).
 
-    sums (2, C) get what the rows give to weight and bias; a third row what they give to the branch's bias.
+    The sums (2, C) of the piece of this number get what the rows give to weight and bias; a third row what they give to
+    the branch's bias.
     """
+    sums = all_sums[number]
     channels, zero, shifts = weight.size, x.dtype.type(0), len(sums) == 3
     per_sample = x.shape[0] // max(1, keep.size)
     inverse = x.dtype.type(1) / x.dtype.type(channels)
@@ -179,7 +183,7 @@ def layer_norm_fwd(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any
     out, mean, rstd = empty(rows.shape, x.dtype), np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
     weight, bias = plain(weight), plain(bias)
     cut = pieces(len(rows), 2 * rows.shape[1] * x.itemsize)
-    run_pieces(lambda _, a, b: _forward(rows, weight, bias, eps, out, mean, rstd, a, b), cut)
+    run_pieces(_forward, cut, rows, weight, bias, eps, out, mean, rstd)
     return out.reshape(x.shape), mean, rstd
 
 
@@ -203,11 +207,7 @@ def _gradients(
     gbranch = empty(rows.shape, x.dtype) if keeps.size else gx
     cut = pieces(len(rows), (4 if keeps.size else 3) * rows.shape[1] * x.itemsize)
     sums = np.empty((len(cut), results, rows.shape[1]), x.dtype)
-
-    def piece(i: int, a: int, b: int) -> None:
-        _backward(g_rows, rows, weight, mean, rstd, extra, keeps, gx, gbranch, sums[i], a, b)
-
-    run_pieces(piece, cut)
+    run_pieces(_backward, cut, g_rows, rows, weight, mean, rstd, extra, keeps, gx, gbranch, sums)
     return gx.reshape(x.shape), gbranch.reshape(x.shape), *(total.copy() for total in add_up(sums))
 
 
@@ -230,11 +230,8 @@ def residual_layer_norm_fwd(
     total, out = empty(rows.shape, x.dtype), empty(rows.shape, x.dtype)
     mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
     weight, bias = plain(weight), plain(bias)
-
-    def piece(_: int, a: int, b: int) -> None:
-        _residual_forward(rows, branches, shift, keeps, weight, bias, eps, total, out, mean, rstd, a, b)
-
-    run_pieces(piece, pieces(len(rows), 4 * rows.shape[1] * x.itemsize))
+    cut = pieces(len(rows), 4 * rows.shape[1] * x.itemsize)
+    run_pieces(_residual_forward, cut, rows, branches, shift, keeps, weight, bias, eps, total, out, mean, rstd)
     return total.reshape(x.shape), out.reshape(x.shape), mean, rstd
 
 

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.cpu.toolkit import jit, pieces, plain, read, run_pieces, write
+from autograd.kernels.cpu.pieces import pieces, run_pieces
+from autograd.kernels.cpu.toolkit import jit, plain, read, write
 from autograd.kernels.reference import patches as reference
 
 __all__ = ["patch_merge_bwd", "patch_merge_fwd", "patch_rows"]
 
 
 @jit
-def _merge(x: Any, out: Any, start: int, stop: int) -> None:
+def _merge(x: Any, out: Any, _: int, start: int, stop: int) -> None:
     """Rows [start, stop) of ``out`` (B * h, w, 4C), counted through the batch."""
     _, height, width, channels = x.shape
     h, w, zero = (height + 1) // 2, (width + 1) // 2, x.dtype.type(0)
@@ -35,7 +36,7 @@ def _merge(x: Any, out: Any, start: int, stop: int) -> None:
 
 
 @jit
-def _unmerge(g: Any, out: Any, start: int, stop: int) -> None:
+def _unmerge(g: Any, out: Any, _: int, start: int, stop: int) -> None:
     """Rows [start, stop) of ``out`` (B * H, W, C), counted through the batch."""
     h, w = g.shape[1], g.shape[2]
     _, height, width, channels = out.shape
@@ -49,7 +50,7 @@ def _unmerge(g: Any, out: Any, start: int, stop: int) -> None:
 
 
 @jit
-def _rows(images: Any, table: Any, patch: Any, out: Any, start: int, stop: int) -> None:
+def _rows(images: Any, table: Any, patch: Any, out: Any, _: int, start: int, stop: int) -> None:
     """Rows [start, stop) of patches, counted through the batch; ``table`` (C, 256) is what bytes become, of no size for
     floats."""
     _, channels, height, width = images.shape
@@ -75,7 +76,7 @@ def patch_merge_fwd(x: Any) -> Any:
     batch, height, width, channels = x.shape
     h, w = (height + 1) // 2, (width + 1) // 2
     out = empty((batch, h, w, 4 * channels), x.dtype)
-    run_pieces(lambda _, a, b: _merge(x, out, a, b), pieces(batch * h, 8 * w * channels * x.itemsize))
+    run_pieces(_merge, pieces(batch * h, 8 * w * channels * x.itemsize), x, out)
     return out
 
 
@@ -84,7 +85,7 @@ def patch_merge_bwd(g: Any, height: int, width: int) -> Any:
     batch, channels = g.shape[0], g.shape[3] // 4
     out = empty((batch, height, width, channels), g.dtype)
     cut = pieces(batch * height, 2 * width * channels * g.itemsize)
-    run_pieces(lambda _, a, b: _unmerge(g, out, a, b), cut)
+    run_pieces(_unmerge, cut, g, out)
     return out
 
 
@@ -99,5 +100,5 @@ def patch_rows(images: Any, patch: tuple[int, int], mean: Any = None, std: Any =
         every = np.broadcast_to(np.arange(256, dtype=np.uint8), (1, channels, 1, 256))
         table = plain(reference.patch_rows(every, (1, 1), mean, std, dtype).T)
     cut = pieces(batch * lines, 2 * patch[0] * channels * width * dtype.itemsize)
-    run_pieces(lambda _, a, b: _rows(images, table, patch, out, a, b), cut)
+    run_pieces(_rows, cut, images, table, patch, out)
     return out

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.cpu.toolkit import difference, exp, jit, larger, pieces, plain, read, rows_of, run_pieces, write
+from autograd.kernels.cpu.pieces import pieces, run_pieces
+from autograd.kernels.cpu.toolkit import difference, exp, jit, larger, plain, read, rows_of, write
 
 __all__ = ["cross_entropy_bwd", "cross_entropy_fwd", "softmax_bwd", "softmax_fwd"]
 
 
 @jit
-def _softmax(x: Any, mask: Any, out: Any, start: int, stop: int) -> None:
+def _softmax(x: Any, mask: Any, out: Any, _: int, start: int, stop: int) -> None:
     """Rows may be short (49 scores), so nothing is done once a row but what must be: see ``read``."""
     zero, one, width, masked = x.dtype.type(0), x.dtype.type(1), x.shape[1], mask.size > 0
     for i in range(start, stop):
@@ -40,7 +41,7 @@ def _softmax(x: Any, mask: Any, out: Any, start: int, stop: int) -> None:
 
 
 @jit
-def _softmax_backward(g: Any, y: Any, out: Any, start: int, stop: int) -> None:
+def _softmax_backward(g: Any, y: Any, out: Any, _: int, start: int, stop: int) -> None:
     width = y.shape[1]
     for i in range(start, stop):
         at, total = i * width, y.dtype.type(0)
@@ -70,6 +71,7 @@ def _losses(
     spread: Any,
     losses: Any,
     log_probs: Any,
+    _: int,
     start: int,
     stop: int,
 ) -> None:
@@ -100,7 +102,7 @@ def _losses(
 
 @jit
 def _losses_backward(
-    g: Any, log_probs: Any, labels: Any, soft: Any, kept: Any, spread: Any, out: Any, start: int, stop: int
+    g: Any, log_probs: Any, labels: Any, soft: Any, kept: Any, spread: Any, out: Any, _: int, start: int, stop: int
 ) -> None:
     classes = log_probs.shape[1]
     all_spread = spread * log_probs.dtype.type(classes)
@@ -127,7 +129,7 @@ def softmax_fwd(x: Any, mask: Any | None = None) -> Any:
         masks = rows_of(np.broadcast_to(mask, x.shape).astype(x.dtype, copy=False))
     out = empty(rows.shape, x.dtype)
     cut = pieces(len(rows), 2 * rows.shape[1] * x.itemsize)
-    run_pieces(lambda _, a, b: _softmax(rows, masks, out, a, b), cut)
+    run_pieces(_softmax, cut, rows, masks, out)
     return out.reshape(x.shape)
 
 
@@ -135,7 +137,7 @@ def softmax_bwd(g: Any, y: Any) -> Any:
     g_rows, rows = rows_of(g), rows_of(y)
     out = empty(rows.shape, y.dtype)
     cut = pieces(len(rows), 3 * rows.shape[1] * y.itemsize)
-    run_pieces(lambda _, a, b: _softmax_backward(g_rows, rows, out, a, b), cut)
+    run_pieces(_softmax_backward, cut, g_rows, rows, out)
     return out.reshape(y.shape)
 
 
@@ -154,7 +156,7 @@ def cross_entropy_fwd(logits: Any, target: Any, smoothing: float) -> tuple[Any, 
     sides = _target(target, smoothing, rows.shape[1], rows.dtype)
     losses, log_probs = np.empty(len(rows), rows.dtype), empty(rows.shape, rows.dtype)
     cut = pieces(len(rows), 3 * rows.shape[1] * rows.itemsize)
-    run_pieces(lambda _, a, b: _losses(rows, *sides, losses, log_probs, a, b), cut)
+    run_pieces(_losses, cut, rows, *sides, losses, log_probs)
     return losses, log_probs
 
 
@@ -163,5 +165,5 @@ def cross_entropy_bwd(g: Any, log_probs: Any, target: Any, smoothing: float) -> 
     sides = _target(target, smoothing, rows.shape[1], rows.dtype)
     out = empty(rows.shape, rows.dtype)
     cut = pieces(len(rows), 3 * rows.shape[1] * rows.itemsize)
-    run_pieces(lambda _, a, b: _losses_backward(grads, rows, *sides, out, a, b), cut)
+    run_pieces(_losses_backward, cut, grads, rows, *sides, out)
     return out

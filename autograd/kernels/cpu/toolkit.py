@@ -21,13 +21,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from autograd.kernels.threads import map_pieces
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "add_up",
     "cdf",
     "difference",
     "exp",
@@ -35,13 +32,11 @@ __all__ = [
     "jit",
     "larger",
     "nearest",
-    "pieces",
     "plain",
     "power_of_two",
     "product",
     "read",
     "rows_of",
-    "run_pieces",
     "will_write",
     "write",
 ]
@@ -304,24 +299,3 @@ def plain(x: Any) -> Any:
 def rows_of(x: Any) -> Any:
     """``x`` (..., C) as plain (rows, C)."""
     return plain(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
-
-
-def pieces(rows: int, row_bytes: int) -> list[tuple[int, int]]:
-    """(start, stop) of equal pieces of rows: each of at least 128 KiB, as a piece costs some microseconds of Python,
-    which one thread at a time runs; up to 16, or more where they would be larger than 2 MiB."""
-    size = rows * row_bytes
-    count = max(1, min(max(16, size >> 21), rows, size >> 17))
-    return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]
-
-
-def run_pieces(piece: Callable[[int, int, int], Any], cut: list[tuple[int, int]], blas: bool = False) -> None:
-    """Call ``piece(number, start, stop)`` for every piece, on all threads; ``blas`` says that pieces use BLAS."""
-    map_pieces(lambda i: piece(i, *cut[i]), list(range(len(cut))), blas)
-
-
-def add_up(partials: Any) -> Any:
-    """Partial sums (pieces, ...) added up in the order of the pieces."""
-    total = partials[0].copy()
-    for part in partials[1:]:
-        total += part
-    return total
