@@ -8,10 +8,12 @@ import sys
 import numpy as np
 import pytest
 from repo.sources import ROOT
+from support import skips
 from support.implementations import needs_numba
 
 import autograd as ag
-from autograd.kernels import call_kernel
+from autograd.dtypes import as_dtype
+from autograd.kernels import KERNELS, call_kernel
 
 pytestmark = needs_numba
 
@@ -132,3 +134,14 @@ def test_a_label_that_is_no_class_gives_nan_as_in_the_reference(label):
         assert np.isnan(got[1]).any()
         np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
         np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("low", ["float16", "bfloat16"])
+def test_16_bit_floats_beside_float32_are_left_to_the_reference(low):
+    """bfloat16 is no float to NumPy, as its kind says."""
+    if low == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason=skips.NO_ML_DTYPES)
+    x, one = np.ones((2, 4), np.float32), np.ones(4, np.float32)
+    branch = x.astype(as_dtype(low))
+    reason = KERNELS["residual_layer_norm_fwd"].cpu.can_run(x, branch, None, one, one, 1e-5, None, None)
+    assert reason == f"compiled kernels take float32 or float64 arrays of one dtype; got {low}, float32"

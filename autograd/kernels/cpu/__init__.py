@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autograd.dtypes import is_float
 from autograd.kernels import rows as _rows  # noqa: F401 (the rows that the twins go behind)
 from autograd.kernels.registry import Implementation, arrays_in, register_implementation
 
@@ -46,7 +47,7 @@ def is_available() -> str | None:
 def compiled_dtype(*args: Any, **_: Any) -> str | None:
     """None if the arrays among the arguments, and the dtypes asked for, are one that kernels are compiled for, else why
     not."""
-    dtypes = {a.dtype for a in arrays_in(args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
+    dtypes = {a.dtype for a in arrays_in(args) if isinstance(a, np.ndarray) and is_float(a.dtype)}
     dtypes |= {a for a in args if isinstance(a, np.dtype)}
     if len(dtypes) == 1 and dtypes <= set(_COMPILED):
         return None

@@ -8,6 +8,7 @@ the update.
 from __future__ import annotations
 
 import math
+from ctypes import addressof, c_char
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,7 +104,8 @@ def _update(table: Any, ends: Any, shrinks: Any, numbers: Any, _: int, start: in
 
 
 def _addresses(arrays: Sequence[Any]) -> Any:
-    return np.array([a.__array_interface__["data"][0] for a in arrays], np.int64)
+    """Of writable C-ordered arrays; a quarter of the time of asking NumPy, which counts with hundreds of them."""
+    return np.array([addressof(c_char.from_buffer(a)) if a.size else 0 for a in arrays], np.int64)
 
 
 def _ends(arrays: Sequence[Any]) -> Any:
