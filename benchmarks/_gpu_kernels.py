@@ -83,14 +83,16 @@ class _Values:
     def __init__(self, cupy: Any, sizes: Sizes, seed: int) -> None:
         import numpy as np
 
-        self.np, self.cupy, self.s = np, cupy, sizes
+        from autograd.dtypes import as_dtype
+
+        self.np, self.cupy, self.s, self.low = np, cupy, sizes, as_dtype(sizes.dtype)
         self.rng = np.random.default_rng(seed)
         self.some = self.rng.standard_normal(1 << 16).astype(np.float32)
 
     def normal(self, *shape: int, dtype: str | None = None) -> Any:
         count = int(self.np.prod(shape))
         values = self.np.resize(self.np.roll(self.some, int(self.rng.integers(1 << 16))), count)
-        return self.cupy.asarray(values.reshape(shape).astype(dtype or self.s.dtype))
+        return self.cupy.asarray(values.reshape(shape).astype(dtype or self.low))
 
     def map(self, factor: int = 1, dtype: str | None = None) -> Any:
         return self.normal(self.s.batch, self.s.side, self.s.side, self.s.channels * factor, dtype=dtype)
@@ -136,7 +138,7 @@ def _rest(v: _Values) -> Iterator[tuple[str, Call]]:
     yield "patch_merge_bwd", ((merged, s.side, s.side), {})
     yield "dropout", ((x,), {"seed": 7, "offset": 0, "p": 0.1})
     images = v.cupy.asarray(v.rng.integers(0, 256, (s.batch, 3, 4 * s.side, 4 * s.side), v.np.uint8))
-    yield "patch_rows", ((images, (4, 4), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), v.np.dtype(s.dtype)), {})
+    yield "patch_rows", ((images, (4, 4), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), v.low), {})
 
 
 def _attention(v: _Values) -> Iterator[tuple[str, Call]]:

@@ -109,8 +109,13 @@ class _Offer:
                 self._done.release()
 
     def settle(self) -> BaseException | None:
-        """By the owner, who has nothing left to do: take it back, or wait for the helper that is at it; its error."""
-        if not self._taken.acquire(blocking=False):
+        """By the owner, who has nothing left to do: take it back, or wait for the helper that is at it; its error.
+
+        What is taken back stays in the queue until a helper comes by, but keeps no arrays alive.
+        """
+        if self._taken.acquire(blocking=False):
+            del self._work
+        else:
             self._done.acquire()
         return self._error
 

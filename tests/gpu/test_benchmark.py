@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import fake_cupy
+from support import fake_cupy, skips
 from support.swin_models import ONE_STAGE
 
 from autograd.kernels import KERNELS
@@ -46,16 +46,19 @@ def test_options(gpu: Any) -> None:
     assert gpu.parser().parse_args([]).batch == [1, 8, 64, 256]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_every_cuda_kernel_is_measured_and_written(
-    gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], dtype: str
 ) -> None:
-    tiny = gpu.Sizes(batch=1, side=6, channels=32, heads=1, window=3, classes=5, parameters=32)
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason=skips.NO_ML_DTYPES)
+    tiny = gpu.Sizes(batch=1, side=6, channels=32, heads=1, window=3, classes=5, parameters=32, dtype=dtype)
     monkeypatch.setattr(gpu, "Sizes", lambda **_: tiny)
     figures, limits = gpu.kernel_figures, gpu.limits
     monkeypatch.setattr(gpu, "kernel_figures", lambda *a: figures(*a, repeats=1, warmups=0))
     monkeypatch.setattr(gpu, "limits", lambda cupy, clock: limits(cupy, clock, megabytes=1, side=16))
     with fake_cupy.installed():
-        gpu.main(["--part", "kernels", "--batch", "1"])
+        gpu.main(["--part", "kernels", "--batch", "1", "--dtype", dtype])
     written = json.loads((tmp_path / "gpu_kernels.json").read_text())
     # what a benchmark at the shapes of a stage has no use for: parts of others, and products, which are cuBLAS's
     inner = {"gelu_fwd", "gelu_bwd", "keep_scale", "adamw", "linear_fwd", "linear_bwd", "mlp_fwd", "mlp_bwd"}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
-from support import gpu_checks, skips
+from support import gpu_checks
 from support.checks import applies
 from support.gpu_rows import GPU_ROWS
 from support.kernel_rows import KERNEL_ROWS
@@ -30,23 +29,16 @@ def cupy() -> Any:
     return gpu_checks.real_cupy()
 
 
-def _dtype(name: str) -> Any:
-    if name == "bfloat16":
-        ml_dtypes = pytest.importorskip("ml_dtypes", reason=skips.NO_ML_DTYPES)
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", CUDA_KERNELS)
 def test_kernel(cupy: Any, name: str, dtype: str) -> None:
-    gpu_checks.check_row(cupy, name, _dtype(dtype))
+    gpu_checks.check_row(cupy, name, gpu_checks.dtype_on(cupy, dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", CUDA_KERNELS)
 def test_kernel_repeats_bitwise(cupy: Any, name: str, dtype: str) -> None:
-    gpu_checks.repeats_bitwise(cupy, name, _dtype(dtype), times=250)
+    gpu_checks.repeats_bitwise(cupy, name, gpu_checks.dtype_on(cupy, dtype), times=250)
 
 
 @pytest.mark.parametrize(("check", "name", "case"), OPS)
@@ -57,6 +49,7 @@ def test_op(cupy: Any, check: str, name: str, case: str) -> None:
 @pytest.mark.parametrize("autocast", [None, "float16", "bfloat16"])
 @pytest.mark.parametrize("name", [SWIN_T, SWIN_V2_T])
 def test_model(cupy: Any, name: str, autocast: str | None) -> None:
+    gpu_checks.dtype_on(cupy, autocast)
     gpu_checks.check_model(cupy, name, batch=2, autocast=autocast, num_classes=10)
 
 
@@ -69,6 +62,7 @@ def test_larger_model(cupy: Any, name: str) -> None:
 def test_train_step_copies_nothing_and_repeats(
     cupy: Any, autocast: str | None, record_property: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    gpu_checks.dtype_on(cupy, autocast)
     counts, bits = gpu_checks.train_steps(cupy, SWIN_T, batch=4, steps=3, autocast=autocast)
     total = sum(counts.launches.values())
     record_property("launches", counts.launches)

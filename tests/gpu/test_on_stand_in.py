@@ -37,8 +37,19 @@ def test_kernel(cupy: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", CUDA_KERNELS)
 def test_kernel_in_bfloat16(cupy: Any, name: str) -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes", reason=skips.NO_ML_DTYPES)
-    gpu_checks.check_row(cupy, name, np.dtype(ml_dtypes.bfloat16), variants=3)
+    gpu_checks.check_row(cupy, name, gpu_checks.dtype_on(cupy, "bfloat16"), variants=3)
+
+
+def test_a_cupy_without_products_of_bfloat16_is_a_reason_to_skip(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ml_dtypes", reason=skips.NO_ML_DTYPES)
+
+    def refuses(*_: Any) -> Any:
+        raise TypeError("bfloat16")
+
+    monkeypatch.setattr(fake_cupy.ndarray, "__matmul__", refuses)
+    with pytest.raises(pytest.skip.Exception, match=skips.NO_CUPY_BFLOAT16):
+        gpu_checks.dtype_on(cupy, "bfloat16")
+    assert gpu_checks.dtype_on(cupy, "float16") == np.float16
 
 
 @pytest.mark.parametrize("name", GPU_ROWS)

@@ -296,10 +296,12 @@ def test_every_width_has_a_layout_that_covers_it() -> None:
 # ---- 16-bit branches beside a float32 stream, as under autocast
 
 
-def _beside(name: str, width: int, keep: bool, low: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _beside(
+    name: str, width: int, keep: bool, low: Any, lead: tuple[int, ...] = (3, 2)
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Arguments with a 16-bit branch (or gradient of the norm), and the same in float32. The second result (the norm,
     or the gradient of the branch) is in 16 bits."""
-    args = list(_arguments(name, np.random.default_rng(0), (3, 2, width), np.float32, keep=keep))
+    args = list(_arguments(name, np.random.default_rng(0), (*lead, width), np.float32, keep=keep))
     args[1] = args[1].astype(low)
     wide = [*args]
     wide[1] = args[1].astype(np.float32)
@@ -311,7 +313,22 @@ def _beside(name: str, width: int, keep: bool, low: Any) -> tuple[tuple[Any, ...
 @pytest.mark.parametrize("width", [7, 96, 1536])
 @pytest.mark.parametrize("keep", [False, True], ids=["all", "keep"])
 def test_a_16_bit_branch_gives_the_bits_of_casts_before_and_after(cupy: Any, name: str, width: int, keep: bool) -> None:
-    args, wide = _beside(name, width, keep, np.float16)
+    _is_as_casts(cupy, name, *_beside(name, width, keep, np.float16))
+
+
+@settings(max_examples=12)
+@given(
+    lead=st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple),
+    width=st.one_of(st.integers(1, 40), st.sampled_from([96, 100, 768])),
+    name=st.sampled_from([name for name in KERNELS if "residual" in name]),
+    keep=st.booleans(),
+)
+def test_any_rows_of_a_16_bit_branch(lead: tuple[int, ...], width: int, name: str, keep: bool) -> None:
+    with fake_cupy.installed() as cupy:
+        _is_as_casts(cupy, name, *_beside(name, width, keep, np.float16, lead))
+
+
+def _is_as_casts(cupy: Any, name: str, args: tuple[Any, ...], wide: tuple[Any, ...]) -> None:
     got = run_cuda(cupy, _row(name), *args)
     want = list(run_cuda(cupy, _row(name), *wide))
     want[1] = want[1].astype(np.float16)

@@ -72,6 +72,17 @@ def test_any_mask_that_broadcasts(lead: list[int], length: int, kept: list[bool]
         agrees_with_float64(cupy, "softmax_fwd", draw, variants=4)
 
 
+@settings(max_examples=15)
+@given(
+    lead=st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple),
+    length=st.one_of(st.integers(1, 40), st.sampled_from([49, 64, 257])),
+    dtype=st.sampled_from(["float32", "float16"]),
+)
+def test_gradients_of_any_rows(lead: tuple[int, ...], length: int, dtype: str) -> None:
+    with fake_cupy.installed() as cupy:
+        agrees_with_float64(cupy, "softmax_bwd", lambda rng: _softmax_bwd(rng, (*lead, length), np.dtype(dtype)))
+
+
 def test_the_mask_of_shifted_windows(cupy: Any) -> None:
     """(B, nW, heads, N, N) scores of 16 bits and a mask (1, nW, 1, N, N) in float32, read where it lies."""
 
@@ -174,16 +185,32 @@ def _target(rng: Rng, kind: str, rows: int, classes: int) -> Any:
     ],
 )
 def test_cross_entropy(cupy: Any, dtype: str, classes: int, kind: str, smoothing: float) -> None:
-    low = dtype_named(dtype)
+    _cross_entropy_agrees(cupy, dtype_named(dtype), (5, classes), kind, smoothing)
+
+
+@settings(max_examples=15)
+@given(
+    rows=st.integers(1, 20),
+    classes=st.one_of(st.integers(1, 40), st.sampled_from([100, 257])),
+    dtype=st.sampled_from(["float32", "float16"]),
+    kind=st.sampled_from(["int64", "int32", "soft"]),
+    smoothing=st.sampled_from([0.0, 0.1, 0.9]),
+)
+def test_cross_entropy_of_any_rows(rows: int, classes: int, dtype: str, kind: str, smoothing: float) -> None:
+    with fake_cupy.installed() as cupy:
+        _cross_entropy_agrees(cupy, np.dtype(dtype), (rows, classes), kind, smoothing)
+
+
+def _cross_entropy_agrees(cupy: Any, dtype: Any, shape: tuple[int, int], kind: str, smoothing: float) -> None:
+    rows, classes = shape
 
     def forward(rng: Rng) -> tuple[Any, ...]:
-        logits = (3 * rng.standard_normal((5, classes))).astype(low)
-        return logits, _target(rng, kind, 5, classes), smoothing
+        return (3 * rng.standard_normal(shape)).astype(dtype), _target(rng, kind, rows, classes), smoothing
 
     def backward(rng: Rng) -> tuple[Any, ...]:
-        z = rng.standard_normal((5, classes))
+        z = rng.standard_normal(shape)
         log_probs = (z - np.log(np.exp(z).sum(axis=1, keepdims=True))).astype(np.float32)
-        return rng.standard_normal(5).astype(np.float32), log_probs, _target(rng, kind, 5, classes), smoothing
+        return rng.standard_normal(rows).astype(np.float32), log_probs, _target(rng, kind, rows, classes), smoothing
 
     agrees_with_float64(cupy, "cross_entropy_fwd", forward)
     agrees_with_float64(cupy, "cross_entropy_bwd", backward)

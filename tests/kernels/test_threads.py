@@ -1,6 +1,7 @@
 """The one setting for threads: what it takes, what it covers, and that results do not depend on it."""
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -49,6 +50,28 @@ def test_pieces_may_cut_their_own_work():
         return sum(threads.map_pieces(lambda j: i * j, list(range(5))))
 
     assert threads.map_pieces(piece, list(range(8))) == [10 * i for i in range(8)]
+
+
+def test_work_taken_back_keeps_nothing_alive():
+    """Calls within pieces find no helper free; what they offered waits in the queue for as long as the pieces last."""
+    ag.set_num_threads(2)
+    both, looked_at = threading.Barrier(2, timeout=60), threading.Event()
+    alive = []
+
+    def piece(i):
+        both.wait()
+        if i == 1:
+            assert looked_at.wait(timeout=60)
+            return
+        array = np.zeros(1000)
+        threads.map_pieces(array.__getitem__, [0, 1, 2])
+        seen = weakref.ref(array)
+        del array
+        alive.append(seen() is not None)
+        looked_at.set()
+
+    threads.map_pieces(piece, [0, 1])
+    assert alive == [False]
 
 
 def test_blas_is_put_back(monkeypatch):

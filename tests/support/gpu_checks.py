@@ -52,6 +52,21 @@ def real_cupy() -> Any:
     return cupy
 
 
+def dtype_on(cupy: Any, name: str | None) -> Any:
+    """The dtype (None for None); for bfloat16 the test is skipped where ml_dtypes or CuPy's part in it is missing."""
+    if name != "bfloat16":
+        return name if name is None else np.dtype(name)
+    low = np.dtype(pytest.importorskip("ml_dtypes", reason=skips.NO_ML_DTYPES).bfloat16)
+    try:
+        x = cupy.asarray(np.ones((8, 8), low))
+        works = float((x @ x).astype(np.float32).get()[0, 0]) == 8
+    except (TypeError, ValueError, KeyError, RuntimeError, cupy.cuda.compiler.CompileException):
+        works = False
+    if not works:
+        pytest.skip(skips.NO_CUPY_BFLOAT16)
+    return low
+
+
 def _each_array(value: Any, change: Any) -> Any:
     """``value`` with every NumPy array in it, however nested, changed."""
     if isinstance(value, (list, tuple)):

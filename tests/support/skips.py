@@ -8,10 +8,21 @@ import re
 
 import pytest
 
-__all__ = ["ALLOWED", "NO_COMPILER", "NO_GPU", "NO_HIPS", "NO_ML_DTYPES", "NO_NUMBA", "NO_NVRTC", "NO_PARITY"]
+__all__ = [
+    "ALLOWED",
+    "NO_COMPILER",
+    "NO_CUPY_BFLOAT16",
+    "NO_GPU",
+    "NO_HIPS",
+    "NO_ML_DTYPES",
+    "NO_NUMBA",
+    "NO_NVRTC",
+    "NO_PARITY",
+]
 __all__ += ["is_allowed", "skip_unless"]
 
 NO_COMPILER = "g++ is not installed"
+NO_CUPY_BFLOAT16 = "this CuPy has no products of bfloat16"
 NO_GPU = "no CUDA device"
 NO_HIPS = "SWINPY_HIPS_PYTHON names no interpreter that has HIPS autograd"
 NO_ML_DTYPES = "ml_dtypes is not installed"
@@ -21,6 +32,7 @@ NO_PARITY = "torch or transformers is not installed"
 
 ALLOWED = (
     NO_COMPILER,
+    NO_CUPY_BFLOAT16,
     NO_GPU,
     NO_HIPS,
     NO_ML_DTYPES,
