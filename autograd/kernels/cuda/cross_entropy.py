@@ -48,7 +48,7 @@ def cross_entropy_fwd(logits: Array, target: Array, smoothing: float) -> tuple[A
     loss, log_probs = xp.empty(rows, _FLOAT32), xp.empty((rows, classes), _FLOAT32)
     if rows:
         code, layout, grid, target = _plan(logits, target)
-        args = (contiguous(logits), target, smoothing, loss, log_probs, rows, classes)
+        args = (contiguous(logits), target, 1 - smoothing, smoothing / classes, loss, log_probs, rows, classes)
         launch(code, "cross_entropy_fwd", grid, layout.threads, args, layout.scratch)
     return loss, log_probs
 
@@ -59,6 +59,8 @@ def cross_entropy_bwd(g: Array, log_probs: Array, target: Array, smoothing: floa
     if rows:
         code, layout, grid, target = _plan(log_probs, target)
         step = int(g.strides[0] != 0)  # of a loss's mean, the gradient is one number broadcast
-        args = (contiguous(g if step else g[:1]), step, contiguous(log_probs), target, smoothing, grad, rows, classes)
+        kept, spread = 1 - smoothing, smoothing / classes
+        g = contiguous(g if step else g[:1])
+        args = (g, step, contiguous(log_probs), target, kept, spread, grad, rows, classes)
         launch(code, "cross_entropy_bwd", grid, layout.threads, args, layout.scratch)
     return grad
