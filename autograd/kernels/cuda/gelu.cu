@@ -19,8 +19,10 @@ KERNEL void __launch_bounds__(256) gelu_fwd(const T* __restrict__ x, const T* __
   z.store(y + first);
 }
 
+// dy/dz, given Phi(z).
+DEVICE float slope(float z, float cdf) { return cdf + z * normal_density(z); }
+
 // gx = g dy/dz.
-DEVICE float times_slope(float g, float z) { return g * (normal_cdf(z) + z * normal_density(z)); }
 
 KERNEL void __launch_bounds__(256) gelu_bwd(const T* __restrict__ g, const T* __restrict__ x, T* __restrict__ gx, i64 size) {
   i64 first = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * N;
@@ -28,14 +30,15 @@ KERNEL void __launch_bounds__(256) gelu_bwd(const T* __restrict__ g, const T* __
   Values<T, N> z, grad;
   z.load(x + first);
   grad.load(g + first);
-  UNROLL for (int i = 0; i < N; i++) grad.v[i] = times_slope(grad.v[i], z.v[i]);
+  UNROLL for (int i = 0; i < N; i++) grad.v[i] *= slope(z.v[i], normal_cdf(z.v[i]));
   grad.store(gx + first);
 }
 
 // With the bias, whose gradient is the sum of gx over rows: a block takes lanes * N columns of `chunk` rows, as column_sum
-// does, and writes its sums, before gx is rounded, to row blockIdx.y of `partial` (chunks, columns).
+// does, and writes its sums, before gx is rounded, to row blockIdx.y of `partial` (chunks, columns). y, if it is not null, is
+// computed once more on the way.
 KERNEL void __launch_bounds__(256) bias_gelu_bwd(const T* __restrict__ g, const T* __restrict__ x, const T* __restrict__ bias,
-                     T* __restrict__ gx, float* __restrict__ partial, int rows, int columns, int lanes, int chunk) {
+                     T* __restrict__ gx, T* __restrict__ y, float* __restrict__ partial, int rows, int columns, int lanes, int chunk) {
   SHARED_MEMORY(memory);
   const int start = blockIdx.y * chunk, stop = rows - start < chunk ? rows : start + chunk;
   const int tile = blockIdx.x * lanes * N, column = tile + (int)threadIdx.x % lanes * N;
@@ -49,10 +52,14 @@ KERNEL void __launch_bounds__(256) bias_gelu_bwd(const T* __restrict__ g, const 
       z.load(x + at);
       grad.load(g + at);
       UNROLL for (int i = 0; i < N; i++) {
-        grad.v[i] = times_slope(grad.v[i], z.v[i] + shift.v[i]);
+        z.v[i] += shift.v[i];
+        const float cdf = normal_cdf(z.v[i]);
+        grad.v[i] *= slope(z.v[i], cdf);
+        z.v[i] *= cdf;
         sums[i] += grad.v[i];
       }
       grad.store(gx + at);
+      if (y) z.store(y + at);
     }
   }
   float* out = partial + (i64)blockIdx.y * columns;

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from autograd.backend import Array
     from autograd.kernels.cuda.source import Program
 
-__all__ = ["BUDGETS", "bias_gelu_bwd", "bias_gelu_fwd", "gelu_bwd", "gelu_fwd", "variants"]
+__all__ = ["BUDGETS", "bias_gelu_both", "bias_gelu_bwd", "bias_gelu_fwd", "gelu_bwd", "gelu_fwd", "variants"]
 
 BUDGETS = {"gelu_fwd": Budget(registers=64), "gelu_bwd": Budget(registers=64), "bias_gelu_bwd": Budget(registers=80)}
 _THREADS = 256
@@ -67,15 +67,21 @@ def gelu_bwd(g: Array, x: Array) -> Array:
 def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> tuple[Array, Array | None]:
     if bias is None:
         return gelu_bwd(g, x), None
+    gx, gbias, _ = bias_gelu_both(g, x, bias, keep=False)
+    return gx, gbias
+
+
+def bias_gelu_both(g: Array, x: Array, bias: Array, keep: bool) -> tuple[Array, Array, Array | None]:
+    """The results of backward, and if it is to be kept that of forward once more, from one pass over x."""
     xp = array_module(x)
-    gx = xp.empty(x.shape, x.dtype)
+    gx, y = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype) if keep else None
     if not x.size:
-        return gx, xp.zeros_like(bias)
+        return gx, xp.zeros_like(bias), y
     g, x, bias = contiguous(g), contiguous(x), contiguous(bias)
     rows, columns = as_rows(x).shape
     layout = tile_layout(rows, columns, x.itemsize)
     partial = xp.empty((layout.grid[1], columns), _FLOAT32)
     code = program("gelu.cu", T=TYPE_NAMES[x.dtype.name], N=layout.width)
-    args = (g, x, bias, gx, partial, rows, columns, layout.lanes, layout.chunk)
+    args = (g, x, bias, gx, y, partial, rows, columns, layout.lanes, layout.chunk)
     launch(code, "bias_gelu_bwd", layout.grid, layout.threads, args, layout.shared)
-    return gx, column_sums(partial, 1, bias.dtype)[0]
+    return gx, column_sums(partial, 1, bias.dtype)[0], y

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autograd.kernels.cuda.column_sum import column_sums
-from autograd.kernels.cuda.gelu import bias_gelu_bwd, bias_gelu_fwd
+from autograd.kernels.cuda.gelu import bias_gelu_both, bias_gelu_fwd
 from autograd.kernels.reference.blocks import as_rows
 from autograd.kernels.reference.product import product
 
@@ -49,14 +49,16 @@ def mlp_bwd(
 ) -> tuple[Array | None, ...]:
     rows, g_rows = as_rows(x), as_rows(g)
     gx = gw1 = gb1 = gw2 = gb2 = None
-    if needs[3]:
-        gw2 = product(g_rows.T, bias_gelu_fwd(hidden, b1))
-    if needs[4]:
-        gb2 = column_sums(g_rows, 1, g.dtype)[0]
     if any(needs[:3]):
-        ghidden, gb1 = bias_gelu_bwd(product(g_rows, w2), hidden, b1)
+        ghidden, gb1, activated = bias_gelu_both(product(g_rows, w2), hidden, b1, keep=needs[3])
         if needs[0]:
             gx = product(ghidden, w1).reshape(x.shape)
         if needs[1]:
             gw1 = product(ghidden.T, rows)
+    elif needs[3]:
+        activated = bias_gelu_fwd(hidden, b1)
+    if needs[3]:
+        gw2 = product(g_rows.T, activated)
+    if needs[4]:
+        gb2 = column_sums(g_rows, 1, g.dtype)[0]
     return gx, gw1, gb1 if needs[2] else None, gw2, gb2
