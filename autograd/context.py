@@ -28,6 +28,7 @@ __all__ = [
     "OpEvent",
     "State",
     "autocast",
+    "autocast_dtype",
     "detect_anomaly",
     "enable_grad",
     "kernel_mode",
@@ -135,6 +136,11 @@ def no_grad() -> _Switch:
 def enable_grad() -> _Switch:
     """Record the graph again inside a :func:`no_grad` block."""
     return _Switch(grad="on")
+
+
+def autocast_dtype() -> np.dtype[Any] | None:
+    """The 16-bit dtype of the autocast block in force; None outside of one."""
+    return STATE.get().autocast
 
 
 def autocast(dtype: str | np.dtype[Any] | None = "float16", enabled: bool = True) -> _Switch:

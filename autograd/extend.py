@@ -18,11 +18,13 @@ array([ 3., 12.])
 
 from autograd.backend import Array, array_module, device_of, device_scope, is_array
 from autograd.casts import cast_together
+from autograd.context import autocast_dtype
 from autograd.dtypes import accumulator, is_float
 from autograd.graph import Node, graph_nodes
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu import compiled_dtype, register_compiled
 from autograd.kernels.cuda import cuda_dtype, register_cuda
+from autograd.kernels.cuda.accepts import multi_cast as cuda_cast
 from autograd.kernels.cuda.budget import Budget
 from autograd.kernels.cuda.launch import capability, contiguous, launch, multiprocessors
 from autograd.kernels.cuda.source import FLOAT_NAMES, Program, program
@@ -45,11 +47,13 @@ __all__ = [
     "Program",
     "accumulator",
     "array_module",
+    "autocast_dtype",
     "call_kernel",
     "capability",
     "cast_together",
     "compiled_dtype",
     "contiguous",
+    "cuda_cast",
     "cuda_dtype",
     "device_of",
     "device_scope",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autograd.backend import array_module, is_array, to_device
-from autograd.context import STATE
+from autograd.context import autocast_dtype
 from autograd.dtypes import FLOAT32, accumulator
 from autograd.kernels.registry import call_kernel
 from autograd.primitive import Ctx, Primitive
@@ -269,7 +269,7 @@ def residual_layer_norm(
                 f"residual_layer_norm: expected keep of shape {x.shape[:1]} for x (B, ..., C); got {keep.shape} for x "
                 f"{x.shape}."
             )
-    y_dtype = STATE.get().autocast if to_low else None
+    y_dtype = autocast_dtype() if to_low else None
     return _residual_layer_norm(  # type: ignore[no-any-return]
         x, branch, weight, bias, branch_bias, keep=keep, eps=eps, y_dtype=y_dtype
     )

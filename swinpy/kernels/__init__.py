@@ -10,5 +10,5 @@ __all__ = ["position_bias_bwd", "position_bias_fwd", "window_attention_bwd", "wi
 for _kernel in ("window_attention_fwd", "window_attention_bwd"):
     register_compiled(_kernel, "swinpy.kernels.window_attention_cpu")
     register_cuda(_kernel, "swinpy.kernels.window_attention_cuda", window_attention_cuda.can_run)
-for _kernel in ("position_bias_fwd", "position_bias_bwd"):
-    register_cuda(_kernel, "swinpy.kernels.position_bias_cuda", position_bias_cuda.can_run)
+register_cuda("position_bias_fwd", "swinpy.kernels.position_bias_cuda", position_bias_cuda.can_run_fwd)
+register_cuda("position_bias_bwd", "swinpy.kernels.position_bias_cuda", position_bias_cuda.can_run_bwd)

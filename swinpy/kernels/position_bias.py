@@ -33,33 +33,35 @@ def _on_gpu(index: PositionIndex, xp: Any, device: int) -> tuple[Array, Array]:
         return xp.asarray(index.index.astype(np.int32)), xp.asarray(index.places.astype(np.int32))
 
 
-def position_bias_fwd(table: Array, index: PositionIndex) -> Array:
+def position_bias_fwd(table: Array, index: PositionIndex, dtype: np.dtype[Any] | None = None) -> Array:
     """bias[h, n, m] = table[index[n, m], h].
 
     Args:
         table: (T, heads).
         index: (N, M) of rows of the table.
+        dtype: of the result; None for the table's.
 
     Returns:
         (heads, N, M), C-ordered.
     """
-    return table.T.take(tables(index, table)[0], axis=1)
+    return table.T.take(tables(index, table)[0], axis=1).astype(dtype or table.dtype, copy=False)
 
 
-def position_bias_bwd(g: Array, index: PositionIndex, rows: int) -> Array:
+def position_bias_bwd(g: Array, index: PositionIndex, rows: int, dtype: np.dtype[Any] | None = None) -> Array:
     """The gradient of the table: each row's gradients added up, in an order that does not change.
 
     Args:
         g: (heads, N, M).
         index: as in forward.
         rows: T; those that no pair of tokens reads get 0.
+        dtype: of the result; None for that of g.
 
     Returns:
         (T, heads).
     """
     xp = array_module(g)
     flat = g.reshape(g.shape[0], index.index.size).astype(accumulator(g.dtype), copy=False)
-    out = xp.zeros((rows, g.shape[0]), g.dtype)
+    out = xp.zeros((rows, g.shape[0]), dtype or g.dtype)
     places = tables(index, g)[1]
     if xp is np:
         for head, gradients in enumerate(flat):
@@ -69,13 +71,13 @@ def position_bias_bwd(g: Array, index: PositionIndex, rows: int) -> Array:
     return out
 
 
-def _forward_cost(table: Array, index: PositionIndex) -> Cost:
+def _forward_cost(table: Array, index: PositionIndex, dtype: np.dtype[Any] | None = None) -> Cost:
     bias = index.index.size * math.prod(table.shape[1:])
-    return Cost(bias, table.nbytes + 4 * index.index.size + bias * table.itemsize)
+    return Cost(bias, table.nbytes + 4 * index.index.size + bias * (dtype or table.dtype).itemsize)
 
 
-def _backward_cost(g: Array, index: PositionIndex, rows: int) -> Cost:
-    return Cost(g.size, g.nbytes + 4 * index.index.size + rows * g.shape[0] * g.itemsize)
+def _backward_cost(g: Array, index: PositionIndex, rows: int, dtype: np.dtype[Any] | None = None) -> Cost:
+    return Cost(g.size, g.nbytes + 4 * index.index.size + rows * g.shape[0] * (dtype or g.dtype).itemsize)
 
 
 register_kernel(Kernel("position_bias_fwd", position_bias_fwd, _forward_cost))

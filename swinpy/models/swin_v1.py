@@ -34,7 +34,8 @@ class TableAttention(WindowAttention):
     def position_bias(self, window: Pair) -> ag.Tensor | None:
         if self.relative_position_bias_table is None:
             return None
-        return position_bias(self.relative_position_bias_table, position_index(window, self.window))
+        index = position_index(window, self.window)
+        return position_bias(self.relative_position_bias_table, index, to_low=self.mode == "fused")
 
 
 class SwinBlock(PreNormBlock):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import autograd as ag
-from autograd.extend import Ctx, Primitive, call_kernel
+from autograd.extend import Ctx, Primitive, autocast_dtype, call_kernel
 from swinpy.geometry import PositionIndex
 
 if TYPE_CHECKING:
@@ -14,19 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["position_bias"]
 
 
-def _forward(ctx: Ctx, table: Array, *, index: PositionIndex) -> Array:
-    ctx.index, ctx.rows = index, table.shape[0]
-    return call_kernel("position_bias_fwd", table, index)
+def _forward(ctx: Ctx, table: Array, *, index: PositionIndex, dtype: np.dtype[Any] | None) -> Array:
+    ctx.index, ctx.rows, ctx.dtype = index, table.shape[0], table.dtype
+    return call_kernel("position_bias_fwd", table, index, dtype)
 
 
 def _vjp(ctx: Ctx, g: Array) -> Array:
-    return call_kernel("position_bias_bwd", g, ctx.index, ctx.rows)
+    return call_kernel("position_bias_bwd", g, ctx.index, ctx.rows, ctx.dtype)
 
 
 _position_bias = Primitive("position_bias", _forward, _vjp, fresh=True)
 
 
-def position_bias(table: ag.Tensor, index: PositionIndex) -> ag.Tensor:
+def position_bias(table: ag.Tensor, index: PositionIndex, to_low: bool = False) -> ag.Tensor:
     """Biases of all pairs of tokens from a table of biases: ``table[index]`` with the heads in front.
 
     Saves nothing. The index was checked when it was made, on the host: on a GPU nothing waits. Backward adds up each
@@ -35,6 +37,8 @@ def position_bias(table: ag.Tensor, index: PositionIndex) -> ag.Tensor:
     Args:
         table: (T, heads).
         index: (N, M), from :func:`swinpy.geometry.position_index`; rows from 0 to T - 1.
+        to_low: where autocast is on, round a float32 table's biases to its dtype at once, as attention that reads them
+            would; their gradients are added up in float32 either way.
 
     Returns:
         (heads, N, M), as :func:`swinpy.ops.window_attention` takes it.
@@ -58,4 +62,5 @@ def position_bias(table: ag.Tensor, index: PositionIndex) -> ag.Tensor:
             f"position_bias: expected a table of at least {index.rows} rows; got {table.shape[0]}. "
             "Was it made for a smaller window?"
         )
-    return _position_bias(table, index=index)  # type: ignore[no-any-return]
+    dtype = autocast_dtype() if to_low and table.dtype == np.float32 else None
+    return _position_bias(table, index=index, dtype=dtype)  # type: ignore[no-any-return]

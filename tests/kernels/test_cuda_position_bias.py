@@ -66,6 +66,53 @@ def test_any_index(shape: tuple[int, int], read: int, unread: int, heads: int, s
         _check(cupy, index, read + unread, heads, np.float32)
 
 
+@pytest.mark.parametrize("low", ["float16", "bfloat16"])
+def test_16_bit_biases_of_a_float32_table_have_the_bits_of_casts(cupy: Any, low: str) -> None:
+    dtype, index = dtype_named(low), position_index((3, 4), (3, 4))
+    table = np.random.default_rng(0).standard_normal((35, 3)).astype(np.float32)
+    g = np.random.default_rng(1).standard_normal((3, 12, 12)).astype(dtype)
+    float32, wide_g = np.dtype(np.float32), g.astype(np.float32)
+    for name, args, wide, allowed in (
+        ("position_bias_fwd", (table, index, dtype), (table, index), 0),
+        ("position_bias_bwd", (g, index, 35, float32), (wide_g, index, 35), 12 * ONE32 * largest(wide_g)),
+    ):
+        (got,), (want,) = run_cuda(cupy, name, *args), run_cuda(cupy, name, *wide)
+        assert got.dtype == args[-1]
+        np.testing.assert_array_equal(got, want.astype(got.dtype))
+        with kernel_mode("reference"):
+            reference = call_kernel(name, *args)
+        assert reference.dtype == got.dtype
+        assert abs(reference.astype(np.float64) - got).max() <= allowed
+
+
+def test_other_pairs_of_dtypes_are_refused(cupy: Any) -> None:
+    index, table = position_index((2, 2), (2, 2)), cupy.zeros((9, 1), np.float16)
+    reason = "CUDA casts between float32 and 16-bit floats; got float16 to float64"
+    assert reason in explain("position_bias_fwd", table, index, np.dtype(np.float64))
+    assert reason in explain("position_bias_bwd", cupy.zeros((1, 4, 4), np.float16), index, 9, np.dtype(np.float64))
+
+
+@pytest.mark.parametrize("put", ["numpy", "cupy"])
+def test_the_op_rounds_to_autocasts_dtype_and_gives_a_float32_gradient(cupy: Any, put: str) -> None:
+    """The same numbers as the cast that attention would do."""
+    xp, index = (np if put == "numpy" else cupy), position_index((3, 3), (3, 3))
+    values = np.random.default_rng(0).standard_normal((25, 2)).astype("f4")
+    g = np.random.default_rng(1).standard_normal((2, 9, 9)).astype("f2")
+    found = []
+    for to_low in (False, True):
+        table = ag.Tensor(xp.asarray(values), requires_grad=True)
+        with ag.autocast("float16"):
+            bias = position_bias(table, index, to_low=to_low)
+        assert bias.dtype == (np.float16 if to_low else np.float32)
+        low = bias.astype("float16")
+        low.backward(xp.asarray(g))
+        assert table.grad.dtype == np.float32
+        found.append((low.numpy(), ag.Tensor(table.grad).numpy()))
+    for before, after in zip(*found, strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert position_bias(ag.Tensor(xp.asarray(values)), index, to_low=True).dtype == np.float32
+
+
 def test_gradients_that_are_not_finite_stay_in_their_row(cupy: Any) -> None:
     index = PositionIndex(np.array([[0, 0, 2], [2, 2, 0]]))
     g = np.ones((1, 2, 3), np.float32)
