@@ -132,9 +132,9 @@ def _without_mask(right: Any) -> Any:
     return lambda *args: right(*args[:-1], replace(args[-1], mask_value=-1e-9))
 
 
-def _first_place_alone(g: Any, index: PositionIndex, rows: int) -> Any:
+def _first_place_alone(g: Any, index: PositionIndex, rows: int, dtype: Any) -> Any:
     """Of the pairs of tokens that read a row, the first one's gradient."""
-    out = np.zeros((rows, len(g)), g.dtype)
+    out = np.zeros((rows, len(g)), dtype)
     for row, (place, *_) in enumerate(index.places):
         out[row] = g.reshape(len(g), -1)[:, place] if place >= 0 else 0
     return out
