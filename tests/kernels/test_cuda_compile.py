@@ -28,12 +28,23 @@ PROGRAMS: dict[str, tuple[Program, dict[str, Budget]]] = {
     label(p): (p, module.BUDGETS) for module in LAUNCHERS for p in module.variants()
 }
 _USUAL = 90  # where every variant is compiled by default; elsewhere the first of each file that can be
+_WARP_TOKENS = 64  # windows of up to 8 x 8 are one warp's, in registers
+
+
+def _small_forward(name: str) -> bool:
+    program, _ = PROGRAMS[name]
+    return "_fwd" in program.path.stem and int(dict(program.defines).get("TOKENS", _WARP_TOKENS + 1)) <= _WARP_TOKENS
+
+
+def _by_default(name: str, architecture: int, first: str) -> bool:
+    return architecture == _USUAL or name == first or _small_forward(name)
 
 
 def _matrix() -> list[object]:
     """(program, architecture) for all that apply; what is left out by default is marked slow.
 
-    By default every kernel is compiled for every architecture, and every variant of it for one.
+    By default every kernel is compiled for every architecture, and every variant of it for one; for all of them those of
+    forward of small windows, which must keep all in registers.
     ``-k "first and sm_90"`` is one variant of each file, for another NVRTC (SWINPY_NVRTC names its folder).
     """
     ordered = sorted(PROGRAMS.items(), key=lambda item: least_architecture(item[1][0]))
@@ -42,7 +53,7 @@ def _matrix() -> list[object]:
         pytest.param(
             name,
             architecture,
-            marks=[] if architecture == _USUAL or first[program.path] == name else pytest.mark.slow,
+            marks=[] if _by_default(name, architecture, first[program.path]) else pytest.mark.slow,
             id=f"{'first-' if first[program.path] == name else ''}{name}-sm_{architecture}",
         )
         for name, (program, _) in PROGRAMS.items()
@@ -107,18 +118,12 @@ TENSOR_CORE_PROGRAMS = [
     if any(word in own_text(program) for word in TENSOR_CORES)
     and any(kernel.startswith("window_attention") for kernel in program.entries)
 ]
-_WARP_TOKENS = 64  # windows of up to 8 x 8 are one warp's, in registers
-
-
-def _small_forward(name: str) -> bool:
-    program, _ = PROGRAMS[name]
-    return "_fwd" in program.path.stem and int(dict(program.defines).get("TOKENS", _WARP_TOKENS + 1)) <= _WARP_TOKENS
 
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
     ("name", "architecture"),
-    [(n, a) for n in TENSOR_CORE_PROGRAMS for a in (80, _USUAL) if a == _USUAL or _small_forward(n)],
+    [(n, a) for n in TENSOR_CORE_PROGRAMS for a in (80, _USUAL, 120) if a == _USUAL or _small_forward(n)],
 )
 def test_attention_in_machine_code(name: str, architecture: int) -> None:
     """Products on tensor cores, 16 bytes a load; forward of small windows keeps all in registers."""

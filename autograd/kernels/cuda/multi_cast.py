@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUDGETS", "multi_cast", "variants"]
 
-BUDGETS = {"multi_cast": Budget(registers=40)}
+BUDGETS = {"multi_cast": Budget(registers=48)}
 _THREADS = 256
 _ALIGNED = 8  # results begin at multiples of so many values: of 16 bytes in any type
 

@@ -55,9 +55,9 @@ DEVICE void scale_columns(float* s, const float* rests, int n) {
 }
 #endif
 
-// Blocks on a multiprocessor: 4 leave 128 registers a thread, which sm_90 and up make do with, but for the lengths of 64
+// Blocks on a multiprocessor: 4 leave 128 registers a thread, which sm_90 makes do with, but for the lengths of more than 49
 // keys. Elsewhere a few would go to local memory.
-const int BLOCKS = ARCHITECTURE < 900 || (COSINE && KEY_TILES == 8) ? 3 : 4;
+const int BLOCKS = ARCHITECTURE == 900 && !(COSINE && TOKENS > 49) ? 4 : 3;
 
 KERNEL void __launch_bounds__(128, BLOCKS) window_attention_small_fwd(
     const T* __restrict__ qkv, const T* __restrict__ qkv_bias, const float* __restrict__ bias,
