@@ -113,9 +113,17 @@ def _norms(v: _Values) -> Iterator[tuple[str, Call]]:
 
 
 def _mlp_parts(v: _Values) -> Iterator[tuple[str, Call]]:
-    hidden, g, bias = v.map(4), v.map(4), v.normal(4 * v.s.channels)
+    c, x, g, out = v.s.channels, v.map(), v.map(4), v.map()
+    hidden, bias, last = v.map(4).reshape(-1, 4 * c), v.normal(4 * c), v.normal(c)
+    up, down, every = v.normal(4 * c, c), v.normal(c, 4 * c), (True,) * 5
+    yield "gelu_fwd", ((hidden,), {})
+    yield "gelu_bwd", ((g.reshape(-1, 4 * c), hidden), {})
     yield "bias_gelu_fwd", ((hidden, bias), {})
-    yield "bias_gelu_bwd", ((g, hidden, bias), {})
+    yield "bias_gelu_bwd", ((g.reshape(-1, 4 * c), hidden, bias), {})
+    yield "linear_fwd", ((x, up, bias), {})
+    yield "linear_bwd", ((g, x, up, every[:3]), {})
+    yield "mlp_fwd", ((x, up, bias, down, last, True), {})
+    yield "mlp_bwd", ((out, x, hidden, up, bias, down, every), {})
 
 
 def _rest(v: _Values) -> Iterator[tuple[str, Call]]:
@@ -137,6 +145,7 @@ def _rest(v: _Values) -> Iterator[tuple[str, Call]]:
     yield "patch_merge_fwd", ((x,), {})
     yield "patch_merge_bwd", ((merged, s.side, s.side), {})
     yield "dropout", ((x,), {"seed": 7, "offset": 0, "p": 0.1})
+    yield "keep_scale", ((x,), {"seed": 7, "offset": 0, "p": 0.1})
     images = v.cupy.asarray(v.rng.integers(0, 256, (s.batch, 3, 4 * s.side, 4 * s.side), v.np.uint8))
     yield "patch_rows", ((images, (4, 4), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), v.low), {})
 

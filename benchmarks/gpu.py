@@ -290,9 +290,12 @@ def _one_batch(options: argparse.Namespace, batch: int) -> dict[str, Any]:
 def _models(options: argparse.Namespace) -> None:
     import cupy
 
-    batches = {str(batch): _one_batch(options, batch) for batch in options.batch}
+    batches: dict[str, Any] = {}
     payload = {"model": options.model, "dtype": "float16", "batches": batches, "device": device_record(cupy)}
-    print(f"written: {_peers.write_json(f'gpu_{options.model}', payload)}")
+    for batch in options.batch:
+        batches[str(batch)] = _one_batch(options, batch)
+        written = _peers.write_json(f"gpu_{options.model}", payload)  # each time: a later batch may end it all
+    print(f"written: {written}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -36,6 +36,17 @@ def _run(python: str, data: Path, output: Path, threads: int, *more: str) -> flo
     return time.perf_counter() - started
 
 
+def _versions(python: str) -> dict[str, str]:
+    """Of an interpreter and what it computes with."""
+    code = (
+        "import json, platform; from importlib.metadata import distributions as d; names = ('numpy', 'numba', 'scipy')"
+    )
+    code += "; found = {x.name.lower(): x.version for x in d() if x.name.lower() in names}"
+    code += "; print(json.dumps({'python': platform.python_version(), **found}))"
+    done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
 def _records(output: Path) -> list[dict[str, Any]]:
     (log,) = output.rglob("metrics.jsonl")
     return [json.loads(line) for line in log.read_text().splitlines()]
@@ -83,6 +94,10 @@ def _main() -> None:
         for name, python in pythons.items():  # makes the data, compiles what is to be compiled
             _run(python, data, work / f"first-{name}", options.threads, "--max-steps", "3")
         record = _peers.record((), options)
+        record |= {
+            "versions": {name: _versions(python) for name, python in pythons.items()},
+            "threads": options.threads,
+        }
         steps = _short(pythons, data, work, options)
         of = {"min": min(steps["fast"]) / min(steps["plain"]), "median": median(steps["fast"]) / median(steps["plain"])}
         result |= {"step_seconds": steps, "fast_divided_by_plain": of}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bell",
     "blas_is_single",
+    "cores",
     "from_the_end",
     "get_num_threads",
     "listen_with",
@@ -45,14 +46,14 @@ bell = np.zeros(2, np.int64)  # how often work was announced, and how many helpe
 _listen: Callable[[int], Any] | None = None
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def get_num_threads() -> int:
     """How many threads the engine computes with: what was set, else the cores that the process may use."""
-    return _count if _count is not None else _cores()
+    return _count if _count is not None else cores()
 
 
 def set_num_threads(n: int) -> None:
@@ -77,13 +78,21 @@ def set_num_threads(n: int) -> None:
 
 
 def _forget_helpers() -> None:
-    """The next call starts new ones. Of a forked child: it has none of its parent's threads."""
+    """The next call starts new ones."""
     global _offers
     _offers = None
 
 
+def _in_forked_child() -> None:
+    """It has none of its parent's threads, which may have held the lock, listened or been at work."""
+    global _lock, _depth
+    _lock, _depth = threading.Lock(), 0
+    bell[:] = 0
+    _forget_helpers()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_helpers)
+    os.register_at_fork(after_in_child=_in_forked_child)
 
 
 class _Offer:
@@ -94,7 +103,8 @@ class _Offer:
     """
 
     def __init__(self, work: Callable[[int], Any]) -> None:
-        self._work, self._taken, self._done = work, threading.Lock(), threading.Lock()
+        self._work: Callable[[int], Any] | None = work
+        self._taken, self._done, self._over = threading.Lock(), threading.Lock(), False
         self._done.acquire()
         self._error: BaseException | None = None
 
@@ -102,10 +112,12 @@ class _Offer:
         """By the helper of this number."""
         if self._taken.acquire(blocking=False):
             try:
+                assert self._work is not None
                 self._work(number)
             except BaseException as error:  # for the owner, whatever it is
                 self._error = error
             finally:
+                self._over = True
                 self._done.release()
 
     def settle(self) -> BaseException | None:
@@ -114,8 +126,8 @@ class _Offer:
         What is taken back stays in the queue until a helper comes by, but keeps no arrays alive.
         """
         if self._taken.acquire(blocking=False):
-            del self._work
-        else:
+            self._work, self._over = None, True
+        while not self._over:
             self._done.acquire()
         return self._error
 
@@ -166,6 +178,19 @@ def _in_this_context(work: Callable[[int], Any]) -> Callable[[int], Any]:
     return lambda number: context.run(work, number)
 
 
+def _settled(offers: list[_Offer]) -> list[BaseException | None]:
+    """The errors of all offers, once nobody is at them, Ctrl-C or not: helpers write to the caller's arrays."""
+    errors: list[BaseException | None] = []
+    left = list(offers)
+    while left:
+        try:
+            errors.append(left[-1].settle())
+            left.pop()
+        except KeyboardInterrupt as interrupt:
+            errors.append(interrupt)
+    return errors
+
+
 def on_threads(work: Callable[[int], Any], most: int) -> None:
     """Call ``work`` with numbers from 0 on, on up to ``most`` threads at once, until all of them have come back.
 
@@ -182,8 +207,8 @@ def on_threads(work: Callable[[int], Any], most: int) -> None:
         queue.put(offer)
     try:
         work(0)
-    finally:  # all of them, whatever happened: they write to the caller's arrays
-        errors = [offer.settle() for offer in offers]
+    finally:
+        errors = _settled(offers)
     for error in errors:
         if error is not None:
             raise error

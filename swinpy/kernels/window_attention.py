@@ -47,6 +47,10 @@ class AttentionSpec:
     mask_value: float = -100.0
     cosine: bool = False
 
+    def __post_init__(self) -> None:
+        if self.heads < 1:
+            raise ValueError(f"AttentionSpec: expected heads of 1 or more; got {self.heads}.")
+
 
 class _Pieces:
     """Access to the windows of a few images at a time."""

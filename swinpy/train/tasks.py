@@ -61,7 +61,7 @@ def throughput(run: Run) -> int:
     def train() -> None:
         run.trainer.optimizer.zero_grad()
         run.trainer.loss(batch).backward()
-        run.trainer.optimizer.step(lr)
+        float(run.trainer.optimizer.step(lr, run.trainer.clip_grad))  # the norm: a GPU is waited for
 
     say(f"train step {count / _seconds(train):.1f} img/s at batch {count}")
     return 0

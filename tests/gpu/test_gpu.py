@@ -46,6 +46,7 @@ def test_op(cupy: Any, check: str, name: str, case: str) -> None:
     gpu_checks.check_op(check, name, case)
 
 
+@pytest.mark.timeout(1800)  # most of it on the CPU: the reference in float64, and the model in each dtype
 @pytest.mark.parametrize("autocast", [None, "float16", "bfloat16"])
 @pytest.mark.parametrize("name", [SWIN_T, SWIN_V2_T])
 def test_model(cupy: Any, name: str, autocast: str | None) -> None:

@@ -38,19 +38,47 @@ def test_warmup_imports_every_kernel():
     assert "autograd.kernels.cpu.mlp" in sys.modules
 
 
-def test_code_older_than_a_source_is_forgotten(tmp_path, monkeypatch):
-    """Numba looks at a kernel's own file; a function compiled into it may have changed in another."""
-    from autograd.kernels.cpu import toolkit
+def _compile_elsewhere(folder, before="", **environment):
+    """(hits on disk, standard error) of a process that compiles a kernel in a file of its own."""
+    (folder / "kernels_elsewhere.py").write_text(
+        "from autograd.kernels.cpu import toolkit\n"
+        f"{before}\n"
+        "@toolkit.jit\ndef twice(x):\n    return 2 * x\n"
+        "assert twice(1.5) == 3\n"
+        "print(sum(twice.stats.cache_hits.values()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(folder / "kernels_elsewhere.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout), done.stderr
 
-    folder = tmp_path / "autograd" / "kernels" / "cpu"
-    (folder / "__pycache__").mkdir(parents=True)
-    old, new, source = folder / "__pycache__" / "old.nbi", folder / "__pycache__" / "new.nbi", folder / "tool.py"
-    for age, file in ((300, old), (200, source), (100, new)):
-        file.touch()
-        os.utime(file, (1e9 - age, 1e9 - age))
-    monkeypatch.setattr(toolkit, "_SHIPPED", tmp_path)
-    toolkit._drop_stale()
-    assert (old.exists(), new.exists()) == (False, True)
+
+COMPILING = "swinpy: compiling CPU kernels, once (a few seconds each; kept on disk)\n"
+
+
+def test_code_is_kept_until_any_source_changes(tmp_path):
+    """Numba looks at a kernel's own file; a function compiled into it may have changed in another. Said once."""
+    kept = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    assert _compile_elsewhere(tmp_path, **kept) == (0, COMPILING)
+    assert _compile_elsewhere(tmp_path, **kept) == (1, "")
+    assert _compile_elsewhere(tmp_path, "toolkit._STAMP = 'of other sources'", **kept)[0] == 0
+
+
+def test_kernels_compile_where_nothing_can_be_kept(tmp_path):
+    refuses = "def refuses(self): raise RuntimeError('no locator available')\n"
+    refuses += "import numba.core.dispatcher as d\nd.Dispatcher.enable_caching = refuses\n"
+    (tmp_path / "sitecustomize.py").write_text(refuses)
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    hits, said = _compile_elsewhere(tmp_path, PYTHONPATH=path)
+    assert hits == 0
+    assert said == (
+        "swinpy: compiling CPU kernels, in every process: no directory to keep them in can be written to. "
+        "NUMBA_CACHE_DIR may name one\n"
+    )
 
 
 def _elementwise(function, x):

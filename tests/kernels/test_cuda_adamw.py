@@ -171,6 +171,38 @@ def test_views_that_begin_anywhere_are_updated_in_place(cupy: Any) -> None:
         np.testing.assert_array_equal(buffer.get(), np.concatenate([a.get().reshape(-1) for a in arrays]))
 
 
+@pytest.mark.parametrize("odd", range(4))
+def test_one_array_of_four_that_begins_anywhere(cupy: Any, odd: int) -> None:
+    """All four have to lie at 16 bytes to be taken 16 bytes at a time; the stand-in refuses such a load elsewhere."""
+    lists = _lists(((24,),), "float32")
+    moved, apart = to_device(lists), to_device(lists)
+    buffer = cupy.asarray(np.concatenate([np.zeros(1, np.float32), lists[odd][0]]))
+    moved[odd][0] = buffer[1:]
+    for arrays in (moved, apart):
+        call_kernel("multi_adamw", *arrays, _decays(((24,),)), step=4, **OPTIONS)
+    for got, want in zip(moved, apart, strict=True):
+        np.testing.assert_array_equal(got[0].get(), want[0].get())
+
+
+@pytest.mark.parametrize("odd", range(4))
+@pytest.mark.parametrize("dtype", ["int32", "bool"])
+def test_arrays_that_are_no_floats_are_left_to_the_reference(odd: int, dtype: str) -> None:
+    """Kernels find them by bare addresses and would take their bytes for floats."""
+    lists = to_device(_lists(((24,),), "float32"))
+    lists[odd][0] = lists[odd][0].astype(dtype)
+    assert f"got {', '.join(sorted(('float32', dtype)))}" in explain("multi_adamw", *lists, [0.1], step=4, **OPTIONS)
+    with kernel_mode("cuda"), pytest.raises(RuntimeError, match=dtype):
+        call_kernel("multi_adamw", *lists, [0.1], step=4, **OPTIONS)
+    with kernel_mode("cuda"), pytest.raises(RuntimeError, match=dtype):
+        call_kernel("grad_norm", [lists[(odd + 1) % 4][0], lists[odd][0]])
+
+
+def test_a_learning_rate_of_no_numbers_is_refused(cupy: Any) -> None:
+    options = {**OPTIONS, "lr": cupy.zeros(0)}
+    with pytest.raises(ValueError, match=r"expected lr and step to be one number each; got shape \(0,\)"):
+        call_kernel("multi_adamw", *to_device(_lists(((3,),), "float32")), [0.1], step=4, **options)
+
+
 def test_arrays_to_update_that_are_not_c_ordered_are_refused() -> None:
     lists = to_device(_lists(((3, 5),), "float32"))
     lists[2][0] = lists[2][0].T.copy().T

@@ -43,8 +43,8 @@ def _by_default(name: str, architecture: int, first: str) -> bool:
 def _matrix() -> list[object]:
     """(program, architecture) for all that apply; what is left out by default is marked slow.
 
-    By default every kernel is compiled for every architecture, and every variant of it for one; for all of them those of
-    forward of small windows, which must keep all in registers.
+    By default every kernel is compiled for every architecture, and every variant of it for one. Forward attention of
+    small windows, which must keep all in registers, is compiled in all variants for all.
     ``-k "first and sm_90"`` is one variant of each file, for another NVRTC (SWINPY_NVRTC names its folder).
     """
     ordered = sorted(PROGRAMS.items(), key=lambda item: least_architecture(item[1][0]))

@@ -59,6 +59,21 @@ def test_the_bits_are_the_cpus(
     assert scales.get().tobytes() == keep_scale(x, **draw).tobytes()
 
 
+@pytest.mark.parametrize("element", [0, 7, 17])
+def test_a_word_at_the_threshold_is_kept(element: int) -> None:
+    """The kernel's wide path (0, 7) and its tail compare as the reference does: found by bisection, as p in 2^-24."""
+    x, draw = np.ones((18, 1), np.float32), {"seed": 5, "offset": 3}
+    low, high = 1, 2**24 - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if dropout(x, **draw, p=middle / 2**24)[element] else (low, middle)
+    for p in (low / 2**24, high / 2**24):
+        want = dropout(x, **draw, p=p)
+        assert bool(want[element]) == (p == low / 2**24)
+        np.testing.assert_array_equal(call_kernel("dropout", to_device(x), **draw, p=p).get(), want)
+        np.testing.assert_array_equal(call_kernel("keep_scale", to_device(x), **draw, p=p).get(), want[:, 0])
+
+
 @pytest.mark.parametrize("dtype", [*DTYPES, "bfloat16"])
 def test_many_blocks_and_any_order_of_threads(dtype: str) -> None:
     x = _values(4 * 256 * 8 + 5, as_dtype(dtype))

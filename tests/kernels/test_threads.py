@@ -1,6 +1,9 @@
 """The one setting for threads: what it takes, what it covers, and that results do not depend on it."""
 
+import _thread
+import os
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -72,6 +75,36 @@ def test_work_taken_back_keeps_nothing_alive():
 
     threads.map_pieces(piece, [0, 1])
     assert alive == [False]
+
+
+def test_an_interrupted_call_ends_when_its_helpers_have(monkeypatch):
+    """They write to the caller's arrays."""
+    ag.set_num_threads(2)
+    begun, written = threading.Event(), []
+
+    def work(number):
+        if number == 0:
+            assert begun.wait(timeout=60)
+            return
+        begun.set()
+        _thread.interrupt_main()
+        time.sleep(0.3)
+        written.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.on_threads(work, 2)
+    assert written == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_has_a_lock_of_its_own():
+    """Another thread of the parent may hold it at that moment."""
+    with threads._lock:
+        child = os.fork()
+        if child == 0:  # no assertions in here: they would go through pytest twice
+            done = threads._lock.acquire(timeout=10) and not threads.bell.any()
+            os._exit(0 if done else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_blas_is_put_back(monkeypatch):

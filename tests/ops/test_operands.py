@@ -197,6 +197,19 @@ def test_keep_as_a_list():
         ag.residual_layer_norm(x, x, [0.0, 2.0, 1.0], one, one)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("special", [np.nan, np.inf])
+def test_a_branch_that_is_dropped_is_not_read(dtype, special):
+    x = np.arange(24, dtype=dtype).reshape(2, 3, 4)
+    branch, shift, one = np.full_like(x, special), np.full(4, special, dtype), np.ones(4, dtype)
+    for branch_bias in (None, shift):
+        with np.errstate(all="ignore"):
+            total, normed = ag.residual_layer_norm(x, branch, [0.0, 2.0], one, one, branch_bias=branch_bias)
+        np.testing.assert_array_equal(total.data[0], x[0])
+        np.testing.assert_array_equal(normed.data[0], ag.layer_norm(x[0], one, one).data)
+        assert not np.isfinite(total.data[1]).any()
+
+
 def test_table_gather_takes_narrow_indices_into_a_long_table():
     table = leaf(np.zeros((300, 2)))
     (grad,) = ag.grad(ag.table_gather(table, np.array([255, 255, 0], np.uint8)), table, np.ones((3, 2)))

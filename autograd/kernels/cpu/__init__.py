@@ -51,7 +51,14 @@ def compiled_dtype(*args: Any, **_: Any) -> str | None:
     dtypes |= {a for a in args if isinstance(a, np.dtype)}
     if len(dtypes) == 1 and dtypes <= set(_COMPILED):
         return None
-    return f"compiled kernels take float32 or float64 arrays of one dtype; got {', '.join(sorted(map(str, dtypes)))}"
+    found = ", ".join(sorted(map(str, dtypes))) or "none"
+    return f"compiled kernels take float32 or float64 arrays of one dtype; got {found}"
+
+
+def compiled_floats(*args: Any, **_: Any) -> str | None:
+    """As :func:`compiled_dtype`, and no other arrays: of kernels that find arrays by their addresses."""
+    other = next((a.dtype for a in arrays_in(args) if not is_float(a.dtype)), None)
+    return compiled_dtype(*args) if other is None else f"compiled kernels take float32 or float64 arrays; got {other}"
 
 
 def register_compiled(
@@ -90,7 +97,8 @@ _MODULES = {
 
 for _module, _kernels in _MODULES.items():
     for _kernel in _kernels:
-        register_compiled(_kernel, f"autograd.kernels.cpu.{_module}")
+        can_run = compiled_floats if _module == "adamw" else compiled_dtype
+        register_compiled(_kernel, f"autograd.kernels.cpu.{_module}", can_run)
 
 
 def _rows_can_run(

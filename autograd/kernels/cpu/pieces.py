@@ -18,14 +18,14 @@ from llvmlite import ir
 from numba.core import types
 
 from autograd.kernels.cpu.toolkit import instruction, jit
-from autograd.kernels.threads import bell, from_the_end, get_num_threads, listen_with, on_threads
+from autograd.kernels.threads import bell, cores, from_the_end, get_num_threads, listen_with, on_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["add_up", "cut_at", "even_pieces", "pieces", "run_pieces"]
 
-_AWAKE = 500e-6  # seconds that a helper listens before it falls asleep; Python between two kernels takes less
+_AWAKE = 200e-6  # seconds that a helper listens before it falls asleep; Python between two kernels mostly takes less
 
 
 def cut_at(ends: Sequence[int]) -> Any:
@@ -114,9 +114,15 @@ def _go(shared: Any, bell: Any, first: Any, looks: int) -> None:
             left -= 1
 
 
-@lru_cache(maxsize=1)
 def _looks() -> int:
-    """How often to look while one stays awake, measured."""
+    """How often to look while one stays awake, measured. With more threads than cores nobody has time to listen."""
+    if get_num_threads() > cores():
+        return 0
+    return _looks_awake()
+
+
+@lru_cache(maxsize=1)
+def _looks_awake() -> int:
     quiet, sample, seconds = np.zeros(2, np.int64), 1000, []
     for _ in range(4):  # the first compiles
         started = time.perf_counter()

@@ -113,7 +113,7 @@ def _losses_backward(
             total = share + all_spread
             for j in range(at, at + classes):
                 write(out, j, gi * (exp(read(log_probs, j)) * total - spread))
-            write(out, at + label, read(out, at + label) - gi * share)
+            write(out, at + label, gi * (exp(read(log_probs, at + label)) * total - (share + spread)))
         else:
             total = all_spread
             for j in range(at, at + classes):

@@ -10,6 +10,7 @@ Compiled code is kept on disk beside the sources (or in the user's cache directo
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import sys
 from pathlib import Path
@@ -50,11 +51,6 @@ _EXACT_ORDER = _FLAGS - {"reassoc"}  # for polynomials, whose order is chosen fo
 _ALONE = ("nsz",)  # for one instruction, as it stands; Numba gives those that have no flag at all the function's
 
 
-def jit(function: _F) -> _F:
-    """Compile a function on plain arrays and numbers when it is first called, for the types of that call."""
-    return cast("_F", numba.njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")(function))
-
-
 def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function for compiled code that is written in LLVM's language; it is called without the ``context``."""
     return cast("Callable[..., Any]", intrinsic(function))
@@ -65,25 +61,50 @@ def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
 _SHIPPED = Path(__file__).resolve().parents[3]
 
 
-def _cached() -> list[Path]:
-    """Index files of compiled kernels that lie beside our sources."""
-    return [f for p in ("autograd", "swinpy") for f in (_SHIPPED / p).glob("kernels/**/__pycache__/*.nbi")]
+def _sources() -> str:
+    """What all kernels' sources hold, as a hash. Numba would look at a kernel's own file alone, and at its time: not at
+    the functions that were compiled into it."""
+    files = sorted(f for p in ("autograd", "swinpy") for f in (_SHIPPED / p).glob("kernels/**/*.py"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
-def _drop_stale() -> None:
-    """Forget compiled code that is older than any source here: Numba looks at a kernel's own file alone, not at the
-    functions that were compiled into it."""
-    sources = [f for p in ("autograd", "swinpy") for f in (_SHIPPED / p).glob("kernels/**/*.py")]
-    newest = max(f.stat().st_mtime for f in sources)
-    for index in _cached():
-        with contextlib.suppress(OSError):  # another process may be at it
-            if index.stat().st_mtime < newest:
-                index.unlink()
+_STAMP = _sources()
+_said = False
 
 
-_drop_stale()
-if not _cached():
-    print("swinpy: compiling CPU kernels, once (a few seconds each; kept on disk)", file=sys.stderr, flush=True)
+def _say(kept: Path | None) -> None:
+    """One line, where code for these sources has not been kept yet."""
+    global _said
+    mark = kept and kept / "swinpy-kernels.txt"
+    with contextlib.suppress(OSError):
+        if mark and mark.exists() and mark.read_text() == _STAMP:
+            _said = True
+    if not _said:
+        where = "once (a few seconds each; kept on disk)" if kept else (
+            "in every process: no directory to keep them in can be written to. NUMBA_CACHE_DIR may name one"
+        )  # fmt: skip
+        print(f"swinpy: compiling CPU kernels, {where}", file=sys.stderr, flush=True)
+    _said = True
+    if mark:
+        with contextlib.suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(_STAMP)
+
+
+def jit(function: _F) -> _F:
+    """Compile a function on plain arrays and numbers when it is first called, for the types of that call."""
+    compiled = numba.njit(nogil=True, fastmath=_FLAGS, error_model="numpy")(function)
+    kept = None
+    try:
+        compiled.enable_caching()
+    except RuntimeError:  # Numba finds no place
+        pass
+    else:
+        compiled._cache._cache_file._source_stamp = _STAMP
+        kept = Path(compiled._cache.cache_path)
+    if not _said:
+        _say(kept)
+    return cast("_F", compiled)
 
 
 # ---- functions that vectorise

@@ -43,24 +43,23 @@ __all__ = [
 ]
 
 _BF16_CAPABILITY = 80
-_MOST_ROWS = 2**31 - 1
+_MOST_ROWS = 2**30  # counted by an int, with room for the step of blocks that take row after row
 
 
 def cuda_dtype(*args: Any, **_: Any) -> str | None:
-    """None if the arrays are on one device and the floating ones of a dtype that kernels exist for; else why not.
+    """None if the arrays are on one device and floats of one dtype that kernels exist for; else why not.
 
-    Kernels that find arrays by addresses in a table, and products by cuBLAS, have no other check of the device.
+    Kernels that find arrays by addresses in a table, and products by cuBLAS, have no other check of either.
     """
     arrays = arrays_in(args)
     apart = _one_device(*arrays)
     if apart:
         return apart
-    floats = [a for a in arrays if is_float(a.dtype)]
-    names = sorted({a.dtype.name for a in floats})
+    names = sorted({a.dtype.name for a in arrays})
     if len(names) != 1 or names[0] not in FLOAT_NAMES:
         allowed = ", ".join(FLOAT_NAMES)
         return f"CUDA kernels take arrays of one dtype out of {allowed}; got {', '.join(names) or 'none'}"
-    return _too_old(names, floats[0])
+    return _too_old(names, arrays[0])
 
 
 def _too_old(names: Collection[str], on: Array) -> str | None:
@@ -88,9 +87,9 @@ def _one_device(*arrays: Array) -> str | None:
 
 
 def _rows(x: Array) -> str | None:
-    """Rows of 1 to LONGEST_ROW values, countable by an int."""
+    """Rows of 1 to LONGEST_ROW values, and not too many of them."""
     if x.ndim == 0 or not 0 < x.shape[-1] <= LONGEST_ROW or x.size // x.shape[-1] > _MOST_ROWS:
-        return f"CUDA kernels take rows of 1 to {LONGEST_ROW} values, and less than 2**31 of them; got shape {x.shape}"
+        return f"CUDA kernels take rows of 1 to {LONGEST_ROW} values, and at most 2**30 of them; got shape {x.shape}"
     return None
 
 
@@ -238,12 +237,13 @@ def _labels(target: Array, shape: tuple[int, ...]) -> str | None:
 def cross_entropy_fwd(logits: Array, target: Array, smoothing: float) -> str | None:
     if logits.ndim != 2:
         return f"expected logits (B, K); got {logits.shape}"
-    return cuda_dtype(logits) or _rows(logits) or _labels(target, logits.shape)
+    return _one_device(logits, target) or cuda_dtype(logits) or _rows(logits) or _labels(target, logits.shape)
 
 
 def cross_entropy_bwd(g: Array, log_probs: Array, target: Array, smoothing: float) -> str | None:
     return (
-        cross_entropy_fwd(log_probs, target, smoothing)
+        _one_device(g, log_probs)
+        or cross_entropy_fwd(log_probs, target, smoothing)
         or _float32(g=g, log_probs=log_probs)
         or _shapes(g=(g, log_probs.shape[:1]))
     )

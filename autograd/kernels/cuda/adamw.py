@@ -111,4 +111,6 @@ def multi_adamw(
 
 def _where(value: Any) -> tuple[Array | None, Any]:
     """A number that is on the device, or one that is not: (array, 0) or (None, number)."""
+    if is_array(value) and value.size != 1:
+        raise ValueError(f"multi_adamw: expected lr and step to be one number each; got shape {value.shape}.")
     return (contiguous(value), 0) if is_array(value) else (None, value)

@@ -27,6 +27,8 @@ def check_adamw(step: int, *updated: Array) -> None:
         raise ValueError(f"adamw: expected step of 1 or more; got {step}.")
     if not all(a.flags.c_contiguous for a in updated):  # of others, reshape(-1) is a copy: the update would be lost
         raise ValueError("adamw: expected C-ordered arrays to update in place; got other strides. Use a.copy().")
+    if not all(getattr(a.flags, "writeable", True) for a in updated):  # CuPy's have no such flag
+        raise ValueError("adamw: expected arrays to update in place; got a read-only one. Use a.copy().")
 
 
 def adamw(

@@ -119,7 +119,7 @@ def residual_layer_norm_fwd(
     branch_bias: Array | None = None,
     y_dtype: Any = None,
 ) -> tuple[Array, Array, Array, Array]:
-    """s = x + keep * (branch + branch_bias); y = layer_norm(s).
+    """s = x + keep * (branch + branch_bias); y = layer_norm(s). A branch that is dropped, keep 0, is not read.
 
     Args:
         x: (B, ..., C).
@@ -138,6 +138,9 @@ def residual_layer_norm_fwd(
     wide = branch.astype(acc, copy=False)
     wide = wide if branch_bias is None else wide + branch_bias
     total = (x + _scaled(wide, keep)).astype(x.dtype, copy=False)
+    if keep is not None and x.size:
+        dropped = keep == 0
+        total[dropped] = x[dropped]  # also where the branch is not finite
     y, mean, rstd = layer_norm_fwd(total, weight, bias, eps)
     return total, y if y_dtype is None else y.astype(y_dtype, copy=False), mean, rstd
 

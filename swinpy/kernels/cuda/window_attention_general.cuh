@@ -120,7 +120,9 @@ DEVICE void normalize_rows(float* tile, float* inverse, float factor) {
 
 // What q is multiplied by: V1's scale, or V2's exp(logit_scale) of this head.
 DEVICE float score_scale(const T* logit_scale, float scale, int head) {
-  return COSINE ? expf(fminf(widen(logit_scale[head]), LN_100)) : scale;
+  if (!COSINE) return scale;
+  const float logit = widen(logit_scale[head]);
+  return expf(logit > LN_100 ? LN_100 : logit);  // NaN stays NaN
 }
 
 // ---- products: every sum over tokens or channels in order
