@@ -41,6 +41,10 @@ LIMITS: dict[str, tuple[str, int]] = {
     "cross_entropy_fwd": ("bytes", 2 * 4 * 1024 * CLASSES),
     "cross_entropy_bwd": ("bytes", 2 * 4 * 1024 * CLASSES),
     "adamw": ("bytes", 7 * 4 * PARAMETERS),
+    "patch_merge_fwd": ("bytes", 2 * _MAP),
+    "patch_merge_bwd": ("bytes", 2 * _MAP),
+    "linear_fwd": ("flops", _MLP // 2),
+    "linear_bwd": ("flops", _MLP),
     "mlp_fwd": ("flops", _MLP),
     "mlp_bwd": ("flops", 2 * _MLP),
     "window_attention_fwd": ("flops", _ATTENTION),
@@ -67,6 +71,7 @@ def _arrays() -> dict[str, Any]:
         "hidden": normal(ROWS, HIDDEN),
         "g_hidden": normal(ROWS, HIDDEN),
         "bias_hidden": normal(HIDDEN),
+        "g_merged": normal(BATCH, SIDE // 2, SIDE // 2, 4 * C),
         "scores": normal(BATCH * 64, HEADS, 49, 49),
         "g_scores": normal(BATCH * 64, HEADS, 49, 49),
         "logits": normal(1024, CLASSES),
@@ -113,6 +118,10 @@ def _ours() -> tuple[Steps, dict[str, str]]:
         "softmax_bwd": (a["g_scores"], probabilities),
         "cross_entropy_fwd": (a["logits"], a["labels"], 0.0),
         "cross_entropy_bwd": (np.full(1024, 1e-3, np.float32), log_probs, a["labels"], 0.0),
+        "patch_merge_fwd": (a["x"],),
+        "patch_merge_bwd": (a["g_merged"], SIDE, SIDE),
+        "linear_fwd": (a["x"].reshape(ROWS, C), a["w1"], a["bias_hidden"]),
+        "linear_bwd": (a["g_hidden"], a["x"].reshape(ROWS, C), a["w1"], everything[:3]),
         "mlp_fwd": (a["x"], *mlp, a["bias"], True),
         "mlp_bwd": (a["g"], a["x"], kept, *mlp, everything),
         "window_attention_fwd": attention,
@@ -168,6 +177,9 @@ def _torch() -> tuple[Steps, dict[str, str]]:
         hidden = functional.gelu(functional.linear(v["x"], v["w1"], v["bias_hidden"]))
         return functional.linear(hidden, v["w2"], v["bias"])
 
+    def merge(v: Any) -> Any:
+        return torch.cat([v["x"][:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1)
+
     ops: dict[str, tuple[Any, Any]] = {  # forward, and the gradients of its results
         "layer_norm": (norm, t["g"]),
         "residual_layer_norm": (residual, (t["g_sum"], t["g"])),
@@ -175,6 +187,8 @@ def _torch() -> tuple[Steps, dict[str, str]]:
         "bias_gelu": (lambda v: functional.gelu(v["hidden"] + v["bias_hidden"]), t["g_hidden"]),
         "softmax": (lambda v: v["scores"].softmax(-1), t["g_scores"]),
         "cross_entropy": (lambda v: functional.cross_entropy(v["logits"], t["labels"]), torch.tensor(1.0)),
+        "patch_merge": (merge, t["g_merged"]),
+        "linear": (lambda v: functional.linear(v["x"].reshape(ROWS, C), v["w1"], v["bias_hidden"]), t["g_hidden"]),
         "mlp": (mlp, t["g"]),
         "window_attention": (_torch_attention(torch), t["g"]),
     }

@@ -77,19 +77,35 @@ def _main_job() -> list[str]:
     return ["", text + "."]
 
 
+def _profile() -> list[str]:
+    """What a train step is made of: kernels from 2% on."""
+    record = _load("profile")
+    if record is None:
+        return []
+    lines = []
+    for case, found in record["results"].items():
+        parts = sorted([*found["kernels"].items(), ("between kernels", found["between_kernels"])], key=lambda p: -p[1])
+        shares = [f"{name} {100 * s / found['seconds']:.0f}%" for name, s in parts if s >= 0.02 * found["seconds"]]
+        lines += ["", f"Where a train step's time goes, {case}: {', '.join(shares)}."]
+    return lines
+
+
+def table() -> str:
+    return "\n".join([*_models(), *_kernels(), *_scaling(), *_main_job(), *_profile()])
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="into README.md, between the markers")
-    table = "\n".join([*_models(), *_kernels(), *_scaling(), *_main_job()])
     if not parser.parse_args().write:
-        print(table)
+        print(table())
         return
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         raise SystemExit(f"table: expected the lines {BEGIN} and {END} in README.md; put them where the table goes.")
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    readme.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What the documents point at exists: files, tests, scripts, headings."""
 
+import importlib
 import re
+import sys
 
 import pytest
 from repo.sources import ROOT
@@ -36,3 +38,13 @@ def test_named_files_exist(page):
             assert (ROOT / name).exists(), f"{page.name} names {name}"
         elif re.fullmatch(r"test_\w+\.py", name):
             assert any(ROOT.glob(f"tests/**/{name}")), f"{page.name} names {name}"
+
+
+def test_the_readmes_figures_are_those_of_the_results(monkeypatch):
+    """``python benchmarks/table.py --write`` puts them there."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    made = importlib.import_module("table")
+    for name in ("table", "_peers"):
+        monkeypatch.delitem(sys.modules, name)
+    shown = (ROOT / "README.md").read_text().partition(made.BEGIN)[2].partition(made.END)[0]
+    assert shown.strip() == made.table().strip()
