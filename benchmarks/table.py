@@ -52,8 +52,8 @@ def _kernels() -> list[str]:
         lines.append(f"| {name} | {ours:.2f} | {_ratio(found['ours_divided_by_torch'])} | {share:.0f}% of {limit} |")
     lines += [
         "",
-        "The memory rate is that of NumPy's copy or read of a large array, whichever is more; smaller arrays lie in the "
-        "last cache in part. adamw is against torch's fused AdamW.",
+        "The memory rate is that of NumPy's copy or read of a large array, whichever is more; smaller arrays lie in "
+        "the last cache in part. adamw is against torch's fused AdamW.",
     ]
     return lines
 
