@@ -27,7 +27,7 @@ def _shapes(*args: Any) -> str | None:
     """None if the arrays fit together and the cut; the kernels would read and write behind them."""
     qkv, bias, qkv_bias, logit_scale, spec = args[-5:]
     n, heads = spec.cut.tokens, spec.heads
-    if qkv.ndim != 4 or qkv.shape[1:3] != spec.cut.size or qkv.shape[3] % (3 * heads):
+    if qkv.ndim != 4 or qkv.shape[1:3] != spec.cut.size or not qkv.shape[3] or qkv.shape[3] % (3 * heads):
         return f"expected qkv (B, {spec.cut.size[0]}, {spec.cut.size[1]}, 3C) for {heads} heads; got {qkv.shape}"
     if bias is not None and bias.shape != (heads, n, n):
         return f"expected a bias of shape {(heads, n, n)}; got {bias.shape}"

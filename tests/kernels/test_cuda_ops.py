@@ -155,6 +155,7 @@ def test_masks_and_scales_of_the_host_go_to_the_gpu(cupy: Any) -> None:
         ("residual_layer_norm_fwd", ((3,), (3,), (3,), (3,), (3,), 1e-5), {}, "keep is of samples"),
         ("linear_fwd", ((2, 3), (4, 2), None), {}, "expected a weight (O, 3) for x (2, 3); got (4, 2)"),
         ("linear_fwd", ((2, 3), (4, 3), (3,)), {}, "expected bias of shape (4,); got (3,)"),
+        ("linear_bwd", ((1, 2, 4), (2, 3), (4, 3), [True] * 3), {}, "expected g (..., O) for x (2, 3); got (1, 2, 4)"),
         ("mlp_fwd", ((2, 3), (4, 3), (3,), (3, 4), None, True), {}, "expected bias of shape (4,); got (3,)"),
         ("mlp_fwd", ((2, 3), (4, 3), (4,), (3, 3), None, True), {}, "expected a second weight (O, 4); got (3, 3)"),
         ("dropout", ((12,),), {"together": 5}, "`together` to divide the 12 values"),

@@ -286,6 +286,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         wrong = {
             "expected qkv (B, 8, 8, 3C) for 2 heads; got (1, 6, 8, 48)": (zeros(1, 6, 8, 48), bias, None, None, spec),
             "expected qkv (B, 8, 8, 3C) for 2 heads; got (1, 8, 8, 51)": (zeros(1, 8, 8, 51), bias, None, None, spec),
+            "expected qkv (B, 8, 8, 3C) for 2 heads; got (1, 8, 8, 0)": (zeros(1, 8, 8, 0), bias, None, None, spec),
             "expected a bias of shape (2, 16, 16); got (2, 9, 9)": (qkv, zeros(2, 9, 9), qkv_bias, None, spec),
             "expected a qkv bias of shape (48,); got (24,)": (qkv, bias, zeros(24), None, spec),
             "expected a logit scale of 2 numbers": (qkv, bias, qkv_bias, None, cosine),

@@ -260,6 +260,8 @@ def _layer(x: Array, weight: Array, bias: Array | None) -> str | None:
 
 
 def linear_bwd(g: Array, x: Array | None, weight: Array | None, needs: tuple[bool, ...]) -> str | None:
+    if x is not None and g.shape[:-1] != x.shape[:-1]:
+        return f"expected g (..., O) for x {x.shape}; got {g.shape}"
     return cuda_dtype(g, x, weight)
 
 
