@@ -202,6 +202,19 @@ def test_logit_scale_is_clamped(cupy: Any) -> None:
         runner.identical(got, want, "clamped")
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT16])
+def test_a_logit_scale_of_nan_is_seen(cupy: Any, dtype: Any) -> None:
+    """By the head that it is of, forward and backward, as in the reference."""
+    sample = make(replace(SHIFTED, cosine=True), Source(4)).cast(dtype)
+    sample = replace(sample, args=(*sample.args[:3], np.array([2.0, np.nan], dtype).reshape(2, 1, 1)))
+    g = cotangent(sample)
+    with np.errstate(invalid="ignore"):
+        wanted = reference(sample, g)
+    for got, want in zip(kernels(cupy, sample, g), wanted, strict=True):
+        assert np.isnan(want).any()
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+
+
 def test_forbidden_neighbours_change_nothing(cupy: Any) -> None:
     """With -inf a token of another region has no weight at all: the output keeps its bits."""
     case = replace(SHIFTED, size=(14, 14), shift=(3, 3), mask_value=-np.inf)

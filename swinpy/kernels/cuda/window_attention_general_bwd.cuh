@@ -106,7 +106,7 @@ DEVICE void store_logit(float* scratch, float sum, const T* logit_scale, int hea
   barrier();
   if (lane_id() == 0) scratch[warp_id()] = sum;
   barrier();
-  bool free = widen(logit_scale[head]) <= widen(narrow<T>(LN_100));
+  bool free = !(widen(logit_scale[head]) > widen(narrow<T>(LN_100)));  // NaN is
   if (threadIdx.x == 0) *to = free ? scratch[0] + scratch[1] : 0;
 }
 
