@@ -5,9 +5,9 @@ lock, so pieces run side by side in plain threads. BLAS has threads of its own, 
 spin for a while after each product): while pieces run, it is held to one. For that, threadpoolctl must be installed
 (extra ``fast``), or the environment must say so before NumPy is imported (OPENBLAS_NUM_THREADS=1).
 
-To wake a thread that sleeps takes the system some fifty to a hundred microseconds, as long as much of the work of a
-small model. With compiled kernels, threads that have worked stay awake for a moment: they listen for the bell that
-announces more (:mod:`autograd.kernels.cpu.pieces`).
+To wake a thread that sleeps takes the system tens of microseconds, as long as much of the work of a small model. With
+compiled kernels, threads that have worked stay awake for a moment: they listen for the bell that announces more
+(:mod:`autograd.kernels.cpu.pieces`).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 from repo.sources import ROOT
 from support import skips
 from support.implementations import needs_numba
+from support.tolerances import ONE32
 
 import autograd as ag
 from autograd.dtypes import as_dtype
@@ -161,7 +162,7 @@ def test_a_label_that_is_no_class_gives_nan_as_in_the_reference(label):
     for got, want in zip(*results, strict=True):
         assert np.isnan(got[1]).any()
         np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
-        np.testing.assert_allclose(got, want, rtol=1e-6)
+        np.testing.assert_allclose(got, want, rtol=ONE32)
 
 
 @pytest.mark.parametrize("low", ["float16", "bfloat16"])

@@ -1,8 +1,7 @@
-"""What compiled kernels are made with: the decorator, functions that vectorise, contiguous arguments, pieces of rows.
+"""What compiled kernels are made with: the decorator, functions that vectorise, contiguous arguments.
 
 A kernel is compiled without parallelism of its own and lets go of Python's lock: it computes rows [start, stop) of its
-arguments, and the engine's pool runs the pieces (:mod:`autograd.kernels.threads`). How work is cut depends on sizes
-alone, and partial sums are added up in the order of the pieces: the same bits with any number of threads.
+arguments, and the engine's threads take such pieces (:mod:`autograd.kernels.cpu.pieces`).
 
 Compiled code is kept on disk beside the sources (or in the user's cache directory where these cannot be written to).
 """
