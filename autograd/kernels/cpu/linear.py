@@ -1,5 +1,5 @@
-"""The linear layer, compiled: products of tall matrices by our own tiles, weight gradients and others by BLAS; backward
-of narrow ones in one pass."""
+"""The linear layer, compiled: products of tall matrices by our own tiles, all gradients in one pass over the rows; what
+is not tall, by BLAS."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, product_rows
+from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, product_rows, row_pieces
 from autograd.kernels.cpu.narrow import is_narrow, linear_backward
-from autograd.kernels.cpu.pieces import add_up, even_pieces
-from autograd.kernels.cpu.toolkit import plain
+from autograd.kernels.cpu.outer import add_outer, gradient, pack_left, pack_right, piece_count, room, sums_of
+from autograd.kernels.cpu.pieces import add_up, run_pieces
+from autograd.kernels.cpu.toolkit import jit, plain
 from autograd.kernels.reference import linear as reference
-from autograd.kernels.threads import map_pieces
 
 __all__ = ["linear_bwd", "linear_fwd"]
 
-_PIECES = 8  # of a backward pass; a fixed number, so that the bits do not depend on the threads
+_BLOCK = 96  # rows that stay in the cache between the products
 
 
 def linear_fwd(x: Any, weight: Any, bias: Any | None) -> Any:
@@ -30,28 +30,55 @@ def linear_bwd(g: Any, x: Any | None, weight: Any | None, needs: tuple[bool, ...
     if needs[1] and weight is not None and is_narrow(len(g), weight):
         gx, gw, gb = linear_backward(g, x, weight, needs[0])
         return gx, gw, gb if needs[2] else None
-    if not (needs[0] and is_tall(len(g), weight)):
+    if not any(needs[:2]) or weight is None or not is_tall(len(g), weight):
         return reference.linear_bwd(g, x, weight, needs)
-    g, packed = plain(g), pack(plain(weight), False)
-    if not needs[1]:
-        return product_rows(g, packed), *reference.linear_bwd(g, None, None, (False, False, needs[2]))[1:]
-    return _in_one_pass(g, plain(x), packed, needs[2])
+    g = plain(g)
+    if needs[1]:
+        return _in_one_pass(g, plain(x), weight, needs)
+    gx = product_rows(g, pack(plain(weight), False))
+    return gx, *reference.linear_bwd(g, None, None, (False, False, needs[2]))[1:]
 
 
-def _in_one_pass(g: Any, x: Any, packed: Any, needs_bias: bool) -> tuple[Any, Any, Any]:
-    """All gradients from one pass over the rows of g, while they are in the cache."""
-    rows = len(g)
-    count = _PIECES if rows >= _PIECES * max(g.shape[1], x.shape[1]) else _PIECES // 2
-    cut, gx = even_pieces(rows, count).tolist(), empty(x.shape, x.dtype)
-    gw = np.empty((count, g.shape[1], x.shape[1]), x.dtype)
-    gb = np.empty((count, g.shape[1]), x.dtype)
+@jit
+def _backward(
+    g: Any, x: Any, panels: Any, zeros: Any, gx: Any, sums: Any, totals: Any, number: int, start: int, stop: int
+) -> None:
+    """All gradients of rows [start, stop); ``gx`` without rows is not wanted. The weight's is that of the wider matrix
+    times the other: the wider one is arranged with less work."""
+    inputs, outputs = x.shape[1], g.shape[1]
+    total, gb = sums[number], totals[number]
+    a, b = np.empty(room(_BLOCK, min(inputs, outputs)), x.dtype), np.empty(room(_BLOCK, max(inputs, outputs)), x.dtype)
+    part = np.empty_like(gb)
+    total[:] = 0
+    gb[:] = 0
+    for top in range(start, stop, _BLOCK):
+        rows = min(_BLOCK, stop - top)
+        if len(gx):
+            multiply_rows(g, panels, zeros, gx, top, top + rows)
+        part[:] = 0
+        for i in range(top, top + rows):
+            gi = g[i]
+            for c in range(outputs):
+                part[c] += gi[c]
+        for c in range(outputs):
+            gb[c] += part[c]
+        if outputs >= inputs:
+            pack_left(x, top, rows, a)
+            pack_right(g, top, rows, b)
+            add_outer(a, inputs, b, outputs, rows, total)
+        else:
+            pack_left(g, top, rows, a)
+            pack_right(x, top, rows, b)
+            add_outer(a, outputs, b, inputs, rows, total)
 
-    def piece(i: int) -> None:
-        start, stop = cut[i]
-        multiply_rows(g, packed.panels, packed.bias, gx, start, stop)
-        np.matmul(g[start:stop].T, x[start:stop], out=gw[i])
-        if needs_bias:
-            np.sum(g[start:stop], axis=0, out=gb[i])
 
-    map_pieces(piece, list(range(count)))
-    return gx, add_up(gw), add_up(gb) if needs_bias else None
+def _in_one_pass(g: Any, x: Any, weight: Any, needs: tuple[bool, ...]) -> tuple[Any, Any, Any]:
+    (rows, outputs), inputs = g.shape, x.shape[1]
+    left, right = sorted((inputs, outputs))
+    gx = empty((rows if needs[0] else 0, inputs), x.dtype)
+    cut = row_pieces(rows, 2 * weight.size, piece_count(rows))
+    sums, totals = sums_of(len(cut), left, right, x.dtype), np.empty((len(cut), outputs), x.dtype)
+    packed = pack(plain(weight), False)
+    run_pieces(_backward, cut, g, x, packed.panels, packed.bias, gx, sums, totals)
+    gw = gradient(sums, left, right, flipped=outputs >= inputs)
+    return gx if needs[0] else None, gw, add_up(totals) if needs[2] else None

@@ -11,6 +11,7 @@ from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gelu import activate, bias_gelu_bwd, bias_gelu_fwd, differentiate
 from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, row_pieces
 from autograd.kernels.cpu.narrow import is_narrow, mlp_backward, mlp_forward, output_bias_gradient
+from autograd.kernels.cpu.outer import add_outer, gradient, pack_left, pack_right, piece_count, room, sums_of
 from autograd.kernels.cpu.pieces import add_up, run_pieces
 from autograd.kernels.cpu.toolkit import jit, plain, rows_of
 from autograd.kernels.reference.blocks import sum_rows
@@ -41,21 +42,35 @@ def _forward(
 
 @jit
 def _backward(
-    g: Any, hidden: Any, second: Any, b1: Any, first: Any, zeros: Any, activated: Any, ghidden: Any, gx: Any, sums: Any,
+    g: Any, x: Any, hidden: Any, second: Any, b1: Any, first: Any, zeros: Any, gx: Any, sums: Any, gw1: Any, gw2: Any,
     number: int, start: int, stop: int
 ) -> None:  # fmt: skip
-    """Rows [start, stop) of activated = gelu(hidden + b1) and of the gradients of hidden and x; for b1 their sums."""
-    gb1 = sums[number]
-    gb1[:] = 0
+    """Gradients from rows [start, stop): those of x, and sums for b1, w1 (x^T ghidden) and w2 (g^T activated), the
+    weights' where there is memory for them."""
+    width, inputs, outputs = hidden.shape[1], x.shape[1], g.shape[1]
+    gb1, total1, total2 = sums[number], gw1[number], gw2[number]
+    activated, ghidden = np.empty((_CHUNK, width), g.dtype), np.empty((_CHUNK, width), g.dtype)
+    left, right = np.empty(room(_CHUNK, max(inputs, outputs)), g.dtype), np.empty(room(_CHUNK, width), g.dtype)
     part = np.empty_like(gb1)
+    gb1[:] = 0
+    total1[:] = 0
+    total2[:] = 0
     for top in range(start, stop, _CHUNK):
         bottom = min(top + _CHUNK, stop)
-        rows, du = bottom - top, ghidden[top:bottom]
-        multiply_rows(g[top:bottom], second, zeros, du, 0, rows)
-        differentiate(du, hidden[top:bottom], b1, activated[top:bottom], part)
-        for j in range(gb1.size):
+        rows = bottom - top
+        multiply_rows(g[top:bottom], second, zeros, ghidden, 0, rows)
+        differentiate(ghidden[:rows], hidden[top:bottom], b1, activated, part)
+        for j in range(width):
             gb1[j] += part[j]
-        multiply_rows(du, first, zeros, gx[top:bottom], 0, rows)
+        multiply_rows(ghidden, first, zeros, gx[top:bottom], 0, rows)
+        if total1.size:
+            pack_left(x, top, rows, left)
+            pack_right(ghidden, 0, rows, right)
+            add_outer(left, inputs, right, width, rows, total1)
+        if total2.size:
+            pack_left(g, top, rows, left)
+            pack_right(activated, 0, rows, right)
+            add_outer(left, outputs, right, width, rows, total2)
 
 
 def _is_fused(rows: int, w1: Any, w2: Any) -> bool:
@@ -92,15 +107,9 @@ def mlp_bwd(g: Any, x: Any, hidden: Any, w1: Any, b1: Any, w2: Any, needs: tuple
     gb2 = sum_rows(g_rows, g.dtype) if needs[4] else None
     if not any(needs[:4]):
         return None, None, None, None, gb2
-    hidden = plain(hidden)
-    activated, ghidden, gx, gb1 = _through(g_rows, hidden, w1, b1, w2)
-    return (
-        gx.reshape(x.shape) if needs[0] else None,
-        product(ghidden.T, rows) if needs[1] else None,
-        gb1 if needs[2] else None,
-        product(g_rows.T, activated) if needs[3] else None,
-        gb2,
-    )
+    run = _in_one_pass if _is_fused(len(rows), w1, w2) else _by_products
+    gx, *others = run(g_rows, rows, plain(hidden), (w1, b1, w2), needs)
+    return gx.reshape(x.shape) if needs[0] else None, *others, gb2
 
 
 def _narrow_bwd(
@@ -114,16 +123,34 @@ def _narrow_bwd(
     return tuple(grad if need else None for grad, need in grads)
 
 
-def _through(g: Any, hidden: Any, w1: Any, b1: Any, w2: Any) -> tuple[Any, Any, Any, Any]:
-    """gelu(hidden + b1), and the gradients of hidden, of x and of b1."""
-    n, width = hidden.shape
-    if not _is_fused(n, w1, w2):
-        ghidden, gb1 = bias_gelu_bwd(product(g, w2), hidden, b1)
-        return bias_gelu_fwd(hidden, b1), ghidden, product(ghidden, w1), gb1
-    activated, ghidden = empty((n, width), g.dtype), empty((n, width), g.dtype)
-    gx = empty((n, w1.shape[1]), g.dtype)
-    cut = row_pieces(n, w1.size + w2.size, _PIECES)
+def _by_products(
+    g: Any, x: Any, hidden: Any, parameters: tuple[Any, Any, Any], needs: tuple[bool, ...]
+) -> tuple[Any, ...]:
+    w1, b1, w2 = parameters
+    ghidden, gb1 = bias_gelu_bwd(product(g, w2), hidden, b1)
+    return (
+        product(ghidden, w1) if needs[0] else None,
+        product(ghidden.T, x) if needs[1] else None,
+        gb1 if needs[2] else None,
+        product(g.T, bias_gelu_fwd(hidden, b1)) if needs[3] else None,
+    )
+
+
+def _in_one_pass(
+    g: Any, x: Any, hidden: Any, parameters: tuple[Any, Any, Any], needs: tuple[bool, ...]
+) -> tuple[Any, ...]:
+    w1, b1, w2 = parameters
+    (n, width), inputs, outputs = hidden.shape, x.shape[1], g.shape[1]
+    gx = empty((n, inputs), g.dtype)
+    cut = row_pieces(n, 2 * (w1.size + w2.size), piece_count(n))
+    gw1 = sums_of(len(cut), inputs, width if needs[1] else 0, g.dtype)
+    gw2 = sums_of(len(cut), outputs, width if needs[3] else 0, g.dtype)
     sums = np.empty((len(cut), width), g.dtype)
     second, first, zeros = pack(plain(w2), False), pack(plain(w1), False), _zeros(w1, w2)
-    run_pieces(_backward, cut, g, hidden, second.panels, b1, first.panels, zeros, activated, ghidden, gx, sums)
-    return activated, ghidden, gx, add_up(sums)
+    run_pieces(_backward, cut, g, x, hidden, second.panels, b1, first.panels, zeros, gx, sums, gw1, gw2)
+    return (
+        gx,
+        gradient(gw1, inputs, width, True) if needs[1] else None,
+        add_up(sums) if needs[2] else None,
+        gradient(gw2, outputs, width, False) if needs[3] else None,
+    )

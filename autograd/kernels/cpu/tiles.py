@@ -24,6 +24,7 @@ __all__ = [
     "LANES",
     "ROWS",
     "add_product",
+    "copy_vectors",
     "make_tile",
     "make_tile_on_bias",
     "multiply",
@@ -103,6 +104,7 @@ def _generate(context: Any, builder: Any, signature: Any, args: Any, rows: int, 
         args: of the compiled function.
         rows: of the tile.
         start: what the sums begin with: "zero", "result" (C is added to) or "bias" (a further array and offset: a row).
+            "apart" begins with zero, too, and adds the sums to C at the end: of many products, that rounds less.
     """
     a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth = args[:11]
     left = _Matrix(context, builder, signature.args[0], a, a_at)
@@ -118,7 +120,7 @@ def _generate(context: Any, builder: Any, signature: Any, args: Any, rows: int, 
     sums = {(i, n): cgutils.alloca_once_value(builder, zero) for i in range(rows) for n in range(_VECTORS)}
     for (i, n), total in sums.items():
         at = c_rows[i] if start == "result" else _constant(0)
-        builder.store(zero if start == "zero" else bias.load(at, n), total)
+        builder.store(zero if start in ("zero", "apart") else bias.load(at, n), total)
     with cgutils.for_range(builder, depth) as loop:
         b_here, a_here = builder.mul(loop.index, b_row), builder.mul(loop.index, a_column)
         row = [right.load(b_here, n) for n in range(_VECTORS)]
@@ -127,12 +129,13 @@ def _generate(context: Any, builder: Any, signature: Any, args: Any, rows: int, 
             for n in range(_VECTORS):
                 builder.store(builder.call(fma, [number, row[n], builder.load(sums[i, n])]), sums[i, n])
     for (i, n), total in sums.items():
-        result.store(builder.load(total), c_rows[i], n)
+        value = builder.load(total)
+        result.store(builder.fadd(value, result.load(c_rows[i], n)) if start == "apart" else value, c_rows[i], n)
     return context.get_dummy_value()
 
 
 def make_tile(rows: int, start: str = "zero") -> Any:
-    """A compiled function: C = A B, or C += A B (``start="result"``), for one tile of ``rows`` by COLUMNS.
+    """A compiled function: C = A B, or C += A B (``start`` "result" or "apart"), for one tile of ``rows`` by COLUMNS.
 
     Its arguments: A, offset, distance of its rows, distance of its columns; B, offset, distance of its rows; C, offset,
     distance of its rows; and the inner size.
@@ -298,6 +301,22 @@ def _row(add_up: bool) -> Any:
         return types.void(source, n, bias, n, source.dtype, to, n, n), partial(_generate_row, add_up=add_up)
 
     return row
+
+
+@instruction
+def copy_vectors(context: Any, source: Any, s_at: Any, to: Any, t_at: Any, vectors: Any) -> Any:
+    """``vectors`` times LANES numbers from one place to another, of arrays that do not overlap."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        left = _Matrix(context, builder, signature.args[0], args[0], args[1])
+        right = _Matrix(context, builder, signature.args[2], args[2], args[3])
+        with cgutils.for_range(builder, args[4]) as loop:
+            at = builder.mul(loop.index, _constant(LANES))
+            right.store(left.load(at, 0), at, 0)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(source, n, to, n, n), generate
 
 
 scaled_row = _row(add_up=False)
