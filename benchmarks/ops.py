@@ -10,6 +10,7 @@ GELU, residual, softmax, loss and optimiser, of BLAS's best rate for products an
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROWS, C, HEADS, SIDE, BATCH, HIDDEN, CLASSES, PARAMETERS = 25088, 96, 3, 56, 8, 384, 1000, 28_288_354
+IMAGE, PADDING, SMALL = 224, 4, (512, 3, 32, 32)  # augmentation is of CIFAR-10's images
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP, STEP = 5.0, {"lr": 1e-4, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 10}
 REPEAT = 20  # runs a turn: most of these ops take a millisecond
 Steps = dict[str, "Callable[[], Any]"]
 
@@ -41,6 +45,13 @@ LIMITS: dict[str, tuple[str, int]] = {
     "cross_entropy_fwd": ("bytes", 2 * 4 * 1024 * CLASSES),
     "cross_entropy_bwd": ("bytes", 2 * 4 * 1024 * CLASSES),
     "adamw": ("bytes", 7 * 4 * PARAMETERS),
+    "adamw_to_fused": ("bytes", 7 * 4 * PARAMETERS),
+    "grad_norm": ("bytes", 4 * PARAMETERS),
+    "multi_adamw": ("bytes", 8 * 4 * PARAMETERS),
+    "patch_rows": ("bytes", 5 * BATCH * 3 * IMAGE**2),
+    "crop_flip_normalise": ("bytes", 5 * math.prod(SMALL)),
+    "position_bias_fwd": ("bytes", 4 * HEADS * 49**2),
+    "position_bias_bwd": ("bytes", 4 * HEADS * 49**2),
     "patch_merge_fwd": ("bytes", 2 * _MAP),
     "patch_merge_bwd": ("bytes", 2 * _MAP),
     "linear_fwd": ("flops", _MLP // 2),
@@ -81,7 +92,21 @@ def _arrays() -> dict[str, Any]:
         "qkv": normal(BATCH, SIDE, SIDE, 3 * C),
         "table": normal(HEADS, 49, 49),
         "qkv_bias": normal(3 * C),
+        "images": rng.integers(0, 256, (BATCH, 3, IMAGE, IMAGE), np.uint8),
+        "small": rng.integers(0, 256, SMALL, np.uint8),
+        "corners": rng.integers(0, 2 * PADDING + 1, (2, SMALL[0])),
+        "mirrored": rng.random(SMALL[0]) < 0.5,
+        "biases": normal(13 * 13, HEADS),
     }
+
+
+def _parameter_sizes() -> list[int]:
+    """Of Swin-T's parameters, about: its blocks, and what is left as one."""
+    sizes = []
+    for width, depth in ((96, 2), (192, 2), (384, 6), (768, 2)):
+        sizes += depth * [width] * 4 + depth * [3 * width**2, 3 * width, width**2, width, 169 * width // 32]
+        sizes += depth * [4 * width**2, 4 * width, 4 * width**2, width]
+    return [*sizes, PARAMETERS - sum(sizes)]
 
 
 def _ours() -> tuple[Steps, dict[str, str]]:
@@ -89,8 +114,9 @@ def _ours() -> tuple[Steps, dict[str, str]]:
     import numpy as np
 
     import swinpy
+    import swinpy.data.pixels  # whose kernel is registered there
     from autograd.kernels import call_kernel
-    from swinpy.geometry import geometry
+    from swinpy.geometry import geometry, position_index
     from swinpy.ops import AttentionSpec
 
     swinpy.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -104,7 +130,9 @@ def _ours() -> tuple[Steps, dict[str, str]]:
     spec = AttentionSpec(geometry((SIDE, SIDE), (7, 7), (3, 3)), HEADS, (C // HEADS) ** -0.5)
     attention = (a["qkv"], a["table"], a["qkv_bias"], None, spec)
     param, grad, first, second = (np.full(PARAMETERS, 0.1, np.float32) for _ in range(4))
-    options = {"lr": 1e-4, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.05, "step": 10}
+    lists = [[np.full(n, 0.1, np.float32) for n in _parameter_sizes()] for _ in range(4)]
+    index = position_index((7, 7), (7, 7))
+    mean_std = np.array(MEAN, np.float32), np.array(STD, np.float32)
     calls: dict[str, tuple[Any, ...]] = {
         "layer_norm_fwd": (a["x"], a["weight"], a["bias"], eps),
         "layer_norm_bwd": (a["g"], a["x"], a["weight"], mean, rstd),
@@ -126,10 +154,18 @@ def _ours() -> tuple[Steps, dict[str, str]]:
         "mlp_bwd": (a["g"], a["x"], kept, *mlp, everything),
         "window_attention_fwd": attention,
         "window_attention_bwd": (a["g"], *attention),
+        "patch_rows": (a["images"], (4, 4), MEAN, STD, np.dtype(np.float32)),
+        "crop_flip_normalise": (a["small"], *a["corners"], a["mirrored"], PADDING, False, *mean_std),
+        "position_bias_fwd": (a["biases"], index),
+        "position_bias_bwd": (a["table"], index, 13 * 13),
+        "grad_norm": (lists[1],),
     }
 
     steps: Steps = {name: (lambda n=name, c=c: _run(call_kernel, n, c)) for name, c in calls.items()}
-    steps["adamw"] = lambda: call_kernel("adamw", param, grad, first, second, **options)
+    steps["adamw"] = lambda: call_kernel("adamw", param, grad, first, second, weight_decay=0.05, **STEP)
+    steps["adamw_to_fused"] = steps["adamw"]
+    decays = [0.05] * len(lists[0])
+    steps["multi_adamw"] = lambda: (call_kernel("multi_adamw", *lists, decays, clip_grad=CLIP, **STEP), None)[1]
     source, target = np.ones(1 << 25, np.float32), np.ones(1 << 25, np.float32)
     square = np.ones((2048, 2048), np.float32)
     steps["copy"] = lambda: _copy(source, target)
@@ -164,7 +200,7 @@ def _torch() -> tuple[Steps, dict[str, str]]:
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     t = {name: torch.from_numpy(array) for name, array in _arrays().items()}
-    leaves = {name: t[name].clone().requires_grad_() for name in t if name != "labels"}
+    leaves = {name: v.clone().requires_grad_() for name, v in t.items() if v.is_floating_point()}
 
     def norm(v: Any) -> Any:
         return functional.layer_norm(v["x"], (C,), v["weight"], v["bias"], 1e-5)
@@ -180,6 +216,7 @@ def _torch() -> tuple[Steps, dict[str, str]]:
     def merge(v: Any) -> Any:
         return torch.cat([v["x"][:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1)
 
+    index = _position_index(torch)
     ops: dict[str, tuple[Any, Any]] = {  # forward, and the gradients of its results
         "layer_norm": (norm, t["g"]),
         "residual_layer_norm": (residual, (t["g_sum"], t["g"])),
@@ -190,6 +227,10 @@ def _torch() -> tuple[Steps, dict[str, str]]:
         "patch_merge": (merge, t["g_merged"]),
         "linear": (lambda v: functional.linear(v["x"].reshape(ROWS, C), v["w1"], v["bias_hidden"]), t["g_hidden"]),
         "mlp": (mlp, t["g"]),
+        "position_bias": (
+            lambda v: v["biases"][index.reshape(-1)].reshape(49, 49, -1).permute(2, 0, 1).contiguous(),
+            t["table"],
+        ),
         "window_attention": (_torch_attention(torch), t["g"]),
     }
     steps: Steps = {}
@@ -197,11 +238,63 @@ def _torch() -> tuple[Steps, dict[str, str]]:
         graph = op(leaves)
         steps[f"{name}_fwd"] = lambda op=op: _without_grad(torch, op, t)
         steps[f"{name}_bwd"] = lambda graph=graph, g=g: _backward(torch, graph, g, leaves)
-    parameter = torch.nn.Parameter(torch.full((PARAMETERS,), 0.1))
-    parameter.grad = torch.full((PARAMETERS,), 0.1)
-    optimizer = torch.optim.AdamW([parameter], lr=1e-4, weight_decay=0.05, fused=True)  # its fastest
-    steps["adamw"] = lambda: (optimizer.step(), None)[1]
-    return steps, {"torch": torch.__version__}
+    return {**steps, **_torch_pixels(torch, t), **_torch_optimisers(torch)}, {"torch": torch.__version__}
+
+
+def _torch_pixels(torch: Any, t: Any) -> Steps:
+    """What is done to 8-bit images, from torch's ops."""
+    mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (MEAN, STD))
+
+    def normalised(images: Any) -> Any:
+        return images.float().div_(255).sub_(mean).div_(std)
+
+    def rows() -> None:
+        side = IMAGE // 4
+        cells = normalised(t["images"]).reshape(BATCH, 3, side, 4, side, 4)
+        cells.permute(0, 2, 4, 1, 3, 5).reshape(BATCH * side**2, 48)
+
+    def augmented() -> None:
+        height, width = SMALL[2:]
+        padded = torch.nn.functional.pad(t["small"], (PADDING,) * 4)
+        top, left = (corner.reshape(-1, 1) for corner in t["corners"])
+        rows, columns = top + torch.arange(height), torch.arange(width).expand(SMALL[0], width)
+        columns = left + torch.where(t["mirrored"][:, None], width - 1 - columns, columns)
+        images = torch.arange(SMALL[0]).reshape(-1, 1, 1, 1)
+        normalised(padded[images, torch.arange(3).reshape(1, -1, 1, 1), rows[:, None, :, None], columns[:, None, None]])
+
+    return {"patch_rows": rows, "crop_flip_normalise": augmented}
+
+
+def _torch_optimisers(torch: Any) -> Steps:
+    """AdamW as it comes, and fused; fused after clipping, on a model's tensors; and the norm of their gradients."""
+
+    def parameters(sizes: list[int]) -> list[Any]:
+        found = [torch.nn.Parameter(torch.full((n,), 0.1)) for n in sizes]
+        for parameter in found:
+            parameter.grad = torch.full_like(parameter, 0.1)
+        return found
+
+    one, model = parameters([PARAMETERS]), parameters(_parameter_sizes())
+    plain = torch.optim.AdamW(one, lr=1e-4, weight_decay=0.05)
+    fused, whole = (torch.optim.AdamW(p, lr=1e-4, weight_decay=0.05, fused=True) for p in (one, model))
+
+    def clipped() -> None:
+        torch.nn.utils.clip_grad_norm_(model, CLIP)
+        whole.step()
+
+    return {
+        "adamw": lambda: (plain.step(), None)[1],
+        "adamw_to_fused": lambda: (fused.step(), None)[1],
+        "grad_norm": lambda: (torch.nn.utils.get_total_norm([p.grad for p in model]), None)[1],
+        "multi_adamw": clipped,
+    }
+
+
+def _position_index(torch: Any) -> Any:
+    """(49, 49): the row of the table for each pair of tokens of a 7x7 window."""
+    place = torch.stack(torch.meshgrid(torch.arange(7), torch.arange(7), indexing="ij")).reshape(2, 49)
+    apart = place[:, :, None] - place[:, None, :] + 6
+    return apart[0] * 13 + apart[1]
 
 
 def _torch_attention(torch: Any) -> Any:
