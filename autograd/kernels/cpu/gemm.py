@@ -20,10 +20,10 @@ from autograd.kernels.cpu.pieces import cut_at, even_pieces, run_pieces
 from autograd.kernels.cpu.tiles import COLUMNS, make_tile_on_bias, padded_columns
 from autograd.kernels.cpu.toolkit import jit
 
-__all__ = ["Packed", "is_tall", "multiply_rows", "pack", "product_rows", "row_pieces"]
+__all__ = ["Packed", "even_block", "is_tall", "multiply_rows", "pack", "product_rows", "row_pieces"]
 
 _ROWS = 6  # with two vectors a row, 12 sums: what 16 registers leave room for
-_BLOCK = 96  # rows that stay in the cache while all panels pass
+_BLOCK = 96  # about so many rows stay in the cache while all panels pass
 _LEAST_ROWS, _MOST_DEPTH = 768, 1536  # otherwise arranging the weight costs too much, or panels leave the cache
 _WORTH = 1 << 21  # multiply-adds, of a piece
 _SHARE = 1 << 17  # numbers from which a weight is packed by all threads
@@ -96,6 +96,14 @@ def pack(weight: Any, transposed: bool, bias: Any | None = None) -> Packed:
 
 
 @jit
+def even_block(rows: int) -> int:
+    """The size of blocks of rows: equal ones, of whole tiles, at most half as large again as _BLOCK. A last block of a
+    few rows would cost a whole pass over the weight."""
+    blocks = max(1, (rows + _BLOCK // 2) // _BLOCK)
+    return -(-rows // (blocks * _ROWS)) * _ROWS
+
+
+@jit
 def _edge(a: Any, row: int, panels: Any, at: int, bias: Any, first: int, out: Any, rows: int, width: int) -> None:
     """A tile that reaches beyond the result, by way of a whole one."""
     depth = a.shape[1]
@@ -118,9 +126,9 @@ def multiply_rows(a: Any, panels: Any, bias: Any, out: Any, start: int, stop: in
         stop: behind the last row.
     """
     depth, columns = a.shape[1], out.shape[1]
-    whole_columns = columns // COLUMNS * COLUMNS
-    for top in range(start, stop, _BLOCK):
-        bottom = min(top + _BLOCK, stop)
+    whole_columns, block = columns // COLUMNS * COLUMNS, even_block(max(stop - start, 1))
+    for top in range(start, stop, block):
+        bottom = min(top + block, stop)
         whole_rows = top + (bottom - top) // _ROWS * _ROWS
         for first in range(0, whole_columns, COLUMNS):
             at = first * depth

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, product_rows, row_pieces
+from autograd.kernels.cpu.gemm import even_block, is_tall, multiply_rows, pack, product_rows, row_pieces
 from autograd.kernels.cpu.narrow import is_narrow, linear_backward
 from autograd.kernels.cpu.outer import add_outer, gradient, pack_left, pack_right, piece_count, room, sums_of
 from autograd.kernels.cpu.pieces import add_up, run_pieces
@@ -16,8 +16,6 @@ from autograd.kernels.cpu.toolkit import jit, plain
 from autograd.kernels.reference import linear as reference
 
 __all__ = ["linear_bwd", "linear_fwd"]
-
-_BLOCK = 96  # rows that stay in the cache between the products
 
 
 def linear_fwd(x: Any, weight: Any, bias: Any | None) -> Any:
@@ -47,12 +45,13 @@ def _backward(
     times the other: the wider one is arranged with less work."""
     inputs, outputs = x.shape[1], g.shape[1]
     total, gb = sums[number], totals[number]
-    a, b = np.empty(room(_BLOCK, min(inputs, outputs)), x.dtype), np.empty(room(_BLOCK, max(inputs, outputs)), x.dtype)
+    block = even_block(stop - start)
+    a, b = np.empty(room(block, min(inputs, outputs)), x.dtype), np.empty(room(block, max(inputs, outputs)), x.dtype)
     part = np.empty_like(gb)
     total[:] = 0
     gb[:] = 0
-    for top in range(start, stop, _BLOCK):
-        rows = min(_BLOCK, stop - top)
+    for top in range(start, stop, block):
+        rows = min(block, stop - top)
         if len(gx):
             multiply_rows(g, panels, zeros, gx, top, top + rows)
         part[:] = 0

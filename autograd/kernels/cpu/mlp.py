@@ -9,7 +9,7 @@ import numpy as np
 
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gelu import activate, bias_gelu_bwd, bias_gelu_fwd, differentiate
-from autograd.kernels.cpu.gemm import is_tall, multiply_rows, pack, row_pieces
+from autograd.kernels.cpu.gemm import even_block, is_tall, multiply_rows, pack, row_pieces
 from autograd.kernels.cpu.narrow import is_narrow, mlp_backward, mlp_forward, output_bias_gradient
 from autograd.kernels.cpu.outer import add_outer, gradient, pack_left, pack_right, piece_count, room, sums_of
 from autograd.kernels.cpu.pieces import add_up, run_pieces
@@ -19,7 +19,6 @@ from autograd.kernels.reference.product import product
 
 __all__ = ["mlp_bwd", "mlp_fwd"]
 
-_CHUNK = 96  # rows; the hidden ones take 4 C numbers each
 _PIECES = 16  # whose sums for the bias are added up: a fixed number, so that the bits do not depend on the threads
 
 
@@ -29,9 +28,10 @@ def _forward(
 ) -> None:
     """Rows [start, stop). ``hidden`` is kept if it has rows; first and second are panels of the weights."""
     kept = len(hidden) > 0
-    scratch = np.empty((_CHUNK, b1.size), x.dtype)
-    for top in range(start, stop, _CHUNK):
-        bottom = min(top + _CHUNK, stop)
+    chunk = even_block(stop - start)
+    scratch = np.empty((chunk, b1.size), x.dtype)
+    for top in range(start, stop, chunk):
+        bottom = min(top + chunk, stop)
         rows = bottom - top
         multiply_rows(x[top:bottom], first, zeros, scratch, 0, rows)
         if kept:
@@ -49,14 +49,15 @@ def _backward(
     weights' where there is memory for them."""
     width, inputs, outputs = hidden.shape[1], x.shape[1], g.shape[1]
     gb1, total1, total2 = sums[number], gw1[number], gw2[number]
-    activated, ghidden = np.empty((_CHUNK, width), g.dtype), np.empty((_CHUNK, width), g.dtype)
-    left, right = np.empty(room(_CHUNK, max(inputs, outputs)), g.dtype), np.empty(room(_CHUNK, width), g.dtype)
+    chunk = even_block(stop - start)
+    activated, ghidden = np.empty((chunk, width), g.dtype), np.empty((chunk, width), g.dtype)
+    left, right = np.empty(room(chunk, max(inputs, outputs)), g.dtype), np.empty(room(chunk, width), g.dtype)
     part = np.empty_like(gb1)
     gb1[:] = 0
     total1[:] = 0
     total2[:] = 0
-    for top in range(start, stop, _CHUNK):
-        bottom = min(top + _CHUNK, stop)
+    for top in range(start, stop, chunk):
+        bottom = min(top + chunk, stop)
         rows = bottom - top
         multiply_rows(g[top:bottom], second, zeros, ghidden, 0, rows)
         differentiate(ghidden[:rows], hidden[top:bottom], b1, activated, part)
