@@ -19,7 +19,7 @@ from autograd.kernels.reference.product import product
 
 __all__ = ["mlp_bwd", "mlp_fwd"]
 
-_PIECES = 16  # whose sums for the bias are added up: a fixed number, so that the bits do not depend on the threads
+_PIECES = 16  # of the rows in a forward pass: a fixed number, so that the bits do not depend on the threads
 
 
 @jit
