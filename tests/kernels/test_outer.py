@@ -66,7 +66,7 @@ def test_sums_of_many_rows_round_like_sums_of_blocks() -> None:
         assert abs(got - want).max() <= (144 + 22 + 16) * 2.0**-24 * want
 
 
-@pytest.mark.parametrize(("outputs", "inputs"), [(90, 70), (70, 90), (288, 96)])
+@pytest.mark.parametrize(("outputs", "inputs"), [(90, 70), (70, 90), (288, 96), (80, 80)])
 @pytest.mark.parametrize("needs", [(True, True, True), (False, True, True), (True, True, False), (False, True, False)])
 def test_linear_layers_of_tall_maps(outputs: int, inputs: int, needs: tuple[bool, ...]) -> None:
     rng = np.random.default_rng(0)

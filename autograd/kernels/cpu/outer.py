@@ -30,7 +30,7 @@ _tile = make_tile(_HEIGHT, start="apart")
 
 
 def piece_count(rows: int) -> int:
-    """Into how many pieces to cut rows that give a weight's gradient: 4 to 16."""
+    """Into how many pieces at most to cut rows that give a weight's gradient: 4 to 16."""
     return min(16, max(4, rows // _ROWS))
 
 
