@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import signal
 import threading
 import time
 import weakref
@@ -77,9 +78,11 @@ def test_work_taken_back_keeps_nothing_alive():
     assert alive == [False]
 
 
-def test_an_interrupted_call_ends_when_its_helpers_have(monkeypatch):
+def test_an_interrupted_call_ends_when_its_helpers_have():
     """They write to the caller's arrays."""
     ag.set_num_threads(2)
+    # Shells start background jobs with SIGINT ignored, and Python then installs no handler.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     begun, written = threading.Event(), []
 
     def work(number):
@@ -91,8 +94,11 @@ def test_an_interrupted_call_ends_when_its_helpers_have(monkeypatch):
         time.sleep(0.3)
         written.append(number)
 
-    with pytest.raises(KeyboardInterrupt):
-        threads.on_threads(work, 2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threads.on_threads(work, 2)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert written == [1]
 
 
