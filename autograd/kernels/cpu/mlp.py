@@ -45,8 +45,8 @@ def _backward(
     g: Any, x: Any, hidden: Any, second: Any, b1: Any, first: Any, zeros: Any, gx: Any, sums: Any, gw1: Any, gw2: Any,
     number: int, start: int, stop: int
 ) -> None:  # fmt: skip
-    """Gradients from rows [start, stop): those of x, and sums for b1, w1 (x^T ghidden) and w2 (g^T activated), the
-    weights' where there is memory for them."""
+    """Gradients from rows [start, stop): those of x, and sums for b1, w1 (x^T ghidden) and w2 (g^T activated). Those of
+    x and of weights without memory are not wanted."""
     width, inputs, outputs = hidden.shape[1], x.shape[1], g.shape[1]
     gb1, total1, total2 = sums[number], gw1[number], gw2[number]
     chunk = even_block(stop - start)
@@ -63,7 +63,8 @@ def _backward(
         differentiate(ghidden[:rows], hidden[top:bottom], b1, activated, part)
         for j in range(width):
             gb1[j] += part[j]
-        multiply_rows(ghidden, first, zeros, gx[top:bottom], 0, rows)
+        if len(gx):
+            multiply_rows(ghidden, first, zeros, gx[top:bottom], 0, rows)
         if total1.size:
             pack_left(x, top, rows, left)
             pack_right(ghidden, 0, rows, right)
@@ -142,7 +143,7 @@ def _in_one_pass(
 ) -> tuple[Any, ...]:
     w1, b1, w2 = parameters
     (n, width), inputs, outputs = hidden.shape, x.shape[1], g.shape[1]
-    gx = empty((n, inputs), g.dtype)
+    gx = empty((n if needs[0] else 0, inputs), g.dtype)
     cut = row_pieces(n, 2 * (w1.size + w2.size), piece_count(n))
     gw1 = sums_of(len(cut), inputs, width if needs[1] else 0, g.dtype)
     gw2 = sums_of(len(cut), outputs, width if needs[3] else 0, g.dtype)
@@ -150,7 +151,7 @@ def _in_one_pass(
     second, first, zeros = pack(plain(w2), False), pack(plain(w1), False), _zeros(w1, w2)
     run_pieces(_backward, cut, g, x, hidden, second.panels, b1, first.panels, zeros, gx, sums, gw1, gw2)
     return (
-        gx,
+        gx if needs[0] else None,
         gradient(gw1, inputs, width, True) if needs[1] else None,
         add_up(sums) if needs[2] else None,
         gradient(gw2, outputs, width, False) if needs[3] else None,
