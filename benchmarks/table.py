@@ -53,8 +53,9 @@ def _kernels() -> list[str]:
     lines += [
         "",
         "The memory rate is that of NumPy's copy or read of a large array, whichever is more; smaller arrays lie in "
-        "the last cache in part. adamw is against torch's AdamW as it comes, adamw_to_fused against its fused one; "
-        "multi_adamw clips, too, against clip_grad_norm_ and the fused one on Swin-T's tensors.",
+        "the last cache in part. adamw_to_default is against torch's AdamW as it comes, adamw_to_fused "
+        "against its fused one (memory's rate bounds both, and both move the same bytes); multi_adamw clips, too, "
+        "against clip_grad_norm_ and the fused one on Swin-T's tensors.",
     ]
     return lines
 
