@@ -124,9 +124,10 @@ class Trainer:
         return -(-len(self.loader) // self.accumulation)
 
     def epoch(self) -> Iterator[StepRecord]:
-        """The rest of the current epoch, one record an optimiser step; then the position is the next epoch's start.
+        """The rest of the current epoch, one record an optimiser step.
 
-        Stopping the iteration early is allowed: the position is always that after the last record.
+        Stopping the iteration early is allowed: the position is always that after the last record, and after an
+        epoch's last one it is the next epoch's start.
 
         Raises:
             NonFiniteError: if a loss or gradient is not finite.
@@ -143,7 +144,9 @@ class Trainer:
                 data_s = time.perf_counter() - started
                 scale = self.scaler.scale if self.scaler else None
                 loss, norm, lr = self._step(group)
-                self.position = Position(self.position.step + 1, epoch, self.position.batch + len(group))
+                batch = self.position.batch + len(group)
+                place = (epoch, batch) if batch < len(self.loader) else (epoch + 1, 0)
+                self.position = Position(self.position.step + 1, *place)
                 images = sum(len(b.labels) for b in group)
                 step_s = time.perf_counter() - started
                 yield StepRecord(self.position.step, epoch, loss, lr, norm, images, data_s, step_s, scale)
@@ -151,7 +154,8 @@ class Trainer:
             close = getattr(batches, "close", None)
             if close is not None:
                 close()
-        self.position = Position(self.position.step, epoch + 1, 0)
+        if self.position.epoch == epoch:  # no batch was left
+            self.position = Position(self.position.step, epoch + 1, 0)
 
     def _step(self, group: list[Batch]) -> tuple[float, float, float]:
         """One optimiser step; returns loss, gradient norm and lr."""

@@ -76,7 +76,11 @@ def test_a_run_prints_its_setting_writes_its_files_and_says_how_to_go_on(run):
     assert [s[0] for s in steps] == [1, 2, 3, 4, 5, 6]
     rows = _summary(run.folder)
     assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert float(rows[1]["eval_top1"]) == [r for r in records if r["kind"] == "eval"][1]["eval_top1"]
+    evaluations = [r for r in records if r["kind"] == "eval"]
+    assert float(rows[1]["eval_top1"]) == evaluations[1]["eval_top1"]
+    assert [r["partial"] for r in evaluations] == [False, False], "the run's last epoch is a whole one, too"
+    best = max(evaluations, key=lambda r: r["eval_top1"])
+    assert f"best top-1 {best['eval_top1']:.2f}% in epoch {best['epoch']}" in out
     options = json.loads((run.folder / "args.json").read_text())
     assert options["depths"] == [2, 1]
     evaluate = next(line for line in out.splitlines() if line.startswith("to evaluate: "))
