@@ -1,5 +1,6 @@
 """No compiled kernel touches memory beyond its arrays."""
 
+import mmap
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from support.implementations import needs_numba
 pytestmark = needs_numba
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no mprotect")
+@pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="no mprotect")
 def test_nothing_is_touched_beyond_arrays():
     """In a process of its own: a fault ends it."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
@@ -25,4 +26,4 @@ def test_nothing_is_touched_beyond_arrays():
     )
     last = (done.stdout.splitlines() or ["nothing"])[-1]
     assert done.returncode == 0, f"ended with {done.returncode} in: {last}\n{done.stderr}"
-    assert last.startswith("end outer 96 70 33 float64")
+    assert last == "done"

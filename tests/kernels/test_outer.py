@@ -31,7 +31,7 @@ def _normal(rng: np.random.Generator, *shape: int, dtype: Any = np.float32) -> A
 @example(blocks=[3, 3], left=400, right=700, flipped=True, dtype=np.float32, seed=0)  # added up by all threads
 def test_any_size(blocks: list[int], left: int, right: int, flipped: bool, dtype: Any, seed: int) -> None:
     """Every other block is a piece of its own; memory starts as NaN, and A's and B's rows do not start at 0."""
-    from autograd.kernels.cpu.outer import add_outer, gradient, pack_left, pack_right, room, sums_of
+    from autograd.kernels.cpu.outer import add_outer, gradient, room, sums_of
 
     rng = np.random.default_rng(seed)
     n = sum(blocks)
@@ -40,10 +40,8 @@ def test_any_size(blocks: list[int], left: int, right: int, flipped: bool, dtype
     sums[:] = 0
     start = 0
     for i, rows in enumerate(blocks):
-        panels_a, panels_b = (np.full(room(rows, width), np.nan, dtype) for width in (left, right))
-        pack_left(a, start, rows, panels_a)
-        pack_right(b, start, rows, panels_b)
-        add_outer(panels_a, left, panels_b, right, rows, sums[i // 2])
+        panels = (np.full(room(rows, width), np.nan, dtype) for width in (left, right))
+        add_outer(a, start, b, start, rows, *panels, sums[i // 2])
         start += rows
     got = gradient(sums, left, right, flipped)
     wide = a.astype(np.longdouble), b.astype(np.longdouble)

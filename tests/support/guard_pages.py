@@ -24,39 +24,25 @@ if TYPE_CHECKING:
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PAGE = mmap.PAGESIZE
 _NO_ACCESS = 0
-EDGES = ("begin", "end")
 
 
-class Memory:
-    """Arrays of one edge; their memory lives as long as this."""
+def _bytes(count: int, edge: str) -> Any:
+    room = -(-max(count, 1) // _PAGE) * _PAGE
+    memory = mmap.mmap(-1, room + _PAGE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    guard, first = (0, _PAGE) if edge == "begin" else (room, room - count)
+    if _LIBC.mprotect(ctypes.c_void_p(start + guard), ctypes.c_size_t(_PAGE), _NO_ACCESS):
+        raise OSError(ctypes.get_errno(), "mprotect")
+    return np.frombuffer(memory, np.uint8, count, first)
 
-    def __init__(self, edge: str) -> None:
-        self._edge = edge
-        self._maps: list[mmap.mmap] = []
 
-    def _bytes(self, count: int) -> Any:
-        room = -(-max(count, 1) // _PAGE) * _PAGE
-        memory = mmap.mmap(-1, room + _PAGE)
-        self._maps.append(memory)
-        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        guard, first = (0, _PAGE) if self._edge == "begin" else (room, room - count)
-        if _LIBC.mprotect(ctypes.c_void_p(start + guard), ctypes.c_size_t(_PAGE), _NO_ACCESS):
-            raise OSError(ctypes.get_errno(), "mprotect")
-        return np.frombuffer(memory, np.uint8, count, first)
-
-    def full(self, count: int, value: Any, dtype: Any) -> Any:
-        """``count`` times the value."""
-        array = self._bytes(count * np.dtype(dtype).itemsize).view(dtype)
-        array[:] = value
+def _guarded(value: Any, edge: str) -> Any:
+    """The value with its arrays copied beside guard pages: those in lists and tuples, too."""
+    if isinstance(value, np.ndarray):
+        array = _bytes(value.nbytes, edge).view(value.dtype).reshape(value.shape)
+        array[...] = value
         return array
-
-    def copy(self, value: Any) -> Any:
-        """The value, its arrays copied here: those in lists and tuples, too."""
-        if isinstance(value, np.ndarray):
-            array = self._bytes(value.nbytes).view(value.dtype).reshape(value.shape)
-            array[...] = value
-            return array
-        return type(value)(map(self.copy, value)) if type(value) in (list, tuple) else value
+    return type(value)(_guarded(v, edge) for v in value) if type(value) in (list, tuple) else value
 
 
 def _large(rng: np.random.Generator) -> Iterator[tuple[str, Any]]:
@@ -90,31 +76,28 @@ def _calls() -> Iterator[tuple[str, Any, dict[str, Any]]]:
         yield name, arguments, {}
 
 
-def _outer(memory: Memory, rows: int, left: int, right: int, dtype: Any) -> None:
-    """A weight's gradient block by block, its scratch guarded, too."""
-    from autograd.kernels.cpu.outer import add_outer, pack_left, pack_right, room, sums_of
+def _outer(rows: int, left: int, right: int, dtype: Any, edge: str) -> None:
+    """What a block gives to a weight's gradient, scratch guarded, too."""
+    from autograd.kernels.cpu.outer import add_outer, room, sums_of
 
     first = 2
-    a, b = (memory.full((first + rows) * width, 1, dtype).reshape(-1, width) for width in (left, right))
-    panels_a, panels_b = (memory.full(room(rows, width), np.nan, dtype) for width in (left, right))
-    sums = memory.full(sums_of(1, left, right, np.dtype(dtype)).size, 0, dtype)
-    pack_left(a, first, rows, panels_a)
-    pack_right(b, first, rows, panels_b)
-    add_outer(panels_a, left, panels_b, right, rows, sums)
+    a, b = (np.ones((first + rows, width), dtype) for width in (left, right))
+    panels = [np.full(room(rows, width), np.nan, dtype) for width in (left, right)]
+    a, b, panels, (sums,) = _guarded((a, b, panels, [np.zeros(sums_of(1, left, right, a.dtype).size, dtype)]), edge)
+    add_outer(a, first, b, first, rows, *panels, sums)
 
 
 def main() -> None:
     with kernel_mode("cpu"):
-        for edge in EDGES:
+        for edge in ("begin", "end"):
             for name, arguments, options in _calls():
-                sizes = [a.shape for a in arguments if isinstance(a, np.ndarray)]
-                print(edge, name, *sizes, flush=True)
-                memory = Memory(edge)
-                call_kernel(name, *memory.copy(arguments), **options)
+                print(edge, name, *[a.shape for a in arguments if isinstance(a, np.ndarray)], flush=True)
+                call_kernel(name, *_guarded(arguments, edge), **options)
             for rows, left, right in itertools.product((1, 2, 7, 96), (*range(1, 25), 70), (1, 16, 17, 33)):
                 for dtype in (np.float32, np.float64):
                     print(edge, "outer", rows, left, right, np.dtype(dtype), flush=True)
-                    _outer(Memory(edge), rows, left, right, dtype)
+                    _outer(rows, left, right, dtype, edge)
+    print("done")
 
 
 if __name__ == "__main__":

@@ -107,6 +107,17 @@ def test_accumulated_batches_weigh_the_same_as_one_large_batch():
     assert results[0] == pytest.approx(results[1], rel=1e-12)
 
 
+def test_the_position_after_an_epoch_is_the_start_of_the_next():
+    """After its last record already: who stops there has a whole epoch. Snapshots once said (epoch, all batches)."""
+    trainer = _trainer()
+    last = trainer.steps_per_epoch
+    assert next(r for r in trainer.epoch() if r.step == last).epoch == 0
+    assert trainer.position == Position(last, 1, 0)
+    trainer.position = Position(last, 0, len(trainer.loader))
+    assert list(trainer.epoch()) == []
+    assert trainer.position == Position(last, 1, 0)
+
+
 def test_an_epoch_left_early_goes_on_where_it_was():
     want = _curve(_run(_trainer(), 1))
     broken = _trainer()

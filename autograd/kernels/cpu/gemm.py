@@ -17,18 +17,17 @@ import numpy as np
 
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.pieces import cut_at, even_pieces, run_pieces
-from autograd.kernels.cpu.tiles import COLUMNS, make_tile_on_bias, padded_columns
+from autograd.kernels.cpu.tiles import COLUMNS, HEIGHT, make_tile_on_bias, padded_columns
 from autograd.kernels.cpu.toolkit import jit
 
 __all__ = ["Packed", "even_block", "is_tall", "multiply_rows", "pack", "product_rows", "row_pieces"]
 
-_ROWS = 6  # with two vectors a row, 12 sums: what 16 registers leave room for
 _BLOCK = 96  # about so many rows stay in the cache while all panels pass
 _LEAST_ROWS, _MOST_DEPTH = 768, 1536  # otherwise arranging the weight costs too much, or panels leave the cache
 _WORTH = 1 << 21  # multiply-adds, of a piece
 _SHARE = 1 << 17  # numbers from which a weight is packed by all threads
 
-_tile = make_tile_on_bias(_ROWS)
+_tile = make_tile_on_bias(HEIGHT)
 
 
 def is_tall(rows: int, weight: Any) -> bool:
@@ -100,14 +99,14 @@ def even_block(rows: int) -> int:
     """The size of blocks of rows: equal ones, of whole tiles, at most half as large again as _BLOCK. A last block of a
     few rows would cost a whole pass over the weight."""
     blocks = max(1, (rows + _BLOCK // 2) // _BLOCK)
-    return -(-rows // (blocks * _ROWS)) * _ROWS
+    return max(1, -(-rows // (blocks * HEIGHT))) * HEIGHT
 
 
 @jit
 def _edge(a: Any, row: int, panels: Any, at: int, bias: Any, first: int, out: Any, rows: int, width: int) -> None:
     """A tile that reaches beyond the result, by way of a whole one."""
     depth = a.shape[1]
-    left, whole = np.zeros((_ROWS, depth), a.dtype), np.empty((_ROWS, COLUMNS), a.dtype)
+    left, whole = np.zeros((HEIGHT, depth), a.dtype), np.empty((HEIGHT, COLUMNS), a.dtype)
     left[:rows] = a[row : row + rows]
     _tile(left, 0, depth, 1, panels, at, COLUMNS, whole, 0, COLUMNS, depth, bias, first)
     out[row : row + rows, first : first + width] = whole[:rows, :width]
@@ -126,19 +125,19 @@ def multiply_rows(a: Any, panels: Any, bias: Any, out: Any, start: int, stop: in
         stop: behind the last row.
     """
     depth, columns = a.shape[1], out.shape[1]
-    whole_columns, block = columns // COLUMNS * COLUMNS, even_block(max(stop - start, 1))
+    whole_columns, block = columns // COLUMNS * COLUMNS, even_block(stop - start)
     for top in range(start, stop, block):
         bottom = min(top + block, stop)
-        whole_rows = top + (bottom - top) // _ROWS * _ROWS
+        whole_rows = top + (bottom - top) // HEIGHT * HEIGHT
         for first in range(0, whole_columns, COLUMNS):
             at = first * depth
-            for row in range(top, whole_rows, _ROWS):
+            for row in range(top, whole_rows, HEIGHT):
                 c = row * columns + first
                 _tile(a, row * depth, depth, 1, panels, at, COLUMNS, out, c, columns, depth, bias, first)
         for first in range(0, columns, COLUMNS):
             width = min(COLUMNS, columns - first)
-            for row in range(top if width < COLUMNS else whole_rows, bottom, _ROWS):
-                _edge(a, row, panels, first * depth, bias, first, out, min(_ROWS, bottom - row), width)
+            for row in range(top if width < COLUMNS else whole_rows, bottom, HEIGHT):
+                _edge(a, row, panels, first * depth, bias, first, out, min(HEIGHT, bottom - row), width)
 
 
 @jit
@@ -164,4 +163,4 @@ def row_pieces(rows: int, work: int, most: int = 16) -> Any:
         most: pieces.
     """
     count = max(1, min(most, rows // _BLOCK, rows * work // _WORTH))
-    return cut_at([rows * i // count // _ROWS * _ROWS for i in range(count)] + [rows])
+    return cut_at([rows * i // count // HEIGHT * HEIGHT for i in range(count)] + [rows])

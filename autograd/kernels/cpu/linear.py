@@ -10,7 +10,7 @@ import numpy as np
 from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gemm import even_block, is_tall, multiply_rows, pack, product_rows, row_pieces
 from autograd.kernels.cpu.narrow import is_narrow, linear_backward
-from autograd.kernels.cpu.outer import add_outer, gradient, pack_left, pack_right, piece_count, room, sums_of
+from autograd.kernels.cpu.outer import add_outer, add_rows, gradient, piece_count, room, sums_of
 from autograd.kernels.cpu.pieces import add_up, run_pieces
 from autograd.kernels.cpu.toolkit import jit, plain
 from autograd.kernels.reference import linear as reference
@@ -47,28 +47,17 @@ def _backward(
     total, gb = sums[number], totals[number]
     block = even_block(stop - start)
     a, b = np.empty(room(block, min(inputs, outputs)), x.dtype), np.empty(room(block, max(inputs, outputs)), x.dtype)
-    part = np.empty_like(gb)
     total[:] = 0
     gb[:] = 0
     for top in range(start, stop, block):
         rows = min(block, stop - top)
         if len(gx):
             multiply_rows(g, panels, zeros, gx, top, top + rows)
-        part[:] = 0
-        for i in range(top, top + rows):
-            gi = g[i]
-            for c in range(outputs):
-                part[c] += gi[c]
-        for c in range(outputs):
-            gb[c] += part[c]
+        add_rows(g, top * outputs, outputs, rows, gb)
         if outputs >= inputs:
-            pack_left(x, top, rows, a)
-            pack_right(g, top, rows, b)
-            add_outer(a, inputs, b, outputs, rows, total)
+            add_outer(x, top, g, top, rows, a, b, total)
         else:
-            pack_left(g, top, rows, a)
-            pack_right(x, top, rows, b)
-            add_outer(a, outputs, b, inputs, rows, total)
+            add_outer(g, top, x, top, rows, a, b, total)
 
 
 def _in_one_pass(g: Any, x: Any, weight: Any, needs: tuple[bool, ...]) -> tuple[Any, Any, Any]:

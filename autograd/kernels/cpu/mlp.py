@@ -11,7 +11,7 @@ from autograd.kernels.buffers import empty
 from autograd.kernels.cpu.gelu import activate, bias_gelu_bwd, bias_gelu_fwd, differentiate
 from autograd.kernels.cpu.gemm import even_block, is_tall, multiply_rows, pack, row_pieces
 from autograd.kernels.cpu.narrow import is_narrow, mlp_backward, mlp_forward, output_bias_gradient
-from autograd.kernels.cpu.outer import add_outer, gradient, pack_left, pack_right, piece_count, room, sums_of
+from autograd.kernels.cpu.outer import add_outer, gradient, piece_count, room, sums_of
 from autograd.kernels.cpu.pieces import add_up, run_pieces
 from autograd.kernels.cpu.toolkit import jit, plain, rows_of
 from autograd.kernels.reference.blocks import sum_rows
@@ -66,13 +66,9 @@ def _backward(
         if len(gx):
             multiply_rows(ghidden, first, zeros, gx[top:bottom], 0, rows)
         if total1.size:
-            pack_left(x, top, rows, left)
-            pack_right(ghidden, 0, rows, right)
-            add_outer(left, inputs, right, width, rows, total1)
+            add_outer(x, top, ghidden, 0, rows, left, right, total1)
         if total2.size:
-            pack_left(g, top, rows, left)
-            pack_right(activated, 0, rows, right)
-            add_outer(left, outputs, right, width, rows, total2)
+            add_outer(g, top, activated, 0, rows, left, right, total2)
 
 
 def _is_fused(rows: int, w1: Any, w2: Any) -> bool:

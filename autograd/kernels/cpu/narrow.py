@@ -15,22 +15,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.kernels.buffers import empty
+from autograd.kernels.cpu.outer import add_rows
 from autograd.kernels.cpu.pieces import add_up, cut_at, pieces, run_pieces
-from autograd.kernels.cpu.tiles import COLUMNS, ROWS, add_product, make_tile_on_bias, padded_columns
+from autograd.kernels.cpu.tiles import COLUMNS, HEIGHT, ROWS, add_product, make_tile_on_bias, padded_columns
 from autograd.kernels.cpu.toolkit import cdf, exp, jit, plain, read, write
 
 __all__ = ["is_narrow", "linear_backward", "mlp_backward", "mlp_forward", "output_bias_gradient"]
 
-_HEIGHT = 6  # rows of a tile: with two vectors a row, 12 sums, what 16 registers leave room for
 _BLOCK = 48  # rows at a time: whole tiles of this height, and of ROWS, too
 _INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
 # Numbers of a weight up to which this is faster than products of their own, and rows from which it pays to make the
 # weight ready.
 _WEIGHTS, _ROWS = 4096, 256
 
-_tile = make_tile_on_bias(_HEIGHT)
+_tile = make_tile_on_bias(HEIGHT)
 
-assert _BLOCK % _HEIGHT == _BLOCK % ROWS == 0
+assert _BLOCK % HEIGHT == _BLOCK % ROWS == 0
 
 
 class _Layer(NamedTuple):
@@ -111,20 +111,9 @@ def _give(maps: Any, first: int, rows: int, width: int, block: Any, padded: int)
 
 
 @jit
-def _add_rows(maps: Any, at: int, padded: int, rows: int, total: Any) -> None:
-    """The sum of rows to ``total``, as wide as they with padding; by themselves first, which rounds less."""
-    part = np.zeros(padded, total.dtype)
-    for i in range(rows):
-        for c in range(padded):
-            write(part, c, read(part, c) + read(maps, at + i * padded + c))
-    for c in range(padded):
-        write(total, c, read(total, c) + read(part, c))
-
-
-@jit
 def _multiply(a: Any, a_at: int, b: Any, bias: Any, c: Any, c_at: int, rows: int, columns: int, depth: int) -> None:
     """C = A B + bias: A of ``depth`` numbers a row from a_at on, C of ``columns`` from c_at on, rows of whole tiles."""
-    for i in range(0, rows, _HEIGHT):
+    for i in range(0, rows, HEIGHT):
         for j in range(0, columns, COLUMNS):
             at = c_at + i * columns + j
             _tile(a, a_at + i * depth, depth, 1, b, j, columns, c, at, columns, depth, bias, j)
@@ -157,7 +146,7 @@ def _linear_backward(g: Any, x: Any, layer: Any, gx: Any, sums: Any, number: int
         if gx.size:
             _apply(a, at, layer.backward, none, gx, first, rows, layer.inputs, result)
         add_product(a, at, 1, high, b, b_at, wide, gweight, wide, high, wide, rows)
-        _add_rows(a, at, high, rows, gbias)
+        add_rows(a, at, high, rows, gbias)
 
 
 @jit
@@ -232,8 +221,8 @@ def _mlp_backward(
         _apply(ginner, 0, one.backward, none, gx, first, rows, one.inputs, result)
         add_product(ginner, 0, 1, middle, b, b_at, wide, gw1, wide, middle, wide, rows)
         add_product(a, at, 1, high, activated, 0, middle, gw2, middle, high, middle, rows)
-        _add_rows(ginner, 0, middle, rows, gb1)
-        _add_rows(a, at, high, rows, gb2)
+        add_rows(ginner, 0, middle, rows, gb1)
+        add_rows(a, at, high, rows, gb2)
 
 
 @jit
@@ -244,7 +233,7 @@ def _sum_rows(g: Any, width: int, high: int, totals: Any, number: int, start: in
     for first in range(start, stop, _BLOCK):
         rows = min(_BLOCK, stop - first)
         a, at = _take(g, first, rows, width, gradients, high)
-        _add_rows(a, at, high, rows, total)
+        add_rows(a, at, high, rows, total)
 
 
 # ---- on the Python side

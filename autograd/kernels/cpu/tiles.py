@@ -21,6 +21,7 @@ from autograd.kernels.cpu.toolkit import instruction, jit
 
 __all__ = [
     "COLUMNS",
+    "HEIGHT",
     "LANES",
     "ROWS",
     "add_product",
@@ -49,6 +50,7 @@ LANES = _lanes()
 _VECTORS = 2  # of B, side by side
 ROWS = 4  # ROWS * _VECTORS = 8 sums at once hide the latency of a multiply-add and fit 16 registers
 COLUMNS = LANES * _VECTORS
+HEIGHT = 6  # rows of tiles of larger products: with two vectors a row 12 sums, what 16 registers leave room for
 
 
 def padded_rows(n: int) -> int:
