@@ -1,9 +1,10 @@
-"""Where the time of a train step on the CPU goes: seconds in each kernel, and in what is between them.
+"""Where the time of a step on the CPU goes: seconds in each kernel, and in what is between them.
 
-The steps are those of benchmarks/cpu_vs_torch.py. A kernel's seconds are from its call to its return, on all threads;
-the rest is Python: the engine, allocation, the optimiser's bookkeeping.
+The steps are those of benchmarks/cpu_vs_torch.py, of each case the last: a train step where it has one. A kernel's
+seconds are from its call to its return, on all threads; the rest is Python: the engine, allocation, the optimiser's
+bookkeeping.
 
-    python benchmarks/profile_step.py [--case swin_t_b8 --case swin_cifar_tiny_b128] [--steps 10]
+    python benchmarks/profile_step.py [--case swin_t_b8 --case swin_t_b1] [--steps 10]
 """
 
 from __future__ import annotations
@@ -44,14 +45,15 @@ def _watch(seconds: Counter[str], calls: Counter[str]) -> None:
 def _profile(name: str, steps: int, seconds: Counter[str], calls: Counter[str]) -> dict[str, Any]:
     """Means over the faster half of the steps: others were disturbed."""
     runs, _ = _ours(CASES[name])
+    kind = CASES[name].steps[-1]
     for _ in range(2):
-        runs["train"]()
+        runs[kind]()
     found = []
     for _ in range(steps):
         seconds.clear()
         calls.clear()
         started = time.perf_counter()
-        runs["train"]()
+        runs[kind]()
         found.append((time.perf_counter() - started, dict(seconds), dict(calls)))
     limit = median(total for total, *_ in found)
     kept = [f for f in found if f[0] <= limit]
@@ -63,15 +65,13 @@ def _profile(name: str, steps: int, seconds: Counter[str], calls: Counter[str]) 
     print(
         f"{'between kernels':28s}{1e3 * rest:9.1f} ms {100 * rest / total:5.1f}%  of {1e3 * total:.1f} ms\n", flush=True
     )
-    return {"seconds": total, "kernels": mean, "calls": kept[0][2], "between_kernels": rest}
+    return {"step": kind, "seconds": total, "kernels": mean, "calls": kept[0][2], "between_kernels": rest}
 
 
 def _main() -> None:
     parser = _peers.add_options(argparse.ArgumentParser(description=__doc__.partition("\n")[0]), rounds=1)
     parser.set_defaults(threads=len(os.sched_getaffinity(0)))
-    parser.add_argument(
-        "--case", action="append", default=[], choices=[n for n, c in CASES.items() if "train" in c.steps]
-    )
+    parser.add_argument("--case", action="append", default=[], choices=list(CASES))
     parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
     _peers.refuse_when_loaded(options.max_load, options.force)
@@ -81,11 +81,11 @@ def _main() -> None:
     calls: Counter[str] = Counter()
     _watch(seconds, calls)
     results = {}
-    for name in options.case or ["swin_t_b8", "swin_cifar_tiny_b128"]:
+    for name in options.case or ["swin_t_b8", "swin_t_b1", "swin_cifar_tiny_b128"]:
         print(name)
         results[name] = _profile(name, options.steps, seconds, calls)
     record = _peers.record((), options) | {"versions": {"numpy": np.__version__, "numba": numba.__version__}}
-    payload = {"what": "a train step on the CPU, by kernel", "results": results, **record}
+    payload = {"what": "a step on the CPU, by kernel", "results": results, **record}
     print(f"written: {_peers.write_json('profile', payload).relative_to(_peers.ROOT)}")
 
 

@@ -85,7 +85,7 @@ def _main_job() -> list[str]:
 
 
 def _profile() -> list[str]:
-    """What a train step is made of: kernels from 2% on."""
+    """What a step is made of: kernels from 2% on."""
     record = _load("profile")
     if record is None:
         return []
@@ -93,7 +93,7 @@ def _profile() -> list[str]:
     for case, found in record["results"].items():
         parts = sorted([*found["kernels"].items(), ("between kernels", found["between_kernels"])], key=lambda p: -p[1])
         shares = [f"{name} {100 * s / found['seconds']:.0f}%" for name, s in parts if s >= 0.02 * found["seconds"]]
-        lines += ["", f"Where a train step's time goes, {case}: {', '.join(shares)}."]
+        lines += ["", f"Where the time of a {found['step']} step goes, {case}: {', '.join(shares)}."]
     return lines
 
 
