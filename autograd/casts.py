@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autograd.context import STATE
 from autograd.dtypes import FLOAT32
-from autograd.kernels.registry import call_kernel
+from autograd.kernels.casts import multi_cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +35,7 @@ def cast_together(leaves: Iterable[Tensor]) -> None:
     wanted = [x for x in leaves if x.version is not None and x.device != "cpu" and x.dtype == FLOAT32]
     wanted = [x for x in wanted if ready(x, state.autocast) is None]
     if wanted:
-        results = call_kernel("multi_cast", [x.data for x in wanted], state.autocast)
+        results = multi_cast([x.data for x in wanted], state.autocast)
         for x, result in zip(wanted, results, strict=True):
             if x.version is not None:
                 # with the array itself, so that no other can get its id

@@ -1,4 +1,8 @@
-"""The only door for code outside the engine that adds a primitive or a kernel.
+"""The door for code outside the engine that adds a primitive or a kernel.
+
+The engine's other doors: ``autograd`` for those who compute, ``autograd.kernels`` for kernels called by name, explained
+and compared, ``autograd.random`` for draws by counters, and ``autograd.kernels.compiled`` for twins that Numba compiles
+(their files alone may import its modules, which import Numba).
 
 >>> import numpy as np
 >>> from autograd.extend import Primitive
@@ -21,15 +25,15 @@ from autograd.casts import cast_together
 from autograd.context import autocast_dtype
 from autograd.dtypes import accumulator, is_float
 from autograd.graph import Node, graph_nodes
+from autograd.kernels.blocks import run_blocks, total_of
 from autograd.kernels.buffers import empty
-from autograd.kernels.cpu import compiled_dtype, register_compiled
+from autograd.kernels.casts.cuda import takes_multi_cast
+from autograd.kernels.compiled import compiled_dtype, register_compiled
 from autograd.kernels.cuda import cuda_dtype, register_cuda
-from autograd.kernels.cuda.accepts import multi_cast as cuda_cast
 from autograd.kernels.cuda.budget import Budget
 from autograd.kernels.cuda.launch import capability, contiguous, launch, multiprocessors
 from autograd.kernels.cuda.source import FLOAT_NAMES, Program, program
-from autograd.kernels.reference.blocks import run_blocks, total_of
-from autograd.kernels.registry import Cost, Implementation, Kernel, call_kernel, register_kernel
+from autograd.kernels.registry import Cost, Implementation, Kernel, elementwise, kernel
 from autograd.kernels.threads import map_pieces
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axes, normalize_axis, unbroadcast
@@ -48,19 +52,19 @@ __all__ = [
     "accumulator",
     "array_module",
     "autocast_dtype",
-    "call_kernel",
     "capability",
     "cast_together",
     "compiled_dtype",
     "contiguous",
-    "cuda_cast",
     "cuda_dtype",
     "device_of",
     "device_scope",
+    "elementwise",
     "empty",
     "graph_nodes",
     "is_array",
     "is_float",
+    "kernel",
     "launch",
     "map_pieces",
     "multiprocessors",
@@ -69,8 +73,8 @@ __all__ = [
     "program",
     "register_compiled",
     "register_cuda",
-    "register_kernel",
     "run_blocks",
+    "takes_multi_cast",
     "total_of",
     "unbroadcast",
 ]

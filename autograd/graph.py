@@ -19,7 +19,7 @@ import numpy as np
 
 from autograd.backend import array_module, device_of, device_scope, is_array
 from autograd.context import STATE, OpEvent, notify
-from autograd.kernels.registry import call_kernel
+from autograd.kernels.casts import multi_cast
 from autograd.shapes import unbroadcast
 from autograd.tensor import Tensor
 
@@ -267,7 +267,7 @@ def backward_leaves(
 def _cast_late(late: list[tuple[Source, Array]]) -> Iterator[tuple[Node | Tensor, Array]]:
     """Leaves and their gradients, cast in one go to the leaves' dtype, which is that of all of them."""
     if late:
-        results = call_kernel("multi_cast", [grad for _, grad in late], late[0][0][3])
+        results = multi_cast([grad for _, grad in late], late[0][0][3])
         yield from zip((source[0] for source, _ in late), results, strict=True)
 
 

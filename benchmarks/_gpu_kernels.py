@@ -98,60 +98,63 @@ class _Values:
         return self.normal(self.s.batch, self.s.side, self.s.side, self.s.channels * factor, dtype=dtype)
 
 
-def _norms(v: _Values) -> Iterator[tuple[str, Call]]:
-    from autograd.kernels import call_kernel
+def _norms(v: _Values) -> Iterator[tuple[Any, Call]]:
+    from autograd.kernels import layer_norm
 
     x, g, branch, c = v.map(), v.map(), v.map(), v.s.channels
     weight, bias, keep = v.normal(c), v.normal(c), v.normal(v.s.batch)
-    _, mean, rstd = call_kernel("layer_norm_fwd", x, weight, bias, 1e-5)
-    yield "layer_norm_fwd", ((x, weight, bias, 1e-5), {})
-    yield "layer_norm_bwd", ((g, x, weight, mean, rstd), {})
+    _, mean, rstd = layer_norm.layer_norm_fwd(x, weight, bias, 1e-5)
+    yield layer_norm.layer_norm_fwd, ((x, weight, bias, 1e-5), {})
+    yield layer_norm.layer_norm_bwd, ((g, x, weight, mean, rstd), {})
     low = v.np.dtype(g.dtype)  # as under autocast: stream, parameters and scales in float32, branch and norm in `low`
     x, g_total, weight, bias, keep = (a.astype(v.np.float32) for a in (x, v.map(), weight, bias, keep))
-    yield "residual_layer_norm_fwd", ((x, branch, keep, weight, bias, 1e-5, None, low), {})
-    yield "residual_layer_norm_bwd", ((g_total, g, x, keep, weight, mean, rstd, False, low), {})
+    yield layer_norm.residual_layer_norm_fwd, ((x, branch, keep, weight, bias, 1e-5, None, low), {})
+    yield layer_norm.residual_layer_norm_bwd, ((g_total, g, x, keep, weight, mean, rstd, False, low), {})
 
 
-def _mlp_parts(v: _Values) -> Iterator[tuple[str, Call]]:
+def _mlp_parts(v: _Values) -> Iterator[tuple[Any, Call]]:
+    from autograd.kernels import gelu, linear, mlp
+
     c, x, g, out = v.s.channels, v.map(), v.map(4), v.map()
     hidden, bias, last = v.map(4).reshape(-1, 4 * c), v.normal(4 * c), v.normal(c)
     up, down, every = v.normal(4 * c, c), v.normal(c, 4 * c), (True,) * 5
-    yield "gelu_fwd", ((hidden,), {})
-    yield "gelu_bwd", ((g.reshape(-1, 4 * c), hidden), {})
-    yield "bias_gelu_fwd", ((hidden, bias), {})
-    yield "bias_gelu_bwd", ((g.reshape(-1, 4 * c), hidden, bias), {})
-    yield "linear_fwd", ((x, up, bias), {})
-    yield "linear_bwd", ((g, x, up, every[:3]), {})
-    yield "mlp_fwd", ((x, up, bias, down, last, True), {})
-    yield "mlp_bwd", ((out, x, hidden, up, bias, down, every), {})
+    yield gelu.gelu_fwd, ((hidden,), {})
+    yield gelu.gelu_bwd, ((g.reshape(-1, 4 * c), hidden), {})
+    yield gelu.bias_gelu_fwd, ((hidden, bias), {})
+    yield gelu.bias_gelu_bwd, ((g.reshape(-1, 4 * c), hidden, bias), {})
+    yield linear.linear_fwd, ((x, up, bias), {})
+    yield linear.linear_bwd, ((g, x, up, every[:3]), {})
+    yield mlp.mlp_fwd, ((x, up, bias, down, last, True), {})
+    yield mlp.mlp_bwd, ((out, x, hidden, up, bias, down, every), {})
 
 
-def _rest(v: _Values) -> Iterator[tuple[str, Call]]:
-    from autograd.kernels import call_kernel
+def _rest(v: _Values) -> Iterator[tuple[Any, Call]]:
+    from autograd.kernels import cross_entropy, dropout, patches, softmax
 
     s = v.s
     across, tokens = -(-s.side // s.window), s.window**2
     windows = s.batch * across**2
     scores, mask = v.normal(windows, s.heads, tokens, tokens), v.normal(1, s.heads, tokens, tokens)
-    probabilities = call_kernel("softmax_fwd", scores)
-    yield "softmax_fwd", ((scores, mask), {})
-    yield "softmax_bwd", ((scores, probabilities), {})
+    probabilities = softmax.softmax_fwd(scores)
+    yield softmax.softmax_fwd, ((scores, mask), {})
+    yield softmax.softmax_bwd, ((scores, probabilities), {})
     logits, labels = v.normal(s.batch, s.classes), v.cupy.asarray(v.rng.integers(0, s.classes, s.batch))
-    _, log_probs = call_kernel("cross_entropy_fwd", logits, labels, 0.1)
-    yield "cross_entropy_fwd", ((logits, labels, 0.1), {})
-    yield "cross_entropy_bwd", ((v.normal(s.batch, dtype="float32"), log_probs, labels, 0.1), {})
+    _, log_probs = cross_entropy.cross_entropy_fwd(logits, labels, 0.1)
+    yield cross_entropy.cross_entropy_fwd, ((logits, labels, 0.1), {})
+    yield cross_entropy.cross_entropy_bwd, ((v.normal(s.batch, dtype="float32"), log_probs, labels, 0.1), {})
     x = v.map()
-    merged = call_kernel("patch_merge_fwd", x)
-    yield "patch_merge_fwd", ((x,), {})
-    yield "patch_merge_bwd", ((merged, s.side, s.side), {})
-    yield "dropout", ((x,), {"seed": 7, "offset": 0, "p": 0.1})
-    yield "keep_scale", ((x,), {"seed": 7, "offset": 0, "p": 0.1})
+    merged = patches.patch_merge_fwd(x)
+    yield patches.patch_merge_fwd, ((x,), {})
+    yield patches.patch_merge_bwd, ((merged, s.side, s.side), {})
+    yield dropout.dropout, ((x,), {"seed": 7, "offset": 0, "p": 0.1})
+    yield dropout.keep_scale, ((x,), {"seed": 7, "offset": 0, "p": 0.1})
     images = v.cupy.asarray(v.rng.integers(0, 256, (s.batch, 3, 4 * s.side, 4 * s.side), v.np.uint8))
-    yield "patch_rows", ((images, (4, 4), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), v.low), {})
+    yield patches.patch_rows, ((images, (4, 4), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), v.low), {})
 
 
-def _attention(v: _Values) -> Iterator[tuple[str, Call]]:
+def _attention(v: _Values) -> Iterator[tuple[Any, Call]]:
     from swinpy.geometry import geometry, position_index
+    from swinpy.kernels import position_bias, window_attention
     from swinpy.ops import AttentionSpec
 
     s = v.s
@@ -160,21 +163,23 @@ def _attention(v: _Values) -> Iterator[tuple[str, Call]]:
     spec = AttentionSpec(cut, s.heads, (s.channels // s.heads) ** -0.5)
     bias = v.normal(s.heads, s.window**2, s.window**2)
     arguments = (v.map(3), bias, v.normal(3 * s.channels), None, spec)
-    yield "window_attention_fwd", (arguments, {})
-    yield "window_attention_bwd", ((v.map(), *arguments), {})
+    yield window_attention.window_attention_fwd, (arguments, {})
+    yield window_attention.window_attention_bwd, ((v.map(), *arguments), {})
     index, rows = position_index((s.window, s.window), (s.window, s.window)), (2 * s.window - 1) ** 2
-    yield "position_bias_fwd", ((v.normal(rows, s.heads), index), {})
-    yield "position_bias_bwd", ((bias, index, rows), {})
+    yield position_bias.position_bias_fwd, ((v.normal(rows, s.heads), index), {})
+    yield position_bias.position_bias_bwd, ((bias, index, rows), {})
 
 
-def _optimiser(v: _Values) -> Iterator[tuple[str, Call]]:
+def _optimiser(v: _Values) -> Iterator[tuple[Any, Call]]:
+    from autograd.kernels import adamw, casts
+
     size = v.s.parameters // 4
     param, grad, first, second = ([v.normal(size, dtype="float32") for _ in range(4)] for _ in range(4))
     second = [a * a for a in second]
     options = {"lr": 1e-6, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 10, "clip_grad": 5.0}
-    yield "grad_norm", ((grad,), {})
-    yield "multi_cast", ((grad, v.normal(1, dtype="float16").dtype), {})
-    yield "multi_adamw", ((param, grad, first, second, [0.05] * 4), options)
+    yield adamw.grad_norm, ((grad,), {})
+    yield casts.multi_cast, ((grad, v.normal(1, dtype="float16").dtype), {})
+    yield adamw.multi_adamw, ((param, grad, first, second, [0.05] * 4), options)
 
 
 FAMILIES = (_norms, _mlp_parts, _attention, _rest, _optimiser)
@@ -182,12 +187,10 @@ FAMILIES = (_norms, _mlp_parts, _attention, _rest, _optimiser)
 
 def calls(cupy: Any, sizes: Sizes, wanted: Sequence[str] = ()) -> Iterator[tuple[str, Callable[[int], Call]]]:
     """(kernel, what makes the i-th set of its arguments) for each row that has a CUDA implementation."""
-    from autograd.kernels import KERNELS
-
     for family in FAMILIES:
-        for name in [name for name, _ in family(_Values(cupy, Sizes(*_SMALL, dtype=sizes.dtype), 0))]:
-            if KERNELS[name].cuda is not None and (not wanted or name in wanted):
-                yield name, lambda i, f=family, n=name: dict(f(_Values(cupy, sizes, i)))[n]
+        for kernel in [kernel for kernel, _ in family(_Values(cupy, Sizes(*_SMALL, dtype=sizes.dtype), 0))]:
+            if kernel.cuda is not None and (not wanted or kernel.name in wanted):
+                yield kernel.name, lambda i, f=family, k=kernel: dict(f(_Values(cupy, sizes, i)))[k]
 
 
 _SMALL = (1, 8, 32, 1, 4, 4, 16)  # a family's names are read off a small set

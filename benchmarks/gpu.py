@@ -74,7 +74,7 @@ def kernel_figures(
     cupy: Any, sizes: Sizes, clock: Any, limit: dict[str, float], wanted: Sequence[str] = (), **effort: int
 ) -> dict[str, dict[str, float]]:
     """Of each kernel: seconds, GB/s, GFLOP/s and the share of its limit. ``effort`` is for :func:`measure`."""
-    from autograd.kernels import KERNELS, call_kernel, explain
+    from autograd.kernels import KERNELS, explain
 
     figures = {}
     l2 = cupy.cuda.runtime.getDeviceProperties(0).get("l2CacheSize", 0)
@@ -86,7 +86,7 @@ def kernel_figures(
 
         def call(i: int, n: str = name, m: Any = make) -> Callable[[], Any]:
             arguments, keywords = m(i)
-            return lambda: call_kernel(n, *arguments, **keywords)
+            return lambda: KERNELS[n](*arguments, **keywords)
 
         copies = min(16, max(2, -(-L2_SHARE * l2 // max(1, cost.bytes))))
         seconds = measure(call, copies, clock, **effort)

@@ -114,58 +114,59 @@ def _ours() -> tuple[Steps, dict[str, str]]:
     import numpy as np
 
     import swinpy
-    import swinpy.data.pixels  # whose kernel is registered there
-    from autograd.kernels import call_kernel
+    from autograd.kernels import adamw, cross_entropy, gelu, layer_norm, linear, mlp, patches, softmax
+    from swinpy.data import pixels
     from swinpy.geometry import geometry, position_index
+    from swinpy.kernels import position_bias, window_attention
     from swinpy.ops import AttentionSpec
 
     swinpy.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     a = _arrays()
     eps, everything = 1e-5, (True,) * 5
-    _, mean, rstd = call_kernel("layer_norm_fwd", a["x"], a["weight"], a["bias"], eps)
-    probabilities = call_kernel("softmax_fwd", a["scores"])
-    _, log_probs = call_kernel("cross_entropy_fwd", a["logits"], a["labels"], 0.0)
-    mlp = (a["w1"], a["bias_hidden"], a["w2"])
-    _, kept = call_kernel("mlp_fwd", a["x"], *mlp, a["bias"], True)
+    _, mean, rstd = layer_norm.layer_norm_fwd(a["x"], a["weight"], a["bias"], eps)
+    probabilities = softmax.softmax_fwd(a["scores"])
+    _, log_probs = cross_entropy.cross_entropy_fwd(a["logits"], a["labels"], 0.0)
+    layers = (a["w1"], a["bias_hidden"], a["w2"])
+    _, kept = mlp.mlp_fwd(a["x"], *layers, a["bias"], True)
     spec = AttentionSpec(geometry((SIDE, SIDE), (7, 7), (3, 3)), HEADS, (C // HEADS) ** -0.5)
-    attention = (a["qkv"], a["table"], a["qkv_bias"], None, spec)
+    attended = (a["qkv"], a["table"], a["qkv_bias"], None, spec)
     param, grad, first, second = (np.full(PARAMETERS, 0.1, np.float32) for _ in range(4))
     lists = [[np.full(n, 0.1, np.float32) for n in _parameter_sizes()] for _ in range(4)]
     index = position_index((7, 7), (7, 7))
     mean_std = np.array(MEAN, np.float32), np.array(STD, np.float32)
-    calls: dict[str, tuple[Any, ...]] = {
-        "layer_norm_fwd": (a["x"], a["weight"], a["bias"], eps),
-        "layer_norm_bwd": (a["g"], a["x"], a["weight"], mean, rstd),
-        "residual_layer_norm_fwd": (a["x"], a["branch"], None, a["weight"], a["bias"], eps),
-        "residual_layer_norm_bwd": (a["g_sum"], a["g"], a["x"], None, a["weight"], mean, rstd),
-        "gelu_fwd": (a["hidden"],),
-        "gelu_bwd": (a["g_hidden"], a["hidden"]),
-        "bias_gelu_fwd": (a["hidden"], a["bias_hidden"]),
-        "bias_gelu_bwd": (a["g_hidden"], a["hidden"], a["bias_hidden"]),
-        "softmax_fwd": (a["scores"],),
-        "softmax_bwd": (a["g_scores"], probabilities),
-        "cross_entropy_fwd": (a["logits"], a["labels"], 0.0),
-        "cross_entropy_bwd": (np.full(1024, 1e-3, np.float32), log_probs, a["labels"], 0.0),
-        "patch_merge_fwd": (a["x"],),
-        "patch_merge_bwd": (a["g_merged"], SIDE, SIDE),
-        "linear_fwd": (a["x"].reshape(ROWS, C), a["w1"], a["bias_hidden"]),
-        "linear_bwd": (a["g_hidden"], a["x"].reshape(ROWS, C), a["w1"], everything[:3]),
-        "mlp_fwd": (a["x"], *mlp, a["bias"], True),
-        "mlp_bwd": (a["g"], a["x"], kept, *mlp, everything),
-        "window_attention_fwd": attention,
-        "window_attention_bwd": (a["g"], *attention),
-        "patch_rows": (a["images"], (4, 4), MEAN, STD, np.dtype(np.float32)),
-        "crop_flip_normalise": (a["small"], *a["corners"], a["mirrored"], PADDING, False, *mean_std),
-        "position_bias_fwd": (a["biases"], index),
-        "position_bias_bwd": (a["table"], index, 13 * 13),
-        "grad_norm": (lists[1],),
+    calls: dict[Any, tuple[Any, ...]] = {
+        layer_norm.layer_norm_fwd: (a["x"], a["weight"], a["bias"], eps),
+        layer_norm.layer_norm_bwd: (a["g"], a["x"], a["weight"], mean, rstd),
+        layer_norm.residual_layer_norm_fwd: (a["x"], a["branch"], None, a["weight"], a["bias"], eps),
+        layer_norm.residual_layer_norm_bwd: (a["g_sum"], a["g"], a["x"], None, a["weight"], mean, rstd),
+        gelu.gelu_fwd: (a["hidden"],),
+        gelu.gelu_bwd: (a["g_hidden"], a["hidden"]),
+        gelu.bias_gelu_fwd: (a["hidden"], a["bias_hidden"]),
+        gelu.bias_gelu_bwd: (a["g_hidden"], a["hidden"], a["bias_hidden"]),
+        softmax.softmax_fwd: (a["scores"],),
+        softmax.softmax_bwd: (a["g_scores"], probabilities),
+        cross_entropy.cross_entropy_fwd: (a["logits"], a["labels"], 0.0),
+        cross_entropy.cross_entropy_bwd: (np.full(1024, 1e-3, np.float32), log_probs, a["labels"], 0.0),
+        patches.patch_merge_fwd: (a["x"],),
+        patches.patch_merge_bwd: (a["g_merged"], SIDE, SIDE),
+        linear.linear_fwd: (a["x"].reshape(ROWS, C), a["w1"], a["bias_hidden"]),
+        linear.linear_bwd: (a["g_hidden"], a["x"].reshape(ROWS, C), a["w1"], everything[:3]),
+        mlp.mlp_fwd: (a["x"], *layers, a["bias"], True),
+        mlp.mlp_bwd: (a["g"], a["x"], kept, *layers, everything),
+        window_attention.window_attention_fwd: attended,
+        window_attention.window_attention_bwd: (a["g"], *attended),
+        patches.patch_rows: (a["images"], (4, 4), MEAN, STD, np.dtype(np.float32)),
+        pixels.crop_flip_normalise: (a["small"], *a["corners"], a["mirrored"], PADDING, False, *mean_std),
+        position_bias.position_bias_fwd: (a["biases"], index),
+        position_bias.position_bias_bwd: (a["table"], index, 13 * 13),
+        adamw.grad_norm: (lists[1],),
     }
 
-    steps: Steps = {name: (lambda n=name, c=c: _run(call_kernel, n, c)) for name, c in calls.items()}
-    steps["adamw_to_default"] = lambda: call_kernel("adamw", param, grad, first, second, weight_decay=0.05, **STEP)
+    steps: Steps = {kernel.name: (lambda k=kernel, c=c: _run(k, c)) for kernel, c in calls.items()}
+    steps["adamw_to_default"] = lambda: adamw.adamw(param, grad, first, second, weight_decay=0.05, **STEP)
     steps["adamw_to_fused"] = steps["adamw_to_default"]
     decays = [0.05] * len(lists[0])
-    steps["multi_adamw"] = lambda: (call_kernel("multi_adamw", *lists, decays, clip_grad=CLIP, **STEP), None)[1]
+    steps["multi_adamw"] = lambda: (adamw.multi_adamw(*lists, decays, clip_grad=CLIP, **STEP), None)[1]
     source, target = np.ones(1 << 25, np.float32), np.ones(1 << 25, np.float32)
     square = np.ones((2048, 2048), np.float32)
     steps["copy"] = lambda: _copy(source, target)
@@ -174,8 +175,8 @@ def _ours() -> tuple[Steps, dict[str, str]]:
     return steps, {"numpy": np.__version__, "swinpy": swinpy.__version__}
 
 
-def _run(call_kernel: Any, name: str, arguments: tuple[Any, ...]) -> None:
-    call_kernel(name, *arguments)
+def _run(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    kernel(*arguments)
 
 
 def _copy(source: Any, target: Any) -> None:

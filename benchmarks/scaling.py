@@ -29,8 +29,8 @@ def _call(size: int, windowed: bool) -> tuple[Any, int]:
     import numpy as np
 
     import autograd as ag
-    from autograd.kernels import KERNELS
     from swinpy.geometry import geometry
+    from swinpy.kernels.window_attention import window_attention_fwd
     from swinpy.ops import AttentionSpec, window_attention
 
     side = size // PATCH
@@ -38,7 +38,7 @@ def _call(size: int, windowed: bool) -> tuple[Any, int]:
     spec = AttentionSpec(geometry((side, side), (window, window), (shift, shift)), HEADS, (CHANNELS // HEADS) ** -0.5)
     rng = np.random.default_rng(0)
     qkv = ag.Tensor(rng.standard_normal((1, side, side, 3 * CHANNELS)).astype(np.float32))
-    cost = KERNELS["window_attention_fwd"].cost(qkv.data, None, None, None, spec)
+    cost = window_attention_fwd.cost(qkv.data, None, None, None, spec)
     if windowed:
         return lambda: window_attention(qkv, None, None, spec=spec), cost.flops
     return lambda: _global_attention(qkv.data), cost.flops
@@ -49,7 +49,7 @@ def _global_attention(qkv: Any, chunk: int = 256) -> Any:
     import numpy as np
 
     from autograd.extend import map_pieces
-    from autograd.kernels import call_kernel
+    from autograd.kernels.softmax import softmax_fwd
 
     rows = qkv.reshape(-1, 3, HEADS, CHANNELS // HEADS)
     q, k, v = (np.ascontiguousarray(rows[:, i].swapaxes(0, 1)) for i in range(3))
@@ -59,7 +59,7 @@ def _global_attention(qkv: Any, chunk: int = 256) -> Any:
     def piece(at: tuple[int, int]) -> None:
         head, start = at
         scores = q[head, start : start + chunk] @ k[head].T
-        np.matmul(call_kernel("softmax_fwd", scores), v[head], out=out[head, start : start + chunk])
+        np.matmul(softmax_fwd(scores), v[head], out=out[head, start : start + chunk])
 
     map_pieces(piece, [(h, s) for h in range(HEADS) for s in range(0, q.shape[1], chunk)])
     return out

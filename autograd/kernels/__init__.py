@@ -1,25 +1,25 @@
-"""Kernels: the registry, and the engine's own rows."""
+"""Kernels: a room a kernel, and what they share.
+
+A room has ``reference.py``, which defines what is right, ``cpu.py`` with twins that Numba compiles, ``cuda.py`` and its
+``*.cu`` for GPUs. ``registry`` has what a kernel is, ``call`` how one of its implementations is chosen.
+"""
 
 from autograd.context import kernel_mode
-from autograd.kernels import cpu as _cpu  # noqa: F401 (puts compiled twins behind them)
-from autograd.kernels import cuda as _cuda  # noqa: F401 (and handwritten kernels for GPUs)
-from autograd.kernels import rows as _rows  # noqa: F401 (registers the rows)
-from autograd.kernels.cpu import warmup
+from autograd.kernels import adamw, casts, cross_entropy, dropout, gelu, layer_norm, linear, mlp, patches, softmax
+from autograd.kernels.call import KernelUnavailableError
+from autograd.kernels.compiled import warmup
 from autograd.kernels.registry import (
     KERNELS,
     Cost,
     Implementation,
     Kernel,
-    KernelCheck,
-    KernelMismatchError,
-    KernelUnavailableError,
-    call_kernel,
     explain,
+    kernel,
     register_implementation,
     register_kernel,
-    validation,
 )
 from autograd.kernels.threads import get_num_threads, set_num_threads
+from autograd.kernels.validate import KernelCheck, KernelMismatchError, validation
 
 __all__ = [
     "KERNELS",
@@ -29,13 +29,23 @@ __all__ = [
     "KernelCheck",
     "KernelMismatchError",
     "KernelUnavailableError",
-    "call_kernel",
+    "adamw",
+    "casts",
+    "cross_entropy",
+    "dropout",
     "explain",
+    "gelu",
     "get_num_threads",
+    "kernel",
     "kernel_mode",
+    "layer_norm",
+    "linear",
+    "mlp",
+    "patches",
     "register_implementation",
     "register_kernel",
     "set_num_threads",
+    "softmax",
     "validation",
     "warmup",
 ]

@@ -1,4 +1,4 @@
-"""The kernel registry: one row a kernel, with its reference, its faster implementations and its cost.
+"""The kernel registry: a kernel is a reference that is called by its own name, and the faster twins put behind it.
 
 The reference is plain NumPy/CuPy code and defines what is right. ``cuda`` and ``cpu`` implementations are optional;
 each can say why it does not take given arguments, and :func:`explain` shows the user that reason. Which one runs is
@@ -8,52 +8,36 @@ the ``kernel_mode`` in force:
     reference   the reference
     cuda, cpu   that implementation; an error where it does not take the arguments
     validate    what auto would run and the reference, compared; an error that names the kernel where they differ
-
-Inside :func:`validation` the comparisons are written down instead, one :class:`KernelCheck` a kernel, and a run goes on
-past a difference with the reference's results.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
-from autograd.backend import array_module, device_of, device_scope, is_array
-from autograd.context import STATE, kernel_mode
-from autograd.dtypes import accumulator, is_float
+from autograd.backend import device_scope
+from autograd.kernels.call import home_of, kind_of, refusal_of, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from autograd.backend import Array
+    from collections.abc import Callable
 
 __all__ = [
     "KERNELS",
     "Cost",
     "Implementation",
     "Kernel",
-    "KernelCheck",
-    "KernelMismatchError",
-    "KernelUnavailableError",
-    "arrays_in",
-    "call_kernel",
+    "elementwise",
     "explain",
+    "kernel",
     "register_implementation",
     "register_kernel",
-    "validation",
 ]
 
-
-class KernelUnavailableError(RuntimeError):
-    """The implementation that was asked for does not take these arguments; the message says why."""
-
-
-class KernelMismatchError(AssertionError):
-    """In ``validate`` mode: an implementation and the reference differ."""
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -77,12 +61,15 @@ class Implementation:
     can_run: Callable[..., str | None]
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """One row.
+@dataclass(eq=False)
+class Kernel(Generic[P, R]):
+    """A reference and its twins. A call runs the one that the kernel mode chooses; arguments are the reference's.
+
+    A reference that needs another kernel's definition calls that kernel's ``.reference``: by its name it would run
+    whatever twin the mode chooses, and mode "reference" would be none.
 
     Attributes:
-        name: ``<op>_fwd`` or ``<op>_bwd``; also the name of the reference function.
+        name: ``<op>_fwd`` or ``<op>_bwd``; the name of the reference function.
         reference: plain ``xp`` code.
         cost: same arguments; the :class:`Cost` of the call.
         cuda: a handwritten kernel for arrays on a GPU.
@@ -91,42 +78,52 @@ class Kernel:
     """
 
     name: str
-    reference: Callable[..., Any]
+    reference: Callable[P, R]
     cost: Callable[..., Cost]
     cuda: Implementation | None = None
     cpu: Implementation | None = None
     writes: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        update_wrapper(self, self.reference, updated=())
 
-@dataclass
-class KernelCheck:
-    """What :func:`validation` saw of one kernel.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The results that the reference defines.
 
-    Attributes:
-        kernel: its name.
-        kind: "cpu" or "cuda", the device that it was called for.
-        compared: calls in which the implementation and the reference both ran.
-        largest: the largest difference of a call that passed, relative to the largest value of the output.
-        refused: why the reference ran alone, with the number of calls.
-        faults: each distinct difference beyond tolerance, or error of the implementation, in words.
-        failed: calls with a fault.
+        Raises:
+            KernelUnavailableError: in modes cuda and cpu, with the reason.
+            KernelMismatchError: in mode validate.
+        """
+        home = home_of(args)
+        if home is None or isinstance(home, np.ndarray):
+            return run(self, "cpu", args, kwargs)  # type: ignore[no-any-return]
+        with device_scope(home):
+            return run(self, kind_of(home), args, kwargs)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.name!r})"
+
+
+KERNELS: dict[str, Kernel[..., Any]] = {}
+
+
+def kernel(cost: Callable[..., Cost], writes: tuple[int, ...] = ()) -> Callable[[Callable[P, R]], Kernel[P, R]]:
+    """Make the decorated reference a kernel.
+
+    Args:
+        cost: the :class:`Cost` of a call, from the same arguments.
+        writes: indices of arguments that are updated in place.
     """
-
-    kernel: str
-    kind: str
-    compared: int = 0
-    largest: float = 0.0
-    refused: dict[str, int] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-    failed: int = 0
+    return lambda reference: register_kernel(Kernel(reference.__name__, reference, cost, writes=writes))
 
 
-KERNELS: dict[str, Kernel] = {}
-_CHECKS: ContextVar[dict[str, KernelCheck] | None] = ContextVar("autograd_kernel_checks", default=None)
+def elementwise(flops: int, reads: int, writes: int = 1) -> Callable[..., Cost]:
+    """The cost of ``flops`` operations an element of the first argument, and of arrays of its size read and written."""
+    return lambda x, *_, **__: Cost(flops * x.size, (reads + writes) * x.nbytes)
 
 
-def register_kernel(kernel: Kernel) -> Kernel:
-    """Add a row.
+def register_kernel(kernel: Kernel[P, R]) -> Kernel[P, R]:
+    """Add a kernel.
 
     Raises:
         ValueError: if the name is taken.
@@ -138,212 +135,36 @@ def register_kernel(kernel: Kernel) -> Kernel:
 
 
 def register_implementation(
-    name: str, *, cuda: Implementation | None = None, cpu: Implementation | None = None
+    kernel: Kernel[..., Any] | str, *, cuda: Implementation | None = None, cpu: Implementation | None = None
 ) -> None:
-    """Put a faster implementation behind an existing row.
+    """Put a faster implementation behind a kernel, given itself or by name.
 
     Raises:
         KeyError: for an unknown kernel, listing the known ones.
     """
-    row = _known("register_implementation", name)
-    KERNELS[name] = replace(row, cuda=cuda or row.cuda, cpu=cpu or row.cpu)
+    row = _known("register_implementation", kernel)
+    row.cuda, row.cpu = cuda or row.cuda, cpu or row.cpu
 
 
-def _known(caller: str, name: str) -> Kernel:
-    if name not in KERNELS:
-        raise KeyError(f"{caller}: expected one of {', '.join(sorted(KERNELS))}; got {name!r}.")
-    return KERNELS[name]
+def _known(caller: str, kernel: Kernel[..., Any] | str) -> Kernel[..., Any]:
+    if isinstance(kernel, Kernel):
+        return kernel
+    if kernel not in KERNELS:
+        raise KeyError(f"{caller}: expected one of {', '.join(sorted(KERNELS))}; got {kernel!r}.")
+    return KERNELS[kernel]
 
 
-def arrays_in(value: Any) -> list[Array]:
-    """The arrays of an argument or a result: itself, or those of a list or tuple."""
-    if isinstance(value, (list, tuple)):
-        return [array for item in value for array in arrays_in(item)]
-    return [value] if is_array(value) else []
-
-
-def _home(args: tuple[Any, ...]) -> Array | None:
-    """The first array among the arguments: all of them are where it is."""
-    for arg in args:
-        if isinstance(arg, np.ndarray):
-            return arg
-        for array in arrays_in(arg):
-            return array
-    return None
-
-
-def _kind(home: Array | None) -> str:
-    return "cpu" if home is None or device_of(home) == "cpu" else "cuda"
-
-
-def _refusal(kernel: Kernel, kind: str, there: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """Why the ``kind`` implementation does not run on arguments that are ``there`` (cpu or cuda); None if it does."""
-    implementation: Implementation | None = getattr(kernel, kind)
-    if implementation is None:
-        return f"no {kind} implementation"
-    if there != kind:
-        return f"the arrays are on the {'GPU' if kind == 'cpu' else 'CPU'}"
-    return implementation.can_run(*args, **kwargs)
-
-
-def call_kernel(name: str, *args: Any, **kwargs: Any) -> Any:
-    """Run kernel ``name`` by the implementation that the kernel mode in force chooses.
-
-    Raises:
-        KernelUnavailableError: in modes cuda and cpu, with the reason.
-        KernelMismatchError: in mode validate.
-    """
-    home = _home(args)
-    if home is None or isinstance(home, np.ndarray):
-        return _call(KERNELS[name], "cpu", args, kwargs)
-    with device_scope(home):
-        return _call(KERNELS[name], _kind(home), args, kwargs)
-
-
-def _call(kernel: Kernel, there: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    mode = STATE.get().kernels
-    if mode == "reference" or (mode == "auto" and kernel.cpu is None and kernel.cuda is None):
-        return kernel.reference(*args, **kwargs)
-    kind = mode if mode in ("cuda", "cpu") else there
-    refusal = _refusal(kernel, kind, there, args, kwargs)
-    checks = _CHECKS.get() if mode == "validate" else None
-    if checks is not None:
-        return _noted(kernel, checks.setdefault(kernel.name, KernelCheck(kernel.name, kind)), refusal, args, kwargs)
-    if refusal is None:
-        implementation: Implementation = getattr(kernel, kind)
-        if mode == "validate":
-            return _validated(kernel, implementation, args, kwargs)
-        return implementation.run(*args, **kwargs)
-    if mode == kind:
-        raise KernelUnavailableError(
-            f"{kernel.name}: expected the {kind} implementation to run; got a refusal: {refusal}. "
-            "Use kernel_mode('auto')."
-        )
-    return kernel.reference(*args, **kwargs)
-
-
-def explain(name: str, *args: Any, **kwargs: Any) -> str:
-    """Which implementation of ``name`` runs on these arguments in mode auto, and why not the others.
+def explain(kernel: Kernel[..., Any] | str, *args: Any, **kwargs: Any) -> str:
+    """Which implementation of a kernel, given itself or by name, runs on these arguments in mode auto, and why not the
+    others.
 
     Raises:
         KeyError: for an unknown kernel, listing the known ones.
     """
-    kernel = _known("explain", name)
-    there = _kind(_home(args))
-    reasons = {kind: _refusal(kernel, kind, there, args, kwargs) for kind in ("cuda", "cpu")}
+    row = _known("explain", kernel)
+    there = kind_of(home_of(args))
+    reasons = {kind: refusal_of(row, kind, there, args, kwargs) for kind in ("cuda", "cpu")}
     chosen = next((kind for kind, reason in reasons.items() if reason is None), "reference")
-    lines = [f"{name}: runs {chosen}"]
+    lines = [f"{row.name}: runs {chosen}"]
     lines += [f"  {kind}: {reason}" for kind, reason in reasons.items() if reason is not None]
     return "\n".join(lines)
-
-
-# Allowed difference from the reference, relative to the largest value of an output: summation order over at most
-# some thousand terms in the dtype that accumulates (float32 for 16-bit floats, whose own rounding then dominates).
-_TOLERANCE = {"float64": 1e-11, "float32": 2e-4, "float16": 4e-3, "bfloat16": 3e-2}
-
-
-def _precision(want: Array, args: tuple[Any, ...]) -> np.dtype[Any]:
-    """The dtype that ``want`` was computed in: not its own where it is wider than what its operands add up in."""
-    made = next((accumulator(a.dtype) for a in arrays_in(args) if is_float(a.dtype)), want.dtype)
-    return made if made.itemsize < want.dtype.itemsize else want.dtype
-
-
-def _largest(x: Array) -> float:
-    return float(x.max()) if x.size else 0.0  # CuPy's max has no initial=
-
-
-def _compare(kernel: Kernel, expected: list[Array], got: list[Array], args: tuple[Any, ...]) -> float:
-    """The largest difference, relative to the largest value of its output.
-
-    A statistic that a forward kernel hands to backward (an output after the first) rounds by its operand: the mean of
-    rows that have none is noise, and is held to the size of the rows.
-
-    Raises:
-        KernelMismatchError: if it is beyond tolerance, or the outputs differ in number, shape or dtype.
-    """
-    if len(got) != len(expected):
-        raise KernelMismatchError(f"{kernel.name}: expected {len(expected)} outputs; got {len(got)}.")
-    worst = 0.0
-    for i, (want, have) in enumerate(zip(expected, got, strict=True)):
-        if want.shape != have.shape or want.dtype != have.dtype:
-            raise KernelMismatchError(
-                f"{kernel.name}: output {i}: expected shape {want.shape} and dtype {want.dtype}; "
-                f"got {have.shape} and {have.dtype}."
-            )
-        xp = array_module(want)
-        a, b = want.astype(np.float64), have.astype(np.float64)
-        same = (a == b) | (xp.isnan(a) & xp.isnan(b))  # infinities and NaNs in the same places are no difference
-        size = _largest(xp.where(xp.isfinite(a), abs(a), 0))
-        if i and kernel.name.endswith("_fwd"):
-            x = next(arg for arg in args if is_array(arg)).astype(np.float64)
-            size = max(size, _largest(xp.where(xp.isfinite(x), abs(x), 0)))
-        limit = _TOLERANCE.get(_precision(want, args).name, 0.0) * size
-        error = _largest(xp.where(same, 0, abs(xp.where(same, 0, a) - xp.where(same, 0, b))))
-        if not error <= limit:
-            raise KernelMismatchError(
-                f"{kernel.name}: output {i}: expected the reference's values to {limit:.2e}; "
-                f"got a difference of {error:.2e}. The implementation is at fault."
-            )
-        worst = max(worst, error / size if size else 0.0)
-    return worst
-
-
-def _reference(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Array], list[Any]]:
-    """The reference on copies of what it writes to: its result, all of its outputs, its arguments."""
-    own = [_copied(a) if i in kernel.writes else a for i, a in enumerate(args)]
-    result = kernel.reference(*own, **kwargs)
-    return result, _outputs(kernel, result, own), own
-
-
-def _copied(arg: Any) -> Any:
-    return [a.copy() for a in arg] if isinstance(arg, (list, tuple)) else arg.copy()
-
-
-def _outputs(kernel: Kernel, result: Any, args: Sequence[Any]) -> list[Array]:
-    """The arrays that a call returned, and those that it wrote to."""
-    return [*arrays_in(result), *arrays_in([args[i] for i in kernel.writes])]
-
-
-def _validated(kernel: Kernel, implementation: Implementation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    _, expected, _ = _reference(kernel, args, kwargs)
-    result = implementation.run(*args, **kwargs)
-    _compare(kernel, expected, _outputs(kernel, result, args), args)
-    return result
-
-
-def _noted(
-    kernel: Kernel, check: KernelCheck, refusal: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """As :func:`_validated`, but differences go into ``check``; the reference's results are what counts."""
-    if refusal is not None:
-        check.refused[refusal] = check.refused.get(refusal, 0) + 1
-        return kernel.reference(*args, **kwargs)
-    check.compared += 1
-    result, expected, own = _reference(kernel, args, kwargs)
-    try:
-        twin = getattr(kernel, check.kind).run(*args, **kwargs)
-        check.largest = max(check.largest, _compare(kernel, expected, _outputs(kernel, twin, args), args))
-    except Exception as error:
-        words = str(error) if isinstance(error, KernelMismatchError) else f"{kernel.name}: raised {error!r}"
-        check.failed += 1
-        if words not in check.faults:
-            check.faults.append(words)
-    for i in kernel.writes:
-        for target, value in zip(arrays_in(args[i]), arrays_in(own[i]), strict=True):
-            target[...] = value
-    return result
-
-
-@contextmanager
-def validation() -> Iterator[dict[str, KernelCheck]]:
-    """Mode ``validate``, but write every comparison down and go on: one :class:`KernelCheck` for each kernel called.
-
-    After a difference, and after a right result too, the reference's values are what the caller gets.
-    """
-    checks: dict[str, KernelCheck] = {}
-    token = _CHECKS.set(checks)
-    try:
-        with kernel_mode("validate"):
-            yield checks
-    finally:
-        _CHECKS.reset(token)

@@ -7,7 +7,7 @@ spin for a while after each product): while pieces run, it is held to one. For t
 
 To wake a thread that sleeps takes the system tens of microseconds, as long as much of the work of a small model. With
 compiled kernels, threads that have worked stay awake for a moment: they listen for the bell that announces more
-(:mod:`autograd.kernels.cpu.pieces`).
+(:mod:`autograd.kernels.compiled.pieces`).
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ from autograd.ops.nn import (
     masked_softmax,
     residual_layer_norm,
     softmax,
+    softplus,
 )
 from autograd.ops.patches import patch_merge, patch_rows
 from autograd.ops.reduce import argmax, logsumexp, max, mean, min, sum, var
@@ -131,6 +132,7 @@ __all__ = [
     "sin",
     "sliding_window_view",
     "softmax",
+    "softplus",
     "split",
     "sqrt",
     "square",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
-from autograd.kernels.registry import call_kernel
+from autograd.kernels.patches import patch_rows
 from autograd.ops.linalg import product
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import as_ints
@@ -73,7 +73,7 @@ def _columns(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Array
     """The receptive field of each output pixel as a row: (B * oh * ow, C * kh * kw), and (B, oh, ow)."""
     batch, _, height, width = x.shape
     if kernel == stride and padding == (0, 0) and height % kernel[0] == 0 and width % kernel[1] == 0:
-        rows = call_kernel("patch_rows", x, kernel)
+        rows = patch_rows(x, kernel)
         return rows, (batch, height // kernel[0], width // kernel[1])
     windows = _windows(_padded(x, padding), kernel, stride).transpose(0, 2, 3, 1, 4, 5)
     pixels = windows.shape[:3]

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from autograd import random
-from autograd.kernels.registry import call_kernel
+from autograd.kernels import dropout as kernels
 from autograd.primitive import Ctx, Primitive
 from autograd.tensor import Tensor
 
@@ -29,11 +29,11 @@ def _check_rate(op: str, p: float) -> None:
 def _dropout_forward(ctx: Ctx, x: Array, **draw: Any) -> Array:
     """``draw``: seed, offset, p and how many elements share a fate."""
     ctx.draw = draw
-    return call_kernel("dropout", x, **draw)
+    return kernels.dropout(x, **draw)
 
 
 def _dropout_vjp(ctx: Ctx, g: Array) -> Array:
-    return call_kernel("dropout", g, **ctx.draw)
+    return kernels.dropout(g, **ctx.draw)
 
 
 _dropout = Primitive("dropout", _dropout_forward, _dropout_vjp, floats=True, fresh=True)
@@ -90,4 +90,4 @@ def drop_path_keep(
     if like.ndim == 0:
         raise ValueError("drop_path_keep: expected a batch axis; got a 0-d tensor.")
     seed, offset = (generator or random.default_generator).reserve(like.shape[0])
-    return call_kernel("keep_scale", like.data, seed=seed, offset=offset, p=p)
+    return kernels.keep_scale(like.data, seed=seed, offset=offset, p=p)

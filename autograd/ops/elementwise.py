@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from autograd.backend import array_module, is_array
-from autograd.kernels.reference.erf import erf as erf_reference
+from autograd.kernels.gelu.erf import erf as erf_reference
 from autograd.primitive import Ctx, Primitive, constant
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from autograd.backend import is_array
-from autograd.kernels.reference.blocks import as_rows
-from autograd.kernels.reference.product import product
-from autograd.kernels.registry import call_kernel
+from autograd.kernels.blocks import as_rows
+from autograd.kernels.linear import linear_bwd, linear_fwd
+from autograd.kernels.product import product
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import unbroadcast
 
@@ -77,13 +77,13 @@ def _linear_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None) -> Ar
         raise ValueError(f"linear: expected bias {weight.shape[:1]} for weight {weight.shape}; got {bias.shape}.")
     needs = ctx.needs
     ctx.save(x if needs[1] else None, weight if needs[0] else None)
-    out = call_kernel("linear_fwd", as_rows(x), weight, bias)
+    out = linear_fwd(as_rows(x), weight, bias)
     return out.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def _linear_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
     x, weight = ctx.saved
-    gx, gw, gb = call_kernel("linear_bwd", as_rows(g), None if x is None else as_rows(x), weight, ctx.needs)
+    gx, gw, gb = linear_bwd(as_rows(g), None if x is None else as_rows(x), weight, ctx.needs)
     return None if gx is None else gx.reshape(*g.shape[:-1], gx.shape[1]), gw, gb
 
 

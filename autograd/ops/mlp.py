@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from autograd.kernels.reference.blocks import as_rows
-from autograd.kernels.reference.product import product
-from autograd.kernels.registry import call_kernel
+from autograd.kernels.blocks import as_rows
+from autograd.kernels.mlp import mlp_bwd, mlp_fwd
+from autograd.kernels.product import product
 from autograd.primitive import Ctx, Primitive
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _forward(ctx: Ctx, x: Array, w1: Array, b1: Array, w2: Array, b2: Array | No
             "mlp: expected x (..., C), w1 (H, C), b1 (H,), w2 (D, H) and b2 (D,); got "
             f"{x.shape}, {w1.shape}, {b1.shape}, {w2.shape} and {None if b2 is None else b2.shape}."
         )
-    out, hidden = call_kernel("mlp_fwd", x, w1, b1, w2, b2, any(ctx.needs[:4]) and not recompute)
+    out, hidden = mlp_fwd(x, w1, b1, w2, b2, any(ctx.needs[:4]) and not recompute)
     ctx.save(x, hidden, w1, b1, w2)
     return out
 
@@ -32,7 +32,7 @@ def _vjp(ctx: Ctx, g: Array) -> Any:
     x, hidden, w1, b1, w2 = ctx.saved
     if hidden is None and any(ctx.needs[:4]):
         hidden = product(as_rows(x), w1.T)
-    return call_kernel("mlp_bwd", g, x, hidden, w1, b1, w2, ctx.needs)
+    return mlp_bwd(g, x, hidden, w1, b1, w2, ctx.needs)
 
 
 _mlp = Primitive(

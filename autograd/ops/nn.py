@@ -13,7 +13,15 @@ import numpy as np
 from autograd.backend import array_module, is_array, to_device
 from autograd.context import autocast_dtype
 from autograd.dtypes import FLOAT32, accumulator
-from autograd.kernels.registry import call_kernel
+from autograd.kernels.gelu import bias_gelu_bwd, bias_gelu_fwd, gelu_bwd, gelu_fwd
+from autograd.kernels.layer_norm import (
+    layer_norm_bwd,
+    layer_norm_fwd,
+    residual_layer_norm_bwd,
+    residual_layer_norm_fwd,
+)
+from autograd.kernels.softmax import softmax_bwd, softmax_fwd
+from autograd.kernels.softplus import softplus_bwd, softplus_fwd
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axis
 from autograd.tensor import Tensor
@@ -31,6 +39,7 @@ __all__ = [
     "masked_softmax",
     "residual_layer_norm",
     "softmax",
+    "softplus",
 ]
 
 
@@ -47,7 +56,7 @@ def _non_empty(op: str, shape: tuple[int, ...], axis: int) -> None:
 
 
 def _softmax_forward(ctx: Ctx, x: Array, *, axis: int, mask: Array | None) -> Array:
-    y = call_kernel("softmax_fwd", _last(x, axis), None if mask is None else _last(mask, axis))
+    y = softmax_fwd(_last(x, axis), None if mask is None else _last(mask, axis))
     ctx.axis = axis
     ctx.save(y)
     return _last(y, axis)
@@ -56,7 +65,7 @@ def _softmax_forward(ctx: Ctx, x: Array, *, axis: int, mask: Array | None) -> Ar
 def _softmax_vjp(ctx: Ctx, g: Array) -> Array:
     (y,) = ctx.saved
     axis = ctx.axis
-    return _last(call_kernel("softmax_bwd", _last(g, axis), y), axis)
+    return _last(softmax_bwd(_last(g, axis), y), axis)
 
 
 def _masked_forward(ctx: Ctx, x: Array, *, axis: int, mask: Array) -> Array:
@@ -156,7 +165,7 @@ def _check_norm(op: str, x: Array, weight: Array, bias: Array) -> None:
 
 def _layer_norm_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, eps: float) -> Array:
     _check_norm("layer_norm", x, weight, bias)
-    y, mean, rstd = call_kernel("layer_norm_fwd", x, weight, bias, eps)
+    y, mean, rstd = layer_norm_fwd(x, weight, bias, eps)
     ctx.save(x, weight, mean, rstd)
     return y
 
@@ -164,7 +173,7 @@ def _layer_norm_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, eps: 
 _layer_norm = Primitive(
     "layer_norm",
     _layer_norm_forward,
-    lambda ctx, g: call_kernel("layer_norm_bwd", g, *ctx.saved),
+    lambda ctx, g: layer_norm_bwd(g, *ctx.saved),
     autocast="f32",
     floats=True,
     fresh=True,
@@ -206,9 +215,7 @@ def _residual_forward(
         )
     keep = None if keep is None else keep.astype(x.dtype, copy=False)
     y_dtype = y_dtype if x.dtype == FLOAT32 else None
-    total, y, mean, rstd = call_kernel(
-        "residual_layer_norm_fwd", x, branch, keep, weight, bias, eps, branch_bias, y_dtype
-    )
+    total, y, mean, rstd = residual_layer_norm_fwd(x, branch, keep, weight, bias, eps, branch_bias, y_dtype)
     ctx.save(total, keep, weight, mean, rstd)
     ctx.branch_dtype = branch.dtype
     return total, y
@@ -216,9 +223,7 @@ def _residual_forward(
 
 def _residual_vjp(ctx: Ctx, g_total: Array, g: Array) -> tuple[Array | None, ...]:
     total, keep, weight, mean, rstd = ctx.saved
-    return call_kernel(  # type: ignore[no-any-return]
-        "residual_layer_norm_bwd", g_total, g, total, keep, weight, mean, rstd, ctx.needs[4], ctx.branch_dtype
-    )
+    return residual_layer_norm_bwd(g_total, g, total, keep, weight, mean, rstd, ctx.needs[4], ctx.branch_dtype)
 
 
 _residual_layer_norm = Primitive(
@@ -319,10 +324,10 @@ def l2_normalize(x: TensorLike, axis: int = -1, eps: float | None = None) -> Ten
 
 def _gelu_forward(ctx: Ctx, x: Array) -> Array:
     ctx.save(x)
-    return call_kernel("gelu_fwd", x)
+    return gelu_fwd(x)
 
 
-_gelu = Primitive("gelu", _gelu_forward, lambda ctx, g: call_kernel("gelu_bwd", g, *ctx.saved), floats=True, fresh=True)
+_gelu = Primitive("gelu", _gelu_forward, lambda ctx, g: gelu_bwd(g, *ctx.saved), floats=True, fresh=True)
 
 
 def gelu(x: TensorLike) -> Tensor:
@@ -337,13 +342,13 @@ def _bias_gelu_forward(ctx: Ctx, x: Array, bias: Array) -> Array:
     if x.ndim == 0 or bias.shape != x.shape[-1:]:
         raise ValueError(f"bias_gelu: expected x (..., C) and bias (C,); got {x.shape} and {bias.shape}.")
     ctx.save(x, bias)
-    return call_kernel("bias_gelu_fwd", x, bias)
+    return bias_gelu_fwd(x, bias)
 
 
 _bias_gelu = Primitive(
     "bias_gelu",
     _bias_gelu_forward,
-    lambda ctx, g: call_kernel("bias_gelu_bwd", g, *ctx.saved),
+    lambda ctx, g: bias_gelu_bwd(g, *ctx.saved),
     autocast="low",
     floats=True,
     fresh=True,
@@ -353,3 +358,38 @@ _bias_gelu = Primitive(
 def bias_gelu(x: TensorLike, bias: TensorLike) -> Tensor:
     """gelu(x + bias) with ``x`` (..., C) and ``bias`` (C,). Saves both by reference."""
     return _bias_gelu(x, bias)  # type: ignore[no-any-return]
+
+
+def _softplus_forward(ctx: Ctx, x: Array, *, beta: float, threshold: float) -> Array:
+    ctx.options = (beta, threshold)
+    ctx.save(x)
+    return softplus_fwd(x, beta, threshold)
+
+
+_softplus = Primitive(
+    "softplus",
+    _softplus_forward,
+    lambda ctx, g: softplus_bwd(g, *ctx.saved, *ctx.options),
+    autocast="f32",
+    floats=True,
+    fresh=True,
+)
+
+
+def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + exp(beta x)) / beta, the smooth ReLU, as ``torch.nn.functional.softplus``. Saves ``x``.
+
+    Args:
+        x: any shape.
+        beta: sharpness; positive.
+        threshold: where beta x is above it, the result is x itself. With torch's 20 that leaves out up to 2e-9;
+            ``math.inf`` leaves out nothing.
+
+    Raises:
+        ValueError: for beta of 0 or less.
+
+    Source: Dugas et al. 2001, section 3.
+    """
+    if not beta > 0:
+        raise ValueError(f"softplus: expected beta above 0; got {beta}.")
+    return _softplus(x, beta=float(beta), threshold=float(threshold))  # type: ignore[no-any-return]

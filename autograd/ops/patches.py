@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from autograd.dtypes import as_dtype, is_float
-from autograd.kernels.registry import call_kernel
+from autograd.kernels import patches as kernels
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import as_ints
 from autograd.tensor import Tensor
@@ -21,11 +21,11 @@ __all__ = ["patch_merge", "patch_rows"]
 
 def _merge_forward(ctx: Ctx, x: Array) -> Array:
     ctx.size = x.shape[1:3]
-    return call_kernel("patch_merge_fwd", x)
+    return kernels.patch_merge_fwd(x)
 
 
 def _merge_vjp(ctx: Ctx, g: Array) -> Array:
-    return call_kernel("patch_merge_bwd", g, *ctx.size)
+    return kernels.patch_merge_bwd(g, *ctx.size)
 
 
 _patch_merge = Primitive("patch_merge", _merge_forward, _merge_vjp)
@@ -54,7 +54,7 @@ def patch_merge(x: TensorLike) -> Tensor:
 def _rows_forward(
     ctx: Ctx, images: Array, *, patch: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], dtype: Any
 ) -> Array:
-    return call_kernel("patch_rows", images, patch, mean, std, dtype)
+    return kernels.patch_rows(images, patch, mean, std, dtype)
 
 
 _patch_rows = Primitive("patch_rows", _rows_forward, None)

@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autograd import random as agr
-from autograd.extend import call_kernel
 from swinpy.data.mix import MixSettings, mix_batch, smooth_one_hot
-from swinpy.data.pixels import normalise
+from swinpy.data.pixels import crop_flip_normalise, normalise
 from swinpy.data.streams import AUGMENT, as_integers, stream_of
 
 __all__ = ["Augment", "Evaluate", "draw_boxes", "erase", "normal_rows"]
@@ -182,8 +181,7 @@ class Augment:
         reach = 2 * self.crop_padding + 1
         top, left = as_integers(u[:, _CROP_Y], reach), as_integers(u[:, _CROP_X], reach)
         mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
-        floats: Floats = call_kernel(
-            "crop_flip_normalise",
+        floats: Floats = crop_flip_normalise(
             images,
             top,
             left,

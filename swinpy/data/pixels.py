@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autograd.extend import Cost, Kernel, register_compiled, register_kernel
+from autograd.extend import Cost, kernel, register_compiled
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 __all__ = ["crop_flip_normalise", "crop_padded", "flip", "normalise"]
 
@@ -53,6 +56,11 @@ def normalise(images: Bytes, mean: Any, std: Any, dtype: Any = np.float32) -> ND
     return out
 
 
+def _cost(images: Bytes, *rest: Any) -> Cost:
+    return Cost(3 * images.size, images.size * (1 + rest[5].itemsize))
+
+
+@kernel(_cost)
 def crop_flip_normalise(
     images: Bytes,
     top: Ints,
@@ -82,9 +90,8 @@ def crop_flip_normalise(
     return normalise(flip(cut, mirrored), mean, std, mean.dtype)
 
 
-def _cost(images: Bytes, *rest: Any) -> Cost:
-    return Cost(3 * images.size, images.size * (1 + rest[5].itemsize))
+@register_compiled(crop_flip_normalise)
+def _compiled() -> ModuleType:
+    from swinpy.kernels import pixels_cpu
 
-
-register_kernel(Kernel("crop_flip_normalise", crop_flip_normalise, _cost))
-register_compiled("crop_flip_normalise", "swinpy.kernels.pixels_cpu")
+    return pixels_cpu

@@ -9,9 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import autograd as ag
-from autograd.extend import Ctx, Primitive, call_kernel
+from autograd.extend import Ctx, Primitive
 from swinpy.geometry import attention_mask, on_device
-from swinpy.kernels.window_attention import MAX_LOGIT_SCALE, AttentionSpec
+from swinpy.kernels.window_attention import (
+    MAX_LOGIT_SCALE,
+    AttentionSpec,
+    window_attention_bwd,
+    window_attention_fwd,
+)
 from swinpy.ops.window import window_partition, window_reverse
 from swinpy.probe import tap
 
@@ -33,11 +38,12 @@ def _forward(
 ) -> Array:
     ctx.spec = spec
     ctx.save(qkv, bias, qkv_bias, logit_scale)
-    return call_kernel("window_attention_fwd", qkv, bias, qkv_bias, logit_scale, spec)
+    return window_attention_fwd(qkv, bias, qkv_bias, logit_scale, spec)
 
 
 def _vjp(ctx: Ctx, g: Array) -> tuple[Array | None, ...]:
-    grads = call_kernel("window_attention_bwd", g, *ctx.saved, ctx.spec)
+    qkv, bias, qkv_bias, logit_scale = ctx.saved
+    grads = window_attention_bwd(g, qkv, bias, qkv_bias, logit_scale, ctx.spec)
     return tuple(grad if need else None for grad, need in zip(grads, ctx.needs, strict=True))
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
-from autograd.extend import Ctx, Primitive, autocast_dtype, call_kernel
+from autograd.extend import Ctx, Primitive, autocast_dtype
 from swinpy.geometry import PositionIndex
+from swinpy.kernels.position_bias import position_bias_bwd, position_bias_fwd
 
 if TYPE_CHECKING:
     from autograd.extend import Array
@@ -18,11 +19,11 @@ __all__ = ["position_bias"]
 
 def _forward(ctx: Ctx, table: Array, *, index: PositionIndex, dtype: np.dtype[Any] | None) -> Array:
     ctx.index, ctx.rows, ctx.dtype = index, table.shape[0], table.dtype
-    return call_kernel("position_bias_fwd", table, index, dtype)
+    return position_bias_fwd(table, index, dtype)
 
 
 def _vjp(ctx: Ctx, g: Array) -> Array:
-    return call_kernel("position_bias_bwd", g, ctx.index, ctx.rows, ctx.dtype)
+    return position_bias_bwd(g, ctx.index, ctx.rows, ctx.dtype)
 
 
 _position_bias = Primitive("position_bias", _forward, _vjp, fresh=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from autograd.extend import array_module, call_kernel, device_of, device_scope
+from autograd.extend import array_module, device_of, device_scope
+from autograd.kernels import adamw as kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ def _zeros_like(array: Any) -> Any:
 
 def grad_norm(parameters: Iterable[Tensor]) -> float:
     """Euclidean norm of all gradients together; parameters without one count as 0."""
-    return float(call_kernel("grad_norm", [p.grad for p in parameters if p.grad is not None]))
+    return float(kernels.grad_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 class AdamW:
@@ -89,8 +90,7 @@ class AdamW:
         updated = {name: p for name, p in self.parameters.items() if p.grad is not None}
         norm: Any = 0.0
         if updated:
-            norm = call_kernel(
-                "multi_adamw",
+            norm = kernels.multi_adamw(
                 [p.data for p in updated.values()],
                 [p.grad for p in updated.values()],
                 [self.moments[name][0] for name in updated],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,7 +129,7 @@ def test_validate_mode_compares_on_the_device(cupy: Any, monkeypatch: pytest.Mon
     row = kernels.KERNELS["gelu_fwd"]
     for factor in (1.0, 1.001):
         twin = kernels.Implementation(lambda x, f=factor: row.reference(x) * f, lambda x: None)
-        monkeypatch.setitem(kernels.KERNELS, "gelu_fwd", dataclasses.replace(row, cuda=twin))
+        monkeypatch.setattr(row, "cuda", twin)
         with ag.kernel_mode("validate"):
             for shape in ((3, 4), (0, 4)):
                 x = ag.Tensor(cupy.ones(shape))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from support.implementations import needs_numba
 
-from autograd.kernels import call_kernel, kernel_mode
-from autograd.kernels.reference.adamw import adamw, grad_norm, multi_adamw
-from autograd.kernels.reference.blocks import PIECE_BYTES
+from autograd.kernels import KERNELS, kernel_mode
+from autograd.kernels.adamw.reference import adamw, grad_norm, multi_adamw
+from autograd.kernels.blocks import PIECE_BYTES
 
 OPTIONS = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.05}
 
@@ -149,7 +149,7 @@ def test_compiled_pieces_that_end_within_arrays(dtype):
     lists = _lists(shapes=((3, 5), (40_001,), (), (0, 2), (150, 333), (7,)), dtype=dtype)
     lists[1][4] = np.asfortranarray(lists[1][4])
     with kernel_mode("validate"):
-        call_kernel("multi_adamw", *lists, [0.1] * 6, step=3, clip_grad=0.5, grad_divisor=2.0, **MULTI)
+        KERNELS["multi_adamw"](*lists, [0.1] * 6, step=3, clip_grad=0.5, grad_divisor=2.0, **MULTI)
 
 
 @needs_numba
@@ -158,7 +158,7 @@ def test_compiled_norm_that_is_not_finite_writes_nothing():
     lists[1][0][1, 1] = np.nan
     before = _copies(lists)
     with kernel_mode("cpu"):
-        assert math.isnan(call_kernel("multi_adamw", *lists, [0.1] * 4, step=1, **MULTI))
+        assert math.isnan(KERNELS["multi_adamw"](*lists, [0.1] * 4, step=1, **MULTI))
     for got, want in zip(lists, before, strict=True):
         for a, b in zip(got, want, strict=True):
             np.testing.assert_array_equal(a, b)

@@ -6,10 +6,9 @@ from support.kernel_rows import KERNEL_ROWS
 from support.tolerances import COMPOSITE
 
 import autograd as ag
-from autograd.kernels import KERNELS
-from autograd.kernels.reference import blocks
-from autograd.kernels.reference import product as products
-from autograd.kernels.registry import arrays_in
+from autograd.kernels import KERNELS, blocks
+from autograd.kernels import product as products
+from autograd.kernels.validate import arrays_in
 
 every_kernel = pytest.mark.parametrize("name", sorted(KERNEL_ROWS))
 

@@ -14,7 +14,7 @@ from support.tolerances import ONE32
 
 import autograd as ag
 from autograd.dtypes import as_dtype
-from autograd.kernels import KERNELS, call_kernel
+from autograd.kernels import KERNELS
 
 pytestmark = needs_numba
 
@@ -35,14 +35,14 @@ def test_numba_is_loaded_by_the_first_kernel_that_needs_it():
 
 def test_warmup_imports_every_kernel():
     ag.kernels.warmup()
-    assert "autograd.kernels.cpu.norm" in sys.modules
-    assert "autograd.kernels.cpu.mlp" in sys.modules
+    assert "autograd.kernels.layer_norm.cpu" in sys.modules
+    assert "autograd.kernels.mlp.cpu" in sys.modules
 
 
 def _compile_elsewhere(folder, before="", **environment):
     """(hits on disk, standard error) of a process that compiles a kernel in a file of its own."""
     (folder / "kernels_elsewhere.py").write_text(
-        "from autograd.kernels.cpu import toolkit\n"
+        "from autograd.kernels.compiled import toolkit\n"
         f"{before}\n"
         "@toolkit.jit\ndef twice(x):\n    return 2 * x\n"
         "assert twice(1.5) == 3\n"
@@ -86,7 +86,7 @@ def _elementwise(function, x):
     """By a kernel that is not kept on disk."""
     import numba
 
-    from autograd.kernels.cpu import toolkit
+    from autograd.kernels.compiled import toolkit
 
     cdf, exp, jit = toolkit.cdf, toolkit.exp, numba.njit(fastmath=toolkit._FLAGS, error_model="numpy")
     if function == "exp":
@@ -141,7 +141,7 @@ def test_rows_far_from_zero_lose_no_more_than_in_the_reference(kernel, offset):
 
     def run(mode, x, *rest):
         with ag.kernel_mode(mode):
-            result = call_kernel(name, x, *rest)
+            result = KERNELS[name](x, *rest)
         return result[:2] if isinstance(result, tuple) else (result,)
 
     wide = [a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a for a in (x, *more)]
@@ -157,8 +157,8 @@ def test_a_label_that_is_no_class_gives_nan_as_in_the_reference(label):
     g, results = np.full(3, 0.5, np.float32), []
     for mode in ("cpu", "reference"):
         with ag.kernel_mode(mode):
-            losses, log_probs = call_kernel("cross_entropy_fwd", logits, labels, 0.1)
-            results.append((losses, call_kernel("cross_entropy_bwd", g, log_probs, labels, 0.1)))
+            losses, log_probs = KERNELS["cross_entropy_fwd"](logits, labels, 0.1)
+            results.append((losses, KERNELS["cross_entropy_bwd"](g, log_probs, labels, 0.1)))
     for got, want in zip(*results, strict=True):
         assert np.isnan(got[1]).any()
         np.testing.assert_array_equal(np.isnan(got), np.isnan(want))

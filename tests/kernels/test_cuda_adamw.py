@@ -14,13 +14,14 @@ from support.fake_cupy import to_device
 from support.host_cuda.raw_module import SCHEDULES, scheduled
 
 from autograd.dtypes import as_dtype
-from autograd.kernels import KERNELS, call_kernel, explain, kernel_mode
+from autograd.kernels import KERNELS, explain, kernel_mode
+from autograd.kernels.adamw import reference
 from autograd.kernels.cuda.launch import counting
-from autograd.kernels.reference.adamw import grad_norm, multi_adamw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+grad_norm, multi_adamw = (reference.grad_norm.reference, reference.multi_adamw.reference)
 CHUNK = 8192
 OPTIONS = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-6}
 MANY = ((3, 5), (CHUNK + 3,), (), (0, 2), (2 * CHUNK,), (1,))
@@ -64,10 +65,10 @@ def test_follows_the_reference(shapes: Any, dtype: str, clip_grad: Any, divisor:
     lists = _lists(shapes, dtype, seed)
     wide, mine = _wide(lists), to_device(lists)
     want = multi_adamw(*wide, _decays(shapes), **options)
-    norm = call_kernel("multi_adamw", *mine, _decays(shapes), **options)
+    norm = KERNELS["multi_adamw"](*mine, _decays(shapes), **options)
     assert (norm.shape, norm.dtype) == ((), np.float64)
     np.testing.assert_allclose(float(norm), float(want), rtol=1e-12)
-    np.testing.assert_allclose(float(call_kernel("grad_norm", mine[1])) / divisor, float(want), rtol=1e-12)
+    np.testing.assert_allclose(float(KERNELS["grad_norm"](mine[1])) / divisor, float(want), rtol=1e-12)
     # Computed in float32 and rounded once: a few of its roundings, and half a unit of the storage type.
     limit = 8 * 2.0**-24 + float(np.finfo(dtype).eps) / 2
     for got, expected in zip(mine, wide, strict=True):
@@ -82,7 +83,7 @@ def test_any_order_of_threads_gives_the_same_bits(dtype: str) -> None:
     for name in (*SCHEDULES, SCHEDULES[0]):
         lists = to_device(_lists(MANY, as_dtype(dtype)))
         with scheduled(name):
-            norm = call_kernel("multi_adamw", *lists, _decays(MANY), step=2, clip_grad=1.0, **OPTIONS)
+            norm = KERNELS["multi_adamw"](*lists, _decays(MANY), step=2, clip_grad=1.0, **OPTIONS)
         found.append([norm.get().tobytes(), *_bytes(lists)])
     assert all(f == found[0] for f in found)
 
@@ -93,7 +94,7 @@ def test_learning_rate_and_step_may_lie_on_the_device(cupy: Any) -> None:
     assert rates[1].data.ptr % 16  # a view of one number, which no kernel takes as it lies
     for lr, step in ((0.01, 3), (cupy.asarray(0.01), cupy.asarray(3)), (rates[1], steps[1])):
         lists = to_device(_lists(MANY, "float32"))
-        call_kernel("multi_adamw", *lists, _decays(MANY), **{**OPTIONS, "lr": lr, "step": step})
+        KERNELS["multi_adamw"](*lists, _decays(MANY), **{**OPTIONS, "lr": lr, "step": step})
         found.append(_bytes(lists))
     assert found[0] == found[1] == found[2]
 
@@ -104,7 +105,7 @@ def test_nothing_is_written_where_the_norm_is_not_finite(bad: float) -> None:
     lists[1][4][-1] = bad
     mine = to_device(lists)
     before = _bytes(mine)
-    norm = call_kernel("multi_adamw", *mine, _decays(MANY), step=1, **OPTIONS)
+    norm = KERNELS["multi_adamw"](*mine, _decays(MANY), step=1, **OPTIONS)
     assert not np.isfinite(float(norm))
     assert _bytes(mine) == before
 
@@ -113,14 +114,14 @@ def test_norms_beyond_float32_are_found(cupy: Any) -> None:
     """1e30 squared is no float32; the reference in float64 knows."""
     grads = [np.full(3, 1e30, np.float32), np.full(5, 1e-30, np.float32)]
     want = grad_norm([g.astype(np.float64) for g in grads])
-    np.testing.assert_allclose(float(call_kernel("grad_norm", to_device(grads))), float(want), rtol=1e-12)
+    np.testing.assert_allclose(float(KERNELS["grad_norm"](to_device(grads))), float(want), rtol=1e-12)
 
 
 def test_three_launches_and_no_copies() -> None:
     lists = to_device(_lists(MANY, "float32"))
     with counting() as counts:
-        call_kernel("multi_adamw", *lists, _decays(MANY), step=1, **OPTIONS)
-        call_kernel("grad_norm", lists[1])
+        KERNELS["multi_adamw"](*lists, _decays(MANY), step=1, **OPTIONS)
+        KERNELS["grad_norm"](lists[1])
     assert counts.launches == {"grad_squares": 2, "adamw_numbers": 1, "multi_adamw": 1, "grad_norm": 1}
     assert counts.copies == 0
 
@@ -129,7 +130,7 @@ def test_tables_are_uploaded_once_while_no_array_moves() -> None:
     lists, found = to_device(_lists(MANY, "float32")), []
     for grads in (lists[1], lists[1], to_device(_lists(MANY, "float32", seed=1)[1])):
         with launches.counted(values=True) as counts:
-            call_kernel("multi_adamw", lists[0], grads, *lists[2:], _decays(MANY), step=1, **OPTIONS)
+            KERNELS["multi_adamw"](lists[0], grads, *lists[2:], _decays(MANY), step=1, **OPTIONS)
         found.append(counts.of("upload", "wait"))
     assert found[0] > 0
     assert found[1:] == [0, 1]  # other gradients: another table of addresses
@@ -145,7 +146,7 @@ def test_gradients_of_other_layouts_are_copied_and_counted(cupy: Any) -> None:
             around[1:] = lists[1][1]
             lists[1][:] = [cupy.asarray(np.ascontiguousarray(grads[0].T)).T, around[1:]]
         with counting() as counts:
-            call_kernel("multi_adamw", *lists, [0.1, 0.0], step=1, **OPTIONS)
+            KERNELS["multi_adamw"](*lists, [0.1, 0.0], step=1, **OPTIONS)
         assert counts.copies == (2 if strided else 0)
         found.append([_bytes((lists[0],)), _bytes(lists[2:])])
     assert found[0] == found[1]
@@ -166,7 +167,7 @@ def test_views_that_begin_anywhere_are_updated_in_place(cupy: Any) -> None:
         views.append(cut)
     apart = to_device(lists)
     for arrays in (views, apart):
-        call_kernel("multi_adamw", *arrays, _decays(shapes), step=4, **OPTIONS)
+        KERNELS["multi_adamw"](*arrays, _decays(shapes), step=4, **OPTIONS)
     for buffer, arrays in zip(flat, apart, strict=True):
         np.testing.assert_array_equal(buffer.get(), np.concatenate([a.get().reshape(-1) for a in arrays]))
 
@@ -179,7 +180,7 @@ def test_one_array_of_four_that_begins_anywhere(cupy: Any, odd: int) -> None:
     buffer = cupy.asarray(np.concatenate([np.zeros(1, np.float32), lists[odd][0]]))
     moved[odd][0] = buffer[1:]
     for arrays in (moved, apart):
-        call_kernel("multi_adamw", *arrays, _decays(((24,),)), step=4, **OPTIONS)
+        KERNELS["multi_adamw"](*arrays, _decays(((24,),)), step=4, **OPTIONS)
     for got, want in zip(moved, apart, strict=True):
         np.testing.assert_array_equal(got[0].get(), want[0].get())
 
@@ -192,28 +193,28 @@ def test_arrays_that_are_no_floats_are_left_to_the_reference(odd: int, dtype: st
     lists[odd][0] = lists[odd][0].astype(dtype)
     assert f"got {', '.join(sorted(('float32', dtype)))}" in explain("multi_adamw", *lists, [0.1], step=4, **OPTIONS)
     with kernel_mode("cuda"), pytest.raises(RuntimeError, match=dtype):
-        call_kernel("multi_adamw", *lists, [0.1], step=4, **OPTIONS)
+        KERNELS["multi_adamw"](*lists, [0.1], step=4, **OPTIONS)
     with kernel_mode("cuda"), pytest.raises(RuntimeError, match=dtype):
-        call_kernel("grad_norm", [lists[(odd + 1) % 4][0], lists[odd][0]])
+        KERNELS["grad_norm"]([lists[(odd + 1) % 4][0], lists[odd][0]])
 
 
 def test_a_learning_rate_of_no_numbers_is_refused(cupy: Any) -> None:
     options = {**OPTIONS, "lr": cupy.zeros(0)}
     with pytest.raises(ValueError, match=r"expected lr and step to be one number each; got shape \(0,\)"):
-        call_kernel("multi_adamw", *to_device(_lists(((3,),), "float32")), [0.1], step=4, **options)
+        KERNELS["multi_adamw"](*to_device(_lists(((3,),), "float32")), [0.1], step=4, **options)
 
 
 def test_arrays_to_update_that_are_not_c_ordered_are_refused() -> None:
     lists = to_device(_lists(((3, 5),), "float32"))
     lists[2][0] = lists[2][0].T.copy().T
     with pytest.raises(ValueError, match="C-ordered arrays to update in place"):
-        call_kernel("multi_adamw", *lists, [0.1], step=1, **OPTIONS)
+        KERNELS["multi_adamw"](*lists, [0.1], step=1, **OPTIONS)
 
 
 def test_nothing_but_empty_arrays() -> None:
     lists = to_device(_lists(((0,), (2, 0)), "float32"))
     with counting() as counts:
-        assert float(call_kernel("multi_adamw", *lists, [0.1, 0.1], step=1, **OPTIONS)) == 0
+        assert float(KERNELS["multi_adamw"](*lists, [0.1, 0.1], step=1, **OPTIONS)) == 0
     assert counts.launches == {"adamw_numbers": 1}
 
 

@@ -35,7 +35,7 @@ def _small_forward(name: str) -> bool:
     program, _ = PROGRAMS[name]
     defines = dict(program.defines)
     small = int(defines.get("TOKENS", _WARP_TOKENS + 1)) <= _WARP_TOKENS or int(defines.get("TILES", 2)) == 1
-    return "window_attention" in program.path.stem and "_fwd" in program.path.stem and small
+    return program.path.parent.name == "window_attention" and "_fwd" in program.path.stem and small
 
 
 def _by_default(name: str, architecture: int, first: str) -> bool:

@@ -14,13 +14,14 @@ from support.host_cuda.raw_module import SCHEDULES, scheduled
 
 import autograd as ag
 from autograd.dtypes import as_dtype
-from autograd.kernels import call_kernel, explain, kernel_mode
+from autograd.kernels import KERNELS, explain, kernel_mode
 from autograd.kernels.cuda.launch import counting
-from autograd.kernels.reference.dropout import dropout, keep_scale
+from autograd.kernels.dropout import reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+dropout, keep_scale = (reference.dropout.reference, reference.keep_scale.reference)
 DTYPES = ["float32", "float16"]
 OFFSETS = st.one_of(st.integers(0, 9), st.integers(2**32 - 3, 2**32), st.integers(2**64 - 300, 2**64 - 1))
 DRAW = {"seed": 2**63 + 5, "offset": 2**32 - 2, "p": 0.3}
@@ -52,10 +53,10 @@ def test_the_bits_are_the_cpus(
     x = _values((rows, together), dtype, seed % 99)
     draw = {"seed": seed, "offset": offset, "p": p}
     want = dropout(x, **draw, together=1 if alone else together)
-    got = call_kernel("dropout", to_device(x), **draw, together=1 if alone else together)
+    got = KERNELS["dropout"](to_device(x), **draw, together=1 if alone else together)
     assert got.dtype == dtype
     assert got.get().tobytes() == want.tobytes()
-    scales = call_kernel("keep_scale", to_device(x), **draw)
+    scales = KERNELS["keep_scale"](to_device(x), **draw)
     assert scales.get().tobytes() == keep_scale(x, **draw).tobytes()
 
 
@@ -70,8 +71,8 @@ def test_a_word_at_the_threshold_is_kept(element: int) -> None:
     for p in (low / 2**24, high / 2**24):
         want = dropout(x, **draw, p=p)
         assert bool(want[element]) == (p == low / 2**24)
-        np.testing.assert_array_equal(call_kernel("dropout", to_device(x), **draw, p=p).get(), want)
-        np.testing.assert_array_equal(call_kernel("keep_scale", to_device(x), **draw, p=p).get(), want[:, 0])
+        np.testing.assert_array_equal(KERNELS["dropout"](to_device(x), **draw, p=p).get(), want)
+        np.testing.assert_array_equal(KERNELS["keep_scale"](to_device(x), **draw, p=p).get(), want[:, 0])
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "bfloat16"])
@@ -80,8 +81,8 @@ def test_many_blocks_and_any_order_of_threads(dtype: str) -> None:
     mine = to_device(x)
     for name in SCHEDULES:
         with scheduled(name):
-            assert call_kernel("dropout", mine, **DRAW).get().tobytes() == dropout(x, **DRAW).tobytes()
-    scales = call_kernel("keep_scale", mine, **DRAW).get()
+            assert KERNELS["dropout"](mine, **DRAW).get().tobytes() == dropout(x, **DRAW).tobytes()
+    scales = KERNELS["keep_scale"](mine, **DRAW).get()
     assert scales.tobytes() == keep_scale(x, **DRAW).tobytes()
     assert mine.get().tobytes() == x.tobytes()
 
@@ -89,7 +90,7 @@ def test_many_blocks_and_any_order_of_threads(dtype: str) -> None:
 def test_infinite_and_missing_values_are_as_on_the_cpu() -> None:
     x = np.array([np.inf, -np.inf, np.nan, -0.0] * 5, np.float32)
     with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(call_kernel("dropout", to_device(x), **DRAW).get(), dropout(x, **DRAW))
+        np.testing.assert_array_equal(KERNELS["dropout"](to_device(x), **DRAW).get(), dropout(x, **DRAW))
 
 
 def test_other_layouts_are_copied_and_counted(cupy: Any) -> None:
@@ -98,14 +99,14 @@ def test_other_layouts_are_copied_and_counted(cupy: Any) -> None:
     around[1:] = cupy.asarray(x.reshape(-1))
     with counting() as counts:
         for view in (cupy.asarray(np.ascontiguousarray(x.T)).T, around[1:].reshape(6, 4)):
-            assert call_kernel("dropout", view, **DRAW).get().tobytes() == dropout(x, **DRAW).tobytes()
+            assert KERNELS["dropout"](view, **DRAW).get().tobytes() == dropout(x, **DRAW).tobytes()
     assert counts.copies == 2
 
 
 def test_empty_arrays_launch_nothing(cupy: Any) -> None:
     with counting() as counts:
-        assert call_kernel("dropout", cupy.zeros((0, 3), np.float32), **DRAW).shape == (0, 3)
-        assert call_kernel("keep_scale", cupy.zeros((0, 3), np.float32), **DRAW).shape == (0,)
+        assert KERNELS["dropout"](cupy.zeros((0, 3), np.float32), **DRAW).shape == (0, 3)
+        assert KERNELS["keep_scale"](cupy.zeros((0, 3), np.float32), **DRAW).shape == (0,)
     assert counts.launches == {}
 
 

@@ -18,7 +18,7 @@ from support.cuda_checks import (
     to_gpu,
 )
 
-from autograd.kernels import call_kernel, explain, kernel_mode
+from autograd.kernels import KERNELS, explain, kernel_mode
 from autograd.kernels.cuda.column_sum import column_sum, column_sums
 from autograd.kernels.cuda.launch import counting
 from autograd.kernels.cuda.layout import tile_layout
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Rng = np.random.Generator
 CASES = [("float32", 96), ("float32", 7), ("float32", 1), ("float16", 96), ("float16", 7), ("bfloat16", 96)]
-KERNELS = ("gelu_fwd", "gelu_bwd", "bias_gelu_fwd", "bias_gelu_bwd")
+NAMES = ("gelu_fwd", "gelu_bwd", "bias_gelu_fwd", "bias_gelu_bwd")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def _arguments(name: str, rng: Rng, shape: tuple[int, ...], dtype: Any) -> tuple
     return both[name]
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("dtype", "width"), CASES)
 def test_values(cupy: Any, name: str, dtype: str, width: int) -> None:
     kind = dtype_named(dtype)
@@ -55,7 +55,7 @@ def test_values(cupy: Any, name: str, dtype: str, width: int) -> None:
 @given(
     lead=st.lists(st.integers(1, 7), max_size=3).map(tuple),
     width=st.sampled_from([1, 3, 7, 96, 100, 384]),
-    name=st.sampled_from(KERNELS),
+    name=st.sampled_from(NAMES),
 )
 def test_any_shape(lead: tuple[int, ...], width: int, name: str) -> None:
     with fake_cupy.installed() as cupy:
@@ -77,18 +77,18 @@ def test_more_rows_than_a_chunk(cupy: Any) -> None:
     assert counts.launches == {"bias_gelu_bwd": 1, "column_sum": 1}
     wide = [a.astype(np.float64) for a in args]
     with kernel_mode("reference"):
-        _, want = call_kernel("bias_gelu_bwd", *wide)
-        _, naive = call_kernel("bias_gelu_bwd", *args)
+        _, want = KERNELS["bias_gelu_bwd"](*wide)
+        _, naive = KERNELS["bias_gelu_bwd"](*args)
     assert abs(got - want).max() <= 2 * abs(naive - want).max() + np.spacing(np.float32(abs(want).max()))
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_bits_do_not_depend_on_the_order_of_threads(cupy: Any, name: str) -> None:
     for shape in ((9, 7), (3, 96)):
         every_schedule_gives_the_same_bits(cupy, name, *_arguments(name, np.random.default_rng(0), shape, np.float32))
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_nan_and_infinity_as_in_the_reference(cupy: Any, name: str) -> None:
     args = [a.copy() for a in _arguments(name, np.random.default_rng(0), (4, 7), np.float32)]
     for i, special in enumerate((np.nan, np.inf, -np.inf)):
@@ -97,7 +97,7 @@ def test_nan_and_infinity_as_in_the_reference(cupy: Any, name: str) -> None:
     same_specials(cupy, name, *args)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_gives_nothing(cupy: Any, name: str) -> None:
     args = _arguments(name, np.random.default_rng(0), (0, 7), np.float32)
     with counting() as counts:
@@ -108,7 +108,7 @@ def test_nothing_gives_nothing(cupy: Any, name: str) -> None:
         np.testing.assert_array_equal(results[1], np.zeros(7, np.float32))
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_other_layouts_are_copied_and_counted(cupy: Any, name: str) -> None:
     args = _arguments(name, np.random.default_rng(0), (4, 7), np.float32)
     want = run_cuda(cupy, name, *args)
@@ -117,7 +117,7 @@ def test_other_layouts_are_copied_and_counted(cupy: Any, name: str) -> None:
     flat[1:] = x.reshape(-1)
     for odd in (flat[1:].reshape(x.shape), cupy.ascontiguousarray(x.T).T):
         with counting() as counts, kernel_mode("cuda"):
-            got = call_kernel(name, odd, *to_gpu(cupy, args[1:]))
+            got = KERNELS[name](odd, *to_gpu(cupy, args[1:]))
         assert counts.copies == 1
         for g, w in zip(got if isinstance(got, tuple) else (got,), want, strict=True):
             np.testing.assert_array_equal(g.get(), w)

@@ -10,7 +10,7 @@ from support import fake_cupy
 from support.fake_cupy import to_device
 from support.kernel_rows import KERNEL_ROWS
 
-from autograd.kernels import KERNELS, call_kernel, explain, kernel_mode
+from autograd.kernels import KERNELS, explain, kernel_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,4 +31,4 @@ def test_row_runs_and_agrees(cupy: Any, name: str, dtype: Any) -> None:
     args = to_device(args)
     assert explain(name, *args, **options).startswith(f"{name}: runs cuda")
     with kernel_mode("validate"):
-        call_kernel(name, *args, **options)
+        KERNELS[name](*args, **options)

@@ -14,6 +14,7 @@ from support.host_cuda.build import HEADER
 
 from autograd.kernels.cuda.launch import contiguous, counting, launch
 from autograd.kernels.cuda.source import HEADERS, TYPE_NAMES, entries_of, program
+from autograd.kernels.gelu.cuda import FILE as GELU_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +163,7 @@ def test_what_cannot_be_checked_is_refused(text: str) -> None:
 
 
 def test_a_program_says_where_its_lines_come_from() -> None:
-    text = program("gelu.cu", T="f16", N=8).text
+    text = program(GELU_FILE, T="f16", N=8).text
     files = [path.name for path in HEADERS]
     assert re.findall(r'^#line 1 "(.*)"$', text, re.MULTILINE)[: len(files) + 2] == [*files, "defines", "gelu.cu"]
     assert '#line 1 "defines"\n#define N 8\n#define T f16\n' in text

@@ -13,7 +13,7 @@ from support.cuda_checks import dtype_named
 from support.fake_cupy import to_device
 from support.host_cuda.raw_module import SCHEDULES, scheduled
 
-from autograd.kernels import call_kernel, explain, kernel_mode
+from autograd.kernels import KERNELS, explain, kernel_mode
 from autograd.kernels.cuda.launch import counting
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _arrays(shapes: Any, dtype: Any, seed: int = 0) -> list[Any]:
 def _check(arrays: list[Any], dtype: Any) -> None:
     with np.errstate(over="ignore"):
         want = [a.astype(dtype) for a in arrays]
-    for got, right in zip(call_kernel("multi_cast", to_device(arrays), np.dtype(dtype)), want, strict=True):
+    for got, right in zip(KERNELS["multi_cast"](to_device(arrays), np.dtype(dtype)), want, strict=True):
         assert (got.shape, got.dtype) == (right.shape, right.dtype)
         assert got.get().tobytes() == right.tobytes()
 
@@ -62,7 +62,7 @@ def test_bfloat16() -> None:
 def test_specials() -> None:
     specials = np.array([0.0, -0.0, np.inf, -np.inf, 65504, 65520, 1e-8, 6e-8, -7e4], np.float32)
     _check([specials, specials[:5].copy()], np.float16)
-    (got,) = call_kernel("multi_cast", to_device([np.array([np.nan], np.float32)]), np.dtype(np.float16))
+    (got,) = KERNELS["multi_cast"](to_device([np.array([np.nan], np.float32)]), np.dtype(np.float16))
     assert np.isnan(got.get()).all()
 
 
@@ -70,7 +70,7 @@ def test_any_order_of_threads_gives_the_same_bits() -> None:
     found = []
     for name in SCHEDULES:
         with scheduled(name):
-            results = call_kernel("multi_cast", to_device(_arrays(SHAPES, np.float32)), np.dtype(np.float16))
+            results = KERNELS["multi_cast"](to_device(_arrays(SHAPES, np.float32)), np.dtype(np.float16))
         found.append([a.get().tobytes() for a in results])
     assert all(f == found[0] for f in found)
 
@@ -79,7 +79,7 @@ def test_other_layouts_are_copied_and_counted(cupy: Any) -> None:
     square, row = _arrays([(4, 4), (9,)], np.float32)
     arrays = [cupy.asarray(square).T, cupy.asarray(row)[1:]]
     with counting() as counts:
-        got = call_kernel("multi_cast", arrays, np.dtype(np.float16))
+        got = KERNELS["multi_cast"](arrays, np.dtype(np.float16))
     assert (counts.copies, counts.launches) == (2, {"multi_cast": 1})
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(got[0].get(), square.T.astype(np.float16))
@@ -88,7 +88,7 @@ def test_other_layouts_are_copied_and_counted(cupy: Any) -> None:
 
 def test_nothing_but_empty_arrays_launch_nothing() -> None:
     with counting() as counts:
-        (got,) = call_kernel("multi_cast", to_device(_arrays([(2, 0)], np.float32)), np.dtype(np.float16))
+        (got,) = KERNELS["multi_cast"](to_device(_arrays([(2, 0)], np.float32)), np.dtype(np.float16))
     assert (got.shape, got.dtype, counts.launches) == ((2, 0), np.float16, {})
 
 
@@ -97,7 +97,7 @@ def test_the_table_is_uploaded_once_for_the_same_arrays() -> None:
     uploads = []
     for _ in range(2):
         with launches.counted() as counts:
-            call_kernel("multi_cast", arrays, np.dtype(np.float16))
+            KERNELS["multi_cast"](arrays, np.dtype(np.float16))
         uploads.append(counts.of("upload"))
     assert uploads[0] > 0
     assert uploads[1] == 0
@@ -112,7 +112,7 @@ def test_refuses_other_types(dtype: str, to: str) -> None:
 
 def test_refuses_bfloat16_on_old_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     low = dtype_named("bfloat16")
-    monkeypatch.setattr("autograd.kernels.cuda.accepts.capability", lambda x: 75)
+    monkeypatch.setattr("autograd.kernels.cuda.checks.capability", lambda x: 75)
     with kernel_mode("auto"):
         told = explain("multi_cast", to_device(_arrays([(3,)], np.float32)), low)
     assert "bfloat16 needs compute capability 8.0; got 7.5" in told

@@ -14,14 +14,17 @@ from support.host_cuda.raw_module import SCHEDULES, scheduled
 
 import autograd as ag
 from autograd.dtypes import as_dtype
-from autograd.kernels import call_kernel, explain, kernel_mode
+from autograd.kernels import KERNELS, explain, kernel_mode
 from autograd.kernels.cuda.launch import counting
-from autograd.kernels.reference.patches import patch_merge_bwd, patch_merge_fwd, patch_rows
+from autograd.kernels.patches import reference
 from swinpy.data.pixels import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+patch_merge_bwd, patch_merge_fwd, patch_rows = (
+    kernel.reference for kernel in (reference.patch_merge_bwd, reference.patch_merge_fwd, reference.patch_rows)
+)
 SIZES = st.integers(0, 6)
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 
@@ -51,9 +54,9 @@ def _images(*shape: int) -> Any:
 def test_merging_moves_every_bit(batch: int, height: int, width: int, channels: int, dtype: str) -> None:
     x = _values((batch, height, width, channels), dtype)
     y = patch_merge_fwd(x)
-    assert call_kernel("patch_merge_fwd", to_device(x)).get().tobytes() == y.tobytes()
+    assert KERNELS["patch_merge_fwd"](to_device(x)).get().tobytes() == y.tobytes()
     g = _values(y.shape, dtype)
-    got = call_kernel("patch_merge_bwd", to_device(g), height, width)
+    got = KERNELS["patch_merge_bwd"](to_device(g), height, width)
     assert got.shape == x.shape
     assert got.get().tobytes() == patch_merge_bwd(g, height, width).tobytes()
 
@@ -70,10 +73,10 @@ def test_rows_of_images(batch: int, height: int, width: int, patch: tuple[int, i
     """float32's normalisation is IEEE's on both devices; float16 is its rounding."""
     images = _images(batch, 3, height, width)
     options = (patch, MEAN, STD, np.dtype(dtype))
-    got = call_kernel("patch_rows", to_device(images), *options)
+    got = KERNELS["patch_rows"](to_device(images), *options)
     assert got.get().tobytes() == patch_rows(images, *options).tobytes()
     floats = _values((batch, 3, height, width), dtype)
-    assert call_kernel("patch_rows", to_device(floats), patch).get().tobytes() == patch_rows(floats, patch).tobytes()
+    assert KERNELS["patch_rows"](to_device(floats), patch).get().tobytes() == patch_rows(floats, patch).tobytes()
 
 
 def test_rows_are_what_the_loader_and_a_convolution_see() -> None:
@@ -95,9 +98,9 @@ def test_any_order_of_threads(dtype: str) -> None:
     gx = patch_merge_bwd(y, 5, 7)
     for name in SCHEDULES:
         with scheduled(name):
-            assert call_kernel("patch_merge_fwd", to_device(x)).get().tobytes() == y.tobytes()
-            assert call_kernel("patch_merge_bwd", to_device(y), 5, 7).get().tobytes() == gx.tobytes()
-            got = call_kernel("patch_rows", to_device(images), (2, 4), MEAN, STD, kind)
+            assert KERNELS["patch_merge_fwd"](to_device(x)).get().tobytes() == y.tobytes()
+            assert KERNELS["patch_merge_bwd"](to_device(y), 5, 7).get().tobytes() == gx.tobytes()
+            got = KERNELS["patch_rows"](to_device(images), (2, 4), MEAN, STD, kind)
             assert got.get().tobytes() == rows.tobytes()
     np.testing.assert_array_equal(gx, x)
 
@@ -107,11 +110,11 @@ def test_other_layouts_are_copied_and_counted(cupy: Any) -> None:
     images = _images(1, 3, 4, 4)
     with counting() as counts:
         view = cupy.asarray(np.ascontiguousarray(x.transpose(0, 2, 1, 3))).transpose(0, 2, 1, 3)
-        assert call_kernel("patch_merge_fwd", view).get().tobytes() == patch_merge_fwd(x).tobytes()
-        assert call_kernel("patch_merge_bwd", view, 8, 7).get().tobytes() == patch_merge_bwd(x, 8, 7).tobytes()
+        assert KERNELS["patch_merge_fwd"](view).get().tobytes() == patch_merge_fwd(x).tobytes()
+        assert KERNELS["patch_merge_bwd"](view, 8, 7).get().tobytes() == patch_merge_bwd(x, 8, 7).tobytes()
         channels_last = cupy.asarray(np.ascontiguousarray(images.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
         options = ((2, 2), MEAN, STD, "float32")
-        assert call_kernel("patch_rows", channels_last, *options).get().tobytes() == (
+        assert KERNELS["patch_rows"](channels_last, *options).get().tobytes() == (
             patch_rows(images, *options).tobytes()
         )
     assert counts.copies == 3
@@ -119,9 +122,9 @@ def test_other_layouts_are_copied_and_counted(cupy: Any) -> None:
 
 def test_empty_maps_launch_nothing(cupy: Any) -> None:
     with counting() as counts:
-        assert call_kernel("patch_merge_fwd", cupy.zeros((0, 3, 5, 2), np.float32)).shape == (0, 2, 3, 8)
-        assert call_kernel("patch_merge_bwd", cupy.zeros((0, 2, 3, 8), np.float32), 3, 5).shape == (0, 3, 5, 2)
-        assert call_kernel("patch_rows", cupy.zeros((0, 3, 4, 4), np.float32), (2, 2)).shape == (0, 12)
+        assert KERNELS["patch_merge_fwd"](cupy.zeros((0, 3, 5, 2), np.float32)).shape == (0, 2, 3, 8)
+        assert KERNELS["patch_merge_bwd"](cupy.zeros((0, 2, 3, 8), np.float32), 3, 5).shape == (0, 3, 5, 2)
+        assert KERNELS["patch_rows"](cupy.zeros((0, 3, 4, 4), np.float32), (2, 2)).shape == (0, 12)
     assert counts.launches == {}
 
 

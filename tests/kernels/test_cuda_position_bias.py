@@ -14,10 +14,10 @@ from support.runner import largest
 from support.tolerances import ONE32
 
 import autograd as ag
-from autograd.kernels import call_kernel, explain, kernel_mode
+from autograd.kernels import KERNELS, explain, kernel_mode
 from autograd.kernels.cuda.launch import counting
 from swinpy.geometry import PositionIndex, position_index
-from swinpy.kernels.position_bias import tables
+from swinpy.kernels.position_bias.reference import tables
 from swinpy.ops import position_bias
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def test_16_bit_biases_of_a_float32_table_have_the_bits_of_casts(cupy: Any, low:
         assert got.dtype == args[-1]
         np.testing.assert_array_equal(got, want.astype(got.dtype))
         with kernel_mode("reference"):
-            reference = call_kernel(name, *args)
+            reference = KERNELS[name](*args)
         assert reference.dtype == got.dtype
         assert abs(reference.astype(np.float64) - got).max() <= allowed
 
@@ -123,7 +123,7 @@ def test_gradients_that_are_not_finite_stay_in_their_row(cupy: Any) -> None:
 
 def _reference(g: Any, index: PositionIndex, rows: int) -> Any:
     with kernel_mode("reference"):
-        return call_kernel("position_bias_bwd", g, index, rows)
+        return KERNELS["position_bias_bwd"](g, index, rows)
 
 
 def test_bits_do_not_depend_on_the_order_of_threads(cupy: Any) -> None:

@@ -15,8 +15,9 @@ from support.host_cuda.raw_module import Launch, RawModule, recording
 from support.host_cuda.sanitize import SANITIZERS, SanitizerFault, check
 from support.kernel_rows import KERNEL_ROWS
 
-from autograd.kernels import KERNELS, call_kernel, kernel_mode
+from autograd.kernels import KERNELS, kernel_mode
 from autograd.kernels.cuda.source import entries_of, program
+from autograd.kernels.gelu.cuda import FILE as GELU_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ def _launches(call: Callable[[Any], Any]) -> list[Launch]:
 
 def _call_row(cupy: Any, name: str, dtype: Any) -> None:
     kernel, (args, options) = arguments_of(name, np.random.default_rng(0), dtype)
-    call_kernel(kernel, *on_device(cupy, args), **on_device(cupy, options))
+    KERNELS[kernel](*on_device(cupy, args), **on_device(cupy, options))
 
 
 @pytest.mark.parametrize("name", CUDA_KERNELS)
@@ -61,8 +62,8 @@ def test_a_label_that_is_no_class_reads_nothing_outside(label: int) -> None:
 
     def both(cupy: Any) -> None:
         logits, target = cupy.asarray(x), cupy.asarray(labels)
-        losses, log_probs = call_kernel("cross_entropy_fwd", logits, target, 0.1)
-        call_kernel("cross_entropy_bwd", losses, log_probs, target, 0.1)
+        losses, log_probs = KERNELS["cross_entropy_fwd"](logits, target, 0.1)
+        KERNELS["cross_entropy_bwd"](losses, log_probs, target, 0.1)
 
     launches = _launches(both)
     assert [launch.entry.name for launch in launches] == ["cross_entropy_bwd", "cross_entropy_fwd"]
@@ -87,7 +88,7 @@ KERNEL void reverse(const float* __restrict__ x, float* __restrict__ y, float* _
   if (threadIdx.x == 0) total[0] = sum;
 }
 """
-REVERSE = program("gelu.cu", T="float", N=1).text.partition('#line 1 "gelu.cu"')[0] + REVERSE_IN_SHARED
+REVERSE = program(GELU_FILE, T="float", N=1).text.partition('#line 1 "gelu.cu"')[0] + REVERSE_IN_SHARED
 SIZE, THREADS = 50, 64
 
 

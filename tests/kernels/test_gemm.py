@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.implementations import needs_numba
 
 import autograd as ag
-from autograd.kernels import call_kernel, kernel_mode
+from autograd.kernels import KERNELS, kernel_mode
 
 pytestmark = needs_numba
 
@@ -37,7 +37,7 @@ def _bound(*factors: Any) -> Any:
     seed=st.integers(0, 2**32 - 1),
 )
 def test_any_size(rows: int, depth: int, columns: int, transposed: bool, biased: bool, seed: int) -> None:
-    from autograd.kernels.cpu.gemm import pack, product_rows
+    from autograd.kernels.compiled.gemm import pack, product_rows
 
     rng = np.random.default_rng(seed)
     a, b = _normal(rng, rows, depth), _normal(rng, depth, columns)
@@ -49,7 +49,7 @@ def test_any_size(rows: int, depth: int, columns: int, transposed: bool, biased:
 
 @given(start=st.integers(0, 99), rows=st.integers(1, 200), seed=st.integers(0, 2**32 - 1))
 def test_a_row_does_not_depend_on_the_rows_around_it(start: int, rows: int, seed: int) -> None:
-    from autograd.kernels.cpu.gemm import multiply_rows, pack
+    from autograd.kernels.compiled.gemm import multiply_rows, pack
 
     rng = np.random.default_rng(seed)
     a, packed = _normal(rng, 300, 13), pack(_normal(rng, 13, 21), False, _normal(rng, 21))
@@ -66,7 +66,8 @@ def _linear(rng: np.random.Generator) -> tuple[Any, ...]:
 
 
 def test_rows_of_many_rows_run_by_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    from autograd.kernels.cpu import gemm, linear
+    from autograd.kernels.compiled import gemm
+    from autograd.kernels.linear import cpu as linear
 
     assert gemm.is_tall(ROWS, np.empty((50, 37), np.float32))
     assert not gemm.is_tall(ROWS, np.empty((50, 37), np.float64))
@@ -81,8 +82,8 @@ def test_linear(needs: tuple[bool, ...]) -> None:
     x, weight, bias = _linear(rng)
     g = _normal(rng, ROWS, 50)
     with kernel_mode("validate"):
-        call_kernel("linear_fwd", x, weight, bias)
-        grads = call_kernel("linear_bwd", g, x, weight, needs)
+        KERNELS["linear_fwd"](x, weight, bias)
+        grads = KERNELS["linear_bwd"](g, x, weight, needs)
     assert [grad is not None for grad in grads] == list(needs)
 
 
@@ -93,7 +94,7 @@ def _mlp(rng: np.random.Generator) -> tuple[Any, ...]:
 @pytest.mark.parametrize("keep", [True, False])
 def test_mlp_forward(keep: bool) -> None:
     with kernel_mode("validate"):
-        _, hidden = call_kernel("mlp_fwd", *_mlp(np.random.default_rng(2)), keep)
+        _, hidden = KERNELS["mlp_fwd"](*_mlp(np.random.default_rng(2)), keep)
     assert (hidden is not None) == keep
 
 
@@ -102,14 +103,14 @@ def test_mlp_backward(needs: tuple[bool, ...]) -> None:
     rng = np.random.default_rng(3)
     x, w1, b1, w2, _ = _mlp(rng)
     with kernel_mode("validate"):
-        call_kernel("mlp_bwd", _normal(rng, ROWS, 9), x, x @ w1.T, w1, b1, w2, needs)
+        KERNELS["mlp_bwd"](_normal(rng, ROWS, 9), x, x @ w1.T, w1, b1, w2, needs)
 
 
 def test_operands_of_other_layouts() -> None:
     rng = np.random.default_rng(4)
     x, weight, bias = _linear(rng)
-    wanted = call_kernel("linear_fwd", x, weight, bias)
-    odd = call_kernel("linear_fwd", np.asfortranarray(x), np.asfortranarray(weight), np.repeat(bias, 2)[::2])
+    wanted = KERNELS["linear_fwd"](x, weight, bias)
+    odd = KERNELS["linear_fwd"](np.asfortranarray(x), np.asfortranarray(weight), np.repeat(bias, 2)[::2])
     np.testing.assert_array_equal(odd, wanted)
 
 
@@ -121,10 +122,10 @@ def test_bits_do_not_depend_on_threads(rows: int) -> None:
     try:
         for threads in (1, 2, 3):
             ag.set_num_threads(threads)
-            out, hidden = call_kernel("mlp_fwd", x, w1, b1, w2, b2, True)
-            grads = call_kernel("mlp_bwd", g, x, hidden, w1, b1, w2, (True,) * 5)
-            more = call_kernel("linear_bwd", g, x, w1[:24], (True,) * 3)
-            found.append([a.tobytes() for a in (out, hidden, *grads, *more, call_kernel("linear_fwd", x, w1, b1))])
+            out, hidden = KERNELS["mlp_fwd"](x, w1, b1, w2, b2, True)
+            grads = KERNELS["mlp_bwd"](g, x, hidden, w1, b1, w2, (True,) * 5)
+            more = KERNELS["linear_bwd"](g, x, w1[:24], (True,) * 3)
+            found.append([a.tobytes() for a in (out, hidden, *grads, *more, KERNELS["linear_fwd"](x, w1, b1))])
     finally:
         ag.set_num_threads(before)
     assert found[0] == found[1] == found[2]

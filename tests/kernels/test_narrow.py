@@ -29,7 +29,7 @@ def _agree(got, want):
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("widths", WIDTHS)
 def test_linear_backward(dtype, rows, widths):
-    from autograd.kernels.cpu import narrow
+    from autograd.kernels.compiled import narrow
 
     inputs, outputs = widths
     rng = np.random.default_rng(0)
@@ -46,7 +46,7 @@ def test_linear_backward(dtype, rows, widths):
 @pytest.mark.parametrize("widths", WIDTHS)
 def test_mlp(dtype, rows, widths):
     """Also with an output of another width than the input."""
-    from autograd.kernels.cpu import narrow
+    from autograd.kernels.compiled import narrow
 
     inputs, middle = widths
     rng, outputs = np.random.default_rng(0), inputs + 2
@@ -65,7 +65,9 @@ def test_mlp(dtype, rows, widths):
 
 def test_who_takes_a_layer(monkeypatch):
     """Few weights and many rows come here, through the registry; the others go to BLAS."""
-    from autograd.kernels.cpu import linear, mlp, narrow
+    from autograd.kernels.compiled import narrow
+    from autograd.kernels.linear import cpu as linear
+    from autograd.kernels.mlp import cpu as mlp
 
     taken = []
     for module, name in ((linear, "linear_backward"), (mlp, "mlp_forward"), (mlp, "mlp_backward")):

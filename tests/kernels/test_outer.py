@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.implementations import needs_numba
 
-from autograd.kernels import KERNELS, call_kernel, kernel_mode
+from autograd.kernels import KERNELS, kernel_mode
 
 pytestmark = needs_numba
 
@@ -31,7 +31,7 @@ def _normal(rng: np.random.Generator, *shape: int, dtype: Any = np.float32) -> A
 @example(blocks=[3, 3], left=400, right=700, flipped=True, dtype=np.float32, seed=0)  # added up by all threads
 def test_any_size(blocks: list[int], left: int, right: int, flipped: bool, dtype: Any, seed: int) -> None:
     """Every other block is a piece of its own; memory starts as NaN, and A's and B's rows do not start at 0."""
-    from autograd.kernels.cpu.outer import add_outer, gradient, room, sums_of
+    from autograd.kernels.compiled.outer import add_outer, gradient, room, sums_of
 
     rng = np.random.default_rng(seed)
     n = sum(blocks)
@@ -57,7 +57,7 @@ def test_sums_of_many_rows_round_like_sums_of_blocks() -> None:
     rows = 1 << 15
     g, x = np.full((rows, 80), 2.0**-25, np.float32), np.ones((rows, 80), np.float32)
     g[0] = 1
-    _, gw, gb = call_kernel("linear_bwd", g, x, np.ones((80, 80), np.float32), (True,) * 3)
+    _, gw, gb = KERNELS["linear_bwd"](g, x, np.ones((80, 80), np.float32), (True,) * 3)
     want = 1 + (rows - 1) * 2.0**-25
     # blocks of up to 144 rows, 22 of them a piece, 16 pieces: so many roundings at most, where one piece has 2048 rows
     for got in (gw, gb):
@@ -70,9 +70,9 @@ def test_linear_layers_of_tall_maps(outputs: int, inputs: int, needs: tuple[bool
     rng = np.random.default_rng(0)
     g, x, weight = _normal(rng, 1300, outputs), _normal(rng, 1300, inputs), _normal(rng, outputs, inputs)
     with kernel_mode("validate"):
-        grads = call_kernel("linear_bwd", g, x, weight, needs)
+        grads = KERNELS["linear_bwd"](g, x, weight, needs)
     assert [grad is not None for grad in grads] == list(needs)
-    everything = call_kernel("linear_bwd", g, x, weight, (True,) * 3)
+    everything = KERNELS["linear_bwd"](g, x, weight, (True,) * 3)
     for one, every, need in zip(grads, everything, needs, strict=True):
         assert not need or np.array_equal(one, every)
 
@@ -88,16 +88,16 @@ def test_linear_layers_of_tall_maps(outputs: int, inputs: int, needs: tuple[bool
     ],
 )
 def test_an_mlp_of_tall_maps(needs: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    from autograd.kernels.cpu import mlp
+    from autograd.kernels.mlp import cpu as mlp
 
     rng = np.random.default_rng(1)
     x, w1, b1, w2 = _normal(rng, 1300, 70), _normal(rng, 130, 70), _normal(rng, 130), _normal(rng, 90, 130)
     arguments = _normal(rng, 1300, 90), x, x @ w1.T, w1, b1, w2
     with kernel_mode("validate"):
-        grads = call_kernel("mlp_bwd", *arguments, needs)
+        grads = KERNELS["mlp_bwd"](*arguments, needs)
     assert [grad is not None for grad in grads] == list(needs)
     monkeypatch.setattr(mlp, "product", None)  # whatever goes by BLAS fails
-    everything = call_kernel("mlp_bwd", *arguments, (True,) * 5)
+    everything = KERNELS["mlp_bwd"](*arguments, (True,) * 5)
     for one, every, need in zip(grads, everything, needs, strict=True):
         assert not need or np.array_equal(one, every)
 
@@ -107,7 +107,7 @@ def test_what_a_block_holds_stays_in_its_rows() -> None:
     rng = np.random.default_rng(2)
     g, x, weight = _normal(rng, 900, 80), _normal(rng, 900, 64), _normal(rng, 80, 64)
     g[500, 3], x[7, 5] = np.nan, np.inf
-    gx, gw, gb = call_kernel("linear_bwd", g, x, weight, (True,) * 3)
+    gx, gw, gb = KERNELS["linear_bwd"](g, x, weight, (True,) * 3)
     want = KERNELS["linear_bwd"].reference(g, x, weight, (True,) * 3)
     for got, expected in zip((gx, gw, gb), want, strict=True):
         np.testing.assert_array_equal(np.isfinite(got), np.isfinite(expected))

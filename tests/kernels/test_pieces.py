@@ -14,8 +14,8 @@ from autograd.kernels import threads
 
 pytest.importorskip("numba", reason=skips.NO_NUMBA)
 
-from autograd.kernels.cpu import pieces
-from autograd.kernels.cpu.toolkit import jit
+from autograd.kernels.compiled import pieces
+from autograd.kernels.compiled.toolkit import jit
 
 
 @pytest.fixture(autouse=True)
@@ -119,8 +119,8 @@ def test_loops_are_found_again_on_disk(tmp_path):
     """Two kernels of one file, compiled by one process and loaded by the next."""
     (tmp_path / "kernels_of_two.py").write_text(
         "import numpy as np\n"
-        "from autograd.kernels.cpu.pieces import _loop_over, even_pieces, run_pieces\n"
-        "from autograd.kernels.cpu.toolkit import jit\n"
+        "from autograd.kernels.compiled.pieces import _loop_over, even_pieces, run_pieces\n"
+        "from autograd.kernels.compiled.toolkit import jit\n"
         "@jit\ndef one(out, number, start, stop):\n    out[start:stop] = 1\n"
         "@jit\ndef two(out, number, start, stop):\n    out[start:stop] = 2\n"
         "for kernel, value in ((one, 1), (two, 2)):\n"

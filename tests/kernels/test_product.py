@@ -6,8 +6,8 @@ from support.tolerances import COMPOSITE
 
 import autograd as ag
 import swinpy
-from autograd.kernels.reference import product as products
-from autograd.kernels.reference.product import operand_copies, product
+from autograd.kernels import product as products
+from autograd.kernels.product import operand_copies, product
 
 
 @pytest.fixture

@@ -13,14 +13,13 @@ from autograd.kernels import (
     KERNELS,
     Cost,
     Implementation,
+    Kernel,
     KernelUnavailableError,
-    call_kernel,
-    cpu,
+    compiled,
     explain,
     kernel_mode,
-    register_implementation,
 )
-from autograd.kernels.registry import arrays_in
+from autograd.kernels.validate import arrays_in
 
 NAMES = sorted(KERNEL_ROWS)
 DTYPES = (np.float64, np.float32, np.float16)
@@ -58,6 +57,18 @@ def test_reference_bears_the_name(name):
 @every_kernel
 def test_reference_is_documented(name):
     assert KERNELS[name].reference.__doc__
+
+
+@every_kernel
+def test_reference_calls_no_kernel_by_its_name(name, monkeypatch):
+    """By its name a kernel runs whatever the mode chooses: mode "reference" would be none."""
+
+    def refuse(self, *args, **kwargs):
+        raise AssertionError(f"{name} calls {self.name} by its name; it wants {self.name}.reference")
+
+    args, options = _arguments(name)
+    monkeypatch.setattr(Kernel, "__call__", refuse)
+    KERNELS[name].reference(*args, **options)
 
 
 @every_kernel
@@ -123,12 +134,11 @@ def test_layouts(name, layout):
 
 @every_kernel
 def test_validate_accepts_the_reference_as_its_own_twin(name, monkeypatch):
-    monkeypatch.setitem(KERNELS, name, KERNELS[name])
-    register_implementation(name, cpu=Implementation(KERNELS[name].reference, lambda *_, **__: None))
+    monkeypatch.setattr(KERNELS[name], "cpu", Implementation(KERNELS[name].reference, lambda *_, **__: None))
     for dtype in DTYPES:
         args, options = _arguments(name, dtype)
         with kernel_mode("validate"):
-            call_kernel(name, *args, **options)
+            KERNELS[name](*args, **options)
 
 
 def test_rows_without_a_twin_are_the_listed_ones():
@@ -142,7 +152,7 @@ def test_compiled_twin_runs_and_agrees(name, dtype):
     args, options = _arguments(name, dtype)
     assert explain(name, *args, **options).startswith(f"{name}: runs cpu")
     with kernel_mode("validate"):
-        call_kernel(name, *args, **options)
+        KERNELS[name](*args, **options)
 
 
 @needs_numba
@@ -153,7 +163,7 @@ def test_compiled_twin_refuses_float16(name):
         assert all(a.dtype != np.float16 for a in args if isinstance(a, np.ndarray))
         return
     with kernel_mode("cpu"), pytest.raises(KernelUnavailableError, match="compiled kernels take float32 or float64"):
-        call_kernel(name, *args, **options)
+        KERNELS[name](*args, **options)
 
 
 @needs_numba
@@ -166,7 +176,7 @@ def test_bits_of_compiled_twins_do_not_depend_on_threads(name, dtype):
             ag.set_num_threads(threads)
             args, options = _arguments(name, dtype)
             with kernel_mode("cpu"):
-                result = call_kernel(name, *args, **options)
+                result = KERNELS[name](*args, **options)
             arrays = [*arrays_in(result), *arrays_in([args[i] for i in KERNELS[name].writes])]
             found.append([a.tobytes() for a in arrays])
     finally:
@@ -175,7 +185,7 @@ def test_bits_of_compiled_twins_do_not_depend_on_threads(name, dtype):
 
 
 def test_without_numba_the_reason_is_given(monkeypatch):
-    monkeypatch.setattr(cpu, "is_available", lambda: "Numba is not installed (pip install 'swinpy[fast]')")
+    monkeypatch.setattr(compiled, "is_available", lambda: "Numba is not installed (pip install 'swinpy[fast]')")
     args, options = _arguments("gelu_fwd")
     assert "runs reference" in explain("gelu_fwd", *args, **options)
     assert "cpu: Numba is not installed (pip install 'swinpy[fast]')" in explain("gelu_fwd", *args, **options)
@@ -193,12 +203,11 @@ def test_values_are_checked_through_an_op(name, monkeypatch):
             "crop_flip_normalise",
         )  # test_adamw.py, test_cuda_multi_cast.py, test_casts.py, test_data_augment.py
         return
-    monkeypatch.setitem(KERNELS, name, KERNELS[name])
     ran = []
     twin = Implementation(
         lambda *a, **k: (ran.append(name), KERNELS[name].reference(*a, **k))[1], lambda *_, **__: None
     )
-    register_implementation(name, cpu=twin)
+    monkeypatch.setattr(KERNELS[name], "cpu", twin)
     info = find(KERNEL_ROWS[name].op)
     sample = info.sample(next(iter(info.samples)))
     outputs(info.fn, sample)

@@ -23,12 +23,14 @@ class Import:
         names: what is taken from it by name.
         line: where.
         typing_only: under ``if TYPE_CHECKING``, so that it never runs.
+        late: inside a function.
     """
 
     target: str
     names: tuple[str, ...]
     line: int
     typing_only: bool
+    late: bool
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Module:
     def compiled(self) -> bool:
         """Made for Numba, which it imports at its top."""
         return any(
-            i.target.partition(".")[0] in ("numba", "llvmlite") or "kernels.cpu." in i.target for i in self.imports()
+            i.target.partition(".")[0] in ("numba", "llvmlite") or "kernels.compiled." in i.target
+            for i in self.imports()
         )
 
     @property
@@ -69,7 +72,7 @@ class Module:
     def imports(self) -> list[Import]:
         """Every import of the file, those inside functions included."""
         found: list[Import] = []
-        _collect(self, self.tree, False, found)
+        _collect(self, self.tree, (False, False), found)
         return found
 
 
@@ -77,23 +80,25 @@ def _is_typing_block(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
-def _collect(module: Module, node: ast.AST, typing_only: bool, found: list[Import]) -> None:
+def _collect(module: Module, node: ast.AST, where: tuple[bool, bool], found: list[Import]) -> None:
+    """``where``: whether the node is for type checking only, and whether it is inside a function."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
-            found += [Import(alias.name, (), child.lineno, typing_only) for alias in child.names]
+            found += [Import(alias.name, (), child.lineno, *where) for alias in child.names]
         elif isinstance(child, ast.ImportFrom):
-            found += _from(module, child, typing_only)
+            found += _from(module, child, where)
         elif _is_typing_block(child):
             assert isinstance(child, ast.If)
             for part in child.body:
-                _collect(module, ast.Module([part], []), True, found)
+                _collect(module, ast.Module([part], []), (True, where[1]), found)
             for part in child.orelse:
-                _collect(module, ast.Module([part], []), typing_only, found)
+                _collect(module, ast.Module([part], []), where, found)
         else:
-            _collect(module, child, typing_only, found)
+            inside = where[1] or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            _collect(module, child, (where[0], inside), found)
 
 
-def _from(module: Module, node: ast.ImportFrom, typing_only: bool) -> list[Import]:
+def _from(module: Module, node: ast.ImportFrom, where: tuple[bool, bool]) -> list[Import]:
     base = node.module or ""
     if node.level:
         package = module.name if module.path.name == "__init__.py" else module.name.rpartition(".")[0]
@@ -101,8 +106,8 @@ def _from(module: Module, node: ast.ImportFrom, typing_only: bool) -> list[Impor
         base = ".".join([*parents, base] if base else parents)
     submodules = [a.name for a in node.names if _exists(f"{base}.{a.name}")]
     names = tuple(a.name for a in node.names if a.name not in submodules)
-    found = [Import(f"{base}.{name}", (), node.lineno, typing_only) for name in submodules]
-    return [*found, Import(base, names, node.lineno, typing_only)] if names else found
+    found = [Import(f"{base}.{name}", (), node.lineno, *where) for name in submodules]
+    return [*found, Import(base, names, node.lineno, *where)] if names else found
 
 
 def _exists(name: str) -> bool:

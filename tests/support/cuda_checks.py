@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from autograd.kernels import KERNELS, call_kernel, kernel_mode
+from autograd.kernels import KERNELS, kernel_mode
 
 from . import skips
 from .fake_cupy import ndarray
@@ -51,7 +51,7 @@ def to_host(result: Any) -> list[Any]:
 def run_cuda(cupy: Any, name: str, *args: Any) -> list[Any]:
     """The results of the CUDA kernel ``name`` on NumPy arguments; an error if it refuses them."""
     with kernel_mode("cuda"):
-        return to_host(call_kernel(name, *to_gpu(cupy, args)))
+        return to_host(KERNELS[name](*to_gpu(cupy, args)))
 
 
 def _reference(name: str, args: Arguments, wide: bool) -> list[Any]:

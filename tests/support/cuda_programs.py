@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["ARCHITECTURES", "FOLDERS", "TENSOR_CORES", "kernel_files", "label", "launchers", "least_architecture"]
 __all__ += ["own_text"]
 
-FOLDERS = {
-    "autograd.kernels.cuda": Path(autograd.__file__).parent / "kernels" / "cuda",
-    "swinpy.kernels": Path(swinpy.__file__).parent / "kernels",
-}
+ROOT = Path(autograd.__file__).parents[1]
+FOLDERS = tuple(Path(package.__file__).parent / "kernels" for package in (autograd, swinpy))
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 TENSOR_CORES = ("mma_16x8x16", "load_matrices", "load_matrices_transposed")  # names of device.cuh from sm_80 on
 
@@ -28,16 +26,16 @@ TENSOR_CORES = ("mma_16x8x16", "load_matrices", "load_matrices_transposed")  # n
 def launchers() -> list[ModuleType]:
     """The modules that offer ``BUDGETS`` and ``variants()``; others beside them may need what is not installed."""
     return [
-        import_module(f"{package}.{path.stem}")
-        for package, folder in FOLDERS.items()
-        for path in sorted(folder.glob("*.py"))
+        import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for folder in FOLDERS
+        for path in sorted(folder.rglob("*.py"))
         if "\nBUDGETS" in path.read_text(encoding="utf-8")
     ]
 
 
 def kernel_files() -> list[Path]:
     """Every ``*.cu`` file."""
-    return sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.cu"))
+    return sorted(path for folder in FOLDERS for path in folder.rglob("*.cu"))
 
 
 def own_text(program: Program) -> str:
@@ -52,5 +50,6 @@ def least_architecture(program: Program) -> int:
 
 
 def label(program: Program) -> str:
-    """A short name for test reports: "gelu-N=8-T=f16"."""
-    return "-".join([program.path.stem, *(f"{name}={value}" for name, value in program.defines)])
+    """A short name for test reports: "gelu-N=8-T=f16", "window_attention-small_fwd-..."."""
+    room, file = program.path.parent.name, program.path.stem
+    return "-".join([*([room] if room != file else []), file, *(f"{name}={value}" for name, value in program.defines)])

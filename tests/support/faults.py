@@ -6,7 +6,7 @@ Rows for other packages are made with :class:`Fault` and any zero-argument check
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def plant_kernel(name: str, make: Callable[[Callable[..., Any]], Callable[..., A
     """Replace a kernel's reference by ``make(the right one)``."""
 
     def plant(patch: Patch) -> None:
-        patch.setitem(KERNELS, name, replace(KERNELS[name], reference=make(KERNELS[name].reference)))
+        patch.setattr(KERNELS[name], "reference", make(KERNELS[name].reference))
 
     return plant
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.kernels import KERNELS, call_kernel, kernel_mode
+from autograd.kernels import KERNELS, kernel_mode
 
 from .kernel_rows import KERNEL_ROWS
 from .opinfo import Source
@@ -78,7 +78,7 @@ def _calls() -> Iterator[tuple[str, Any, dict[str, Any]]]:
 
 def _outer(rows: int, left: int, right: int, dtype: Any, edge: str) -> None:
     """What a block gives to a weight's gradient, scratch guarded, too."""
-    from autograd.kernels.cpu.outer import add_outer, room, sums_of
+    from autograd.kernels.compiled.outer import add_outer, room, sums_of
 
     first = 2
     a, b = (np.ones((first + rows, width), dtype) for width in (left, right))
@@ -92,7 +92,7 @@ def main() -> None:
         for edge in ("begin", "end"):
             for name, arguments, options in _calls():
                 print(edge, name, *[a.shape for a in arguments if isinstance(a, np.ndarray)], flush=True)
-                call_kernel(name, *_guarded(arguments, edge), **options)
+                KERNELS[name](*_guarded(arguments, edge), **options)
             for rows, left, right in itertools.product((1, 2, 7, 96), (*range(1, 25), 70), (1, 16, 17, 33)):
                 for dtype in (np.float32, np.float64):
                     print(edge, "outer", rows, left, right, np.dtype(dtype), flush=True)

@@ -75,6 +75,10 @@ def _softmax_bwd(rng: Rng, dtype: Any) -> Any:
     return (rng.standard_normal(x.shape).astype(dtype), (x / x.sum(axis=-1, keepdims=True)).astype(dtype)), {}
 
 
+def _softplus(arrays: int) -> Callable[[Rng, Any], Any]:
+    return lambda rng, dtype: ((*_normals(*[(3, 7)] * arrays)(rng, dtype)[0], 1.5, 1.0), {})
+
+
 def _cross_entropy_fwd(rng: Rng, dtype: Any) -> Any:
     return (rng.standard_normal((4, 5)).astype(dtype), rng.integers(0, 5, 4), 0.1), {}
 
@@ -162,6 +166,10 @@ KERNEL_ROWS: dict[str, KernelRow] = {
     "bias_gelu_bwd": KernelRow(_normals((3, 2, 4), (3, 2, 4), (4,)), "bias_gelu"),
     "softmax_fwd": KernelRow(_normals((3, 2, 5), (1, 2, 5)), "masked_softmax"),
     "softmax_bwd": KernelRow(_softmax_bwd, "softmax"),
+    "softplus_fwd": KernelRow(lambda rng, dtype: ((*_normals((3, 7))(rng, dtype)[0], 1.5, 1.0), {}), "softplus"),
+    "softplus_bwd": KernelRow(
+        lambda rng, dtype: ((*_normals((3, 7), (3, 7))(rng, dtype)[0], 1.5, 1.0), {}), "softplus"
+    ),
     "cross_entropy_fwd": KernelRow(_cross_entropy_fwd, "cross_entropy"),
     "cross_entropy_bwd": KernelRow(_cross_entropy_bwd, "cross_entropy"),
     "linear_fwd": KernelRow(_linear, "linear"),

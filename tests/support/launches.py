@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRODUCTS = {"matmul", "dot", "__matmul__", "__rmatmul__", "tensordot", "vdot", "inner"}
 WAITS = {"item", "tolist"}
 _NO_KERNEL = {"empty", "empty_like"}
-_THROUGH = ("kernels/cuda/launch.py", "kernels/reference/product.py", "autograd/backend.py")  # called from everywhere
+_THROUGH = ("kernels/cuda/launch.py", "kernels/product.py", "autograd/backend.py")  # called from everywhere
 
 
 class Event(NamedTuple):

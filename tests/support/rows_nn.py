@@ -313,3 +313,32 @@ register(
         ),
     ),
 )
+
+
+def _drawn_options(s: Source) -> Sample:
+    return Sample((s.normal(s.shape(3)),), {"beta": s.between(0.3, 3.0, ()).item(), "threshold": math.inf})
+
+
+register(
+    OpInfo(
+        "softplus",
+        ag.softplus,
+        {
+            "matrix": lambda s: Sample((s.normal(s.shape(2)),)),
+            "wide": lambda s: Sample((s.between(-19, 19, (4, 9)),)),
+            "exact": lambda s: Sample((s.between(-45, 45, (4, 9)),), {"threshold": math.inf}),
+            "linear": lambda s: Sample((s.between(3, 9, (5,)),), {"beta": 2.0, "threshold": 5.0}),
+            "drawn": _drawn_options,
+            "scalar": lambda s: Sample((s.normal(()),)),
+            "empty": lambda s: Sample((s.normal((2, 0)),)),
+        },
+        lambda x, beta=1.0, threshold=20.0: np.where(beta * x > threshold, x, np.logaddexp(0, beta * x) / beta),
+        composite=lambda x, beta=1.0, threshold=20.0: ag.where(
+            x.data * beta > threshold, x, (ag.relu(x * beta) + ag.log1p(ag.exp(-ag.absolute(x * beta)))) / beta
+        ),
+        errors=(
+            BadCall(lambda: ag.softplus(X, beta=0), ValueError, "beta above 0; got 0"),
+            BadCall(lambda: ag.softplus("x"), TypeError, "str"),
+        ),
+    ),
+)

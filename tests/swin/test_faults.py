@@ -14,7 +14,7 @@ from support.faults import Fault, assert_caught, generic, plant_global, plant_ke
 import autograd as ag
 from autograd import random
 from swinpy.geometry import PositionIndex
-from swinpy.kernels import window_attention as kernels
+from swinpy.kernels.window_attention import reference as kernels
 from swinpy.models.parts import PatchMerging, Stream
 from swinpy.models.swin_v1 import TableAttention
 from swinpy.ops import attention as composite

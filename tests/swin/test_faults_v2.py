@@ -15,7 +15,7 @@ from support.swin_models import TINY, build, images, tiny
 
 import autograd as ag
 from swinpy import resize_model
-from swinpy.kernels import window_attention as kernels
+from swinpy.kernels.window_attention import reference as kernels
 from swinpy.models import resample
 from swinpy.models.parts import PatchMerging, Stream
 from swinpy.models.swin_mlp import SwinMlpBlock

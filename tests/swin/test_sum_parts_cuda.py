@@ -11,7 +11,7 @@ from support.cuda_checks import dtype_named
 from support.host_cuda.raw_module import SCHEDULES, scheduled
 
 from autograd.kernels.cuda.launch import counting
-from swinpy.kernels.sum_parts import sum_parts
+from swinpy.kernels.window_attention.sum_parts import sum_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,8 +23,7 @@ import autograd as ag
 from autograd.kernels import explain
 from autograd.kernels.cuda import launch
 from swinpy.geometry import geometry
-from swinpy.kernels import window_attention_mma as mma
-from swinpy.kernels.window_attention import window_attention_bwd, window_attention_fwd
+from swinpy.kernels.window_attention import mma, window_attention_bwd, window_attention_fwd
 from swinpy.ops import AttentionSpec, window_attention
 
 # One program each: it takes a second or two to compile one.
@@ -248,7 +247,7 @@ def test_who_takes_what(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "need compute capability 8.0; got 7.5" in str(refusal(SEAM, np.float16))
     with fake_cupy.installed() as cupy, ag.kernel_mode("cuda"), launch.counting() as counts:
         args = [None if a is None else cupy.asarray(a) for a in sample.args]
-        ag.kernels.call_kernel("window_attention_fwd", *args, SEAM.spec)
+        ag.kernels.KERNELS["window_attention_fwd"](*args, SEAM.spec)
     assert set(counts.launches) == {"window_attention_general_fwd"}
 
 

@@ -15,7 +15,7 @@ from support.runner import identical
 
 from autograd.kernels.cuda import launch
 from autograd.kernels.cuda.source import Program
-from swinpy.kernels import window_attention_mma as mma
+from swinpy.kernels.window_attention import mma
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,7 +171,7 @@ FAULTS = (
 @contextmanager
 def planted(fault: Fault) -> Iterator[None]:
     """The programs with the fault in their text; what the launcher has compiled is forgotten before and after."""
-    own = (mma.FOLDER / f"window_attention_{fault.file}").read_text(encoding="utf-8")
+    own = (mma.FOLDER / fault.file).read_text(encoding="utf-8")
     assert fault.right in own, "the text has changed: the fault is planted nowhere"
     right: Any = Program.text
     launch._compiled.cache_clear()

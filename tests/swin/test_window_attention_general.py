@@ -24,7 +24,7 @@ import autograd as ag
 from autograd.kernels import explain
 from autograd.kernels.cuda.launch import counting
 from swinpy.kernels.window_attention import window_attention_bwd, window_attention_fwd
-from swinpy.kernels.window_attention_general import general_bwd, general_fwd
+from swinpy.kernels.window_attention.general import general_bwd, general_fwd
 from swinpy.ops import window_attention
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUDGETS", "column_sum", "column_sums", "variants"]
 
+_FILE = Path(__file__).with_name("column_sum.cu")
 BUDGETS = {"column_sum": Budget(registers=40)}
 _FLOAT32 = np.dtype(np.float32)
 
@@ -31,7 +33,7 @@ def variants() -> list[Program]:
         ("bf16", "float", 8),
         ("float", "bf16", 4),
     )
-    return [program("column_sum.cu", T=kind, OUT=out, N=width) for kind, out, width in kinds]
+    return [program(_FILE, T=kind, OUT=out, N=width) for kind, out, width in kinds]
 
 
 def _pass(x: Array, outputs: list[Array]) -> None:
@@ -39,7 +41,7 @@ def _pass(x: Array, outputs: list[Array]) -> None:
     rows, columns = x.shape
     layout = tile_layout(rows, columns, x.itemsize)
     kinds = {"T": TYPE_NAMES[x.dtype.name], "OUT": TYPE_NAMES[outputs[0].dtype.name]}
-    code = program("column_sum.cu", **kinds, N=layout.width)
+    code = program(_FILE, **kinds, N=layout.width)
     first, second, third = (*outputs, None, None)[:3]
     args = (x, first, second, third, rows, columns, columns // len(outputs), layout.lanes, layout.chunk)
     launch(code, "column_sum", layout.grid, layout.threads, args, layout.shared)

@@ -1,8 +1,8 @@
 """CUDA programs: what text is compiled, and what its kernels take.
 
 A program is a file ``*.cu`` behind the headers and a few ``#define``s; ``#include "name.cuh"`` takes in a file that
-stands beside it. Its kernels are found in the text, so that the launcher checks every call against what the code says
-and nothing is declared twice.
+stands beside it, or here. Its kernels are found in the text, so that the launcher checks every call against what the
+code says and nothing is declared twice.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ class Program:
         return entries_of(self.text)
 
 
-def program(path: str | Path, **defines: str | int) -> Program:
-    """The program of ``path`` (a file name here, or a full path) with macros ``defines``."""
-    return Program(_HERE / path, tuple(sorted(defines.items())))
+def program(path: Path, **defines: str | int) -> Program:
+    """The program of the file at ``path`` with macros ``defines``."""
+    return Program(path, tuple(sorted(defines.items())))
 
 
 @lru_cache(maxsize=256)
@@ -114,8 +114,13 @@ def _source(path: Path) -> str:
     lines = [f'#line 1 "{path.name}"']
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         include = _INCLUDE.fullmatch(line)
-        lines += [_source(path.parent / include[1]), f'#line {number + 1} "{path.name}"'] if include else [line]
+        lines += [_source(_included(path, include[1])), f'#line {number + 1} "{path.name}"'] if include else [line]
     return "\n".join(lines) + "\n"
+
+
+def _included(path: Path, name: str) -> Path:
+    beside = path.parent / name
+    return beside if beside.exists() else _HERE / name
 
 
 def _parameter(text: str, types: dict[str, str]) -> Parameter:

@@ -1,0 +1,75 @@
+"""Which implementation of a kernel runs: the ``kernel_mode`` in force, the arrays' device, and what each twin takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.backend import device_of
+from autograd.context import STATE
+from autograd.kernels.validate import KernelCheck, arrays_in, checks_in_force, noted, validated
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+    from autograd.kernels.registry import Implementation, Kernel
+
+__all__ = ["KernelUnavailableError", "home_of", "kind_of", "refusal_of", "run"]
+
+
+class KernelUnavailableError(RuntimeError):
+    """The implementation that was asked for does not take these arguments; the message says why."""
+
+
+def home_of(args: tuple[Any, ...]) -> Array | None:
+    """The first array among the arguments: all of them are where it is."""
+    for arg in args:
+        if isinstance(arg, np.ndarray):
+            return arg
+        for array in arrays_in(arg):
+            return array
+    return None
+
+
+def kind_of(home: Array | None) -> str:
+    return "cpu" if home is None or device_of(home) == "cpu" else "cuda"
+
+
+def refusal_of(
+    kernel: Kernel[..., Any], kind: str, there: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str | None:
+    """Why the ``kind`` implementation does not run on arguments that are ``there`` (cpu or cuda); None if it does."""
+    implementation: Implementation | None = getattr(kernel, kind)
+    if implementation is None:
+        return f"no {kind} implementation"
+    if there != kind:
+        return f"the arrays are on the {'GPU' if kind == 'cpu' else 'CPU'}"
+    return implementation.can_run(*args, **kwargs)
+
+
+def run(kernel: Kernel[..., Any], there: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run on arguments that are ``there`` (cpu or cuda), on their device.
+
+    Raises:
+        KernelUnavailableError: in modes cuda and cpu, with the reason.
+        KernelMismatchError: in mode validate.
+    """
+    mode = STATE.get().kernels
+    if mode == "reference" or (mode == "auto" and kernel.cpu is None and kernel.cuda is None):
+        return kernel.reference(*args, **kwargs)
+    kind = mode if mode in ("cuda", "cpu") else there
+    refusal = refusal_of(kernel, kind, there, args, kwargs)
+    checks = checks_in_force() if mode == "validate" else None
+    if checks is not None:
+        return noted(kernel, checks.setdefault(kernel.name, KernelCheck(kernel.name, kind)), refusal, args, kwargs)
+    if refusal is None:
+        implementation: Implementation = getattr(kernel, kind)
+        if mode == "validate":
+            return validated(kernel, implementation, args, kwargs)
+        return implementation.run(*args, **kwargs)
+    if mode == kind:
+        raise KernelUnavailableError(
+            f"{kernel.name}: expected the {kind} implementation to run; got a refusal: {refusal}. "
+            "Use kernel_mode('auto')."
+        )
+    return kernel.reference(*args, **kwargs)

@@ -1,0 +1,83 @@
+"""What compiled kernels share; and the door by which a room puts its Numba twins (extra ``fast``) behind its kernels.
+
+Files that import Numba at their top, ``cpu.py`` of a room and those of this folder, are imported when a kernel first
+runs. Nothing but a room's loader and each other may import them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.dtypes import is_float
+from autograd.kernels.registry import Implementation, register_implementation
+from autograd.kernels.validate import arrays_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from autograd.kernels.registry import Kernel
+
+__all__ = ["COMPILED_DTYPES", "compiled_dtype", "is_available", "register_compiled", "warmup"]
+
+COMPILED_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+_loaders: list[Callable[[], ModuleType]] = []
+
+
+def warmup() -> None:
+    """Import Numba and all compiled kernels now, not when each first runs (a second or so); nothing without Numba.
+
+    Code for the types of a call is still compiled, or read from the disk, at the first such call.
+    """
+    if is_available() is None:
+        for load in _loaders:
+            load()
+
+
+@lru_cache(maxsize=1)
+def is_available() -> str | None:
+    """None if Numba is installed, else what to do about it."""
+    return None if find_spec("numba") else "Numba is not installed (pip install 'swinpy[fast]')"
+
+
+def compiled_dtype(*args: Any, **_: Any) -> str | None:
+    """None if the arrays among the arguments, and the dtypes asked for, are one that kernels are compiled for, else why
+    not."""
+    dtypes = {a.dtype for a in arrays_in(args) if isinstance(a, np.ndarray) and is_float(a.dtype)}
+    dtypes |= {a for a in args if isinstance(a, np.dtype)}
+    if len(dtypes) == 1 and dtypes <= set(COMPILED_DTYPES):
+        return None
+    found = ", ".join(sorted(map(str, dtypes))) or "none"
+    return f"compiled kernels take float32 or float64 arrays of one dtype; got {found}"
+
+
+def register_compiled(
+    *kernels: Kernel[..., Any], accepts: Callable[..., str | None] = compiled_dtype
+) -> Callable[[Callable[[], ModuleType]], Callable[[], ModuleType]]:
+    """Put compiled twins behind kernels: decorates a function that imports and returns the module that has them.
+
+    Args:
+        kernels: each has a twin of its name in the module.
+        accepts: None if the twins take the arguments, else why not.
+    """
+
+    def decorate(load: Callable[[], ModuleType]) -> Callable[[], ModuleType]:
+        _loaders.append(load)
+        for kernel in kernels:
+            register_implementation(kernel, cpu=_late(kernel.name, load, accepts))
+        return load
+
+    return decorate
+
+
+def _late(name: str, load: Callable[[], ModuleType], accepts: Callable[..., str | None]) -> Implementation:
+    @lru_cache(maxsize=1)
+    def twin() -> Callable[..., Any]:
+        return getattr(load(), name)  # type: ignore[no-any-return]
+
+    return Implementation(lambda *a, **k: twin()(*a, **k), lambda *a, **k: is_available() or accepts(*a, **k))

@@ -1,0 +1,323 @@
+"""What compiled kernels are made with: the decorator, functions that vectorise, contiguous arguments.
+
+A kernel is compiled without parallelism of its own and lets go of Python's lock: it computes rows [start, stop) of its
+arguments, and the engine's threads take such pieces (:mod:`autograd.kernels.compiled.pieces`).
+
+Compiled code is kept on disk beside the sources (or in the user's cache directory where these cannot be written to).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "cdf",
+    "compiled",
+    "difference",
+    "exp",
+    "instruction",
+    "jit",
+    "larger",
+    "nearest",
+    "plain",
+    "power_of_two",
+    "product",
+    "read",
+    "rows_of",
+    "will_write",
+    "write",
+]
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+# What LLVM may assume. Sums may be taken in any order (lanes of a vector; the order is fixed once compiled) and
+# a * b + c may be one instruction; NaN and infinities are left alone, unlike with full fast-math.
+_FLAGS = {"reassoc", "contract", "arcp", "nsz"}
+_EXACT_ORDER = _FLAGS - {"reassoc"}  # for polynomials, whose order is chosen for its rounding
+_ALONE = ("nsz",)  # for one instruction, as it stands; Numba gives those that have no flag at all the function's
+
+
+def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function for compiled code that is written in LLVM's language; it is called without the ``context``."""
+    return cast("Callable[..., Any]", intrinsic(function))
+
+
+# ---- the cache on disk
+
+_SHIPPED = Path(__file__).resolve().parents[3]
+
+
+def _sources() -> str:
+    """What all kernels' sources hold, as a hash. Numba would look at a kernel's own file alone, and at its time: not at
+    the functions that were compiled into it."""
+    rooms = {twin.parent for package in ("autograd", "swinpy") for twin in (_SHIPPED / package).rglob("cpu.py")}
+    files = sorted({f for room in (Path(__file__).parent, *rooms) for f in room.glob("*.py")})
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+
+
+_STAMP = _sources()
+_said = False
+
+
+def _say(kept: Path | None) -> None:
+    """One line, where code for these sources has not been kept yet."""
+    global _said
+    mark = kept and kept / "swinpy-kernels.txt"
+    with contextlib.suppress(OSError):
+        if mark and mark.exists() and mark.read_text() == _STAMP:
+            _said = True
+    if not _said:
+        where = "once (a few seconds each; kept on disk)" if kept else (
+            "in every process: no directory to keep them in can be written to. NUMBA_CACHE_DIR may name one"
+        )  # fmt: skip
+        print(f"swinpy: compiling CPU kernels, {where}", file=sys.stderr, flush=True)
+    _said = True
+    if mark:
+        with contextlib.suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(_STAMP)
+
+
+def jit(function: _F) -> _F:
+    """Compile a function on plain arrays and numbers when it is first called, for the types of that call."""
+    dispatcher = numba.njit(nogil=True, fastmath=_FLAGS, error_model="numpy")(function)
+    kept = None
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:  # Numba finds no place
+        pass
+    else:
+        dispatcher._cache._cache_file._source_stamp = _STAMP
+        kept = Path(dispatcher._cache.cache_path)
+    if not _said:
+        _say(kept)
+    return cast("_F", dispatcher)
+
+
+# ---- functions that vectorise
+#
+# LLVM vectorises polynomials but not calls into libm, so float32 has polynomials here; float64, the mode for checks,
+# keeps libm's last digits. Constants are of the argument's dtype: a Python float would widen everything to float64.
+
+
+@instruction
+def nearest(context: Any, x: Any) -> Any:
+    """The nearest integer, as a float."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FloatType() if x == types.float32 else ir.DoubleType()
+        return builder.call(builder.module.declare_intrinsic("llvm.rint", [kind]), args)
+
+    return x(x), generate
+
+
+@instruction
+def larger(context: Any, x: Any, y: Any) -> Any:
+    """The larger of two numbers that are not NaN: only without NaN does a running maximum vectorise."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        function = builder.module.declare_intrinsic("llvm.maxnum", [kind], ir.FunctionType(kind, [kind, kind]))
+        return builder.call(function, args, fastmath=("nnan", "nsz"))
+
+    return x(x, x), generate
+
+
+@instruction
+def product(context: Any, x: Any, y: Any) -> Any:
+    """x * y rounded, never half of one fused instruction: h - mean(h) of unrounded products h does not cancel where
+    it must."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(*args, flags=_ALONE)
+
+    return x(x, x), generate
+
+
+@instruction
+def difference(context: Any, x: Any, y: Any) -> Any:
+    """x - y in the order as written. Of x - y - z both have to be one: LLVM takes x - (y + z) for it if the outer
+    subtraction allows that, and a small z is lost beside a large y."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fsub(*args, flags=_ALONE)
+
+    return x(x, x), generate
+
+
+@instruction
+def power_of_two(context: Any, n: Any) -> Any:
+    """2**n of an integral float32 in [-126, 127]: n + 127 is written into the exponent's bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        exponent = builder.add(builder.fptosi(args[0], word), ir.Constant(word, 127))
+        return builder.bitcast(builder.shl(exponent, ir.Constant(word, 23)), ir.FloatType())
+
+    return types.float32(types.float32), generate
+
+
+@instruction
+def read(context: Any, array: Any, place: Any) -> Any:
+    """The number at ``place`` of a C-ordered array's memory: no check, no wrapping of negative indices, no row taken
+    out (which would count references on a counter that the threads share)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.load(builder.gep(data, [args[1]]))
+
+    return array.dtype(array, types.intp), generate
+
+
+@instruction
+def write(context: Any, array: Any, place: Any, value: Any) -> Any:
+    """``value`` to ``place`` of a C-ordered array's memory, as :func:`read`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        builder.store(args[2], builder.gep(data, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, array.dtype), generate
+
+
+@instruction
+def _prefetch(context: Any, array: Any, place: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+        to_write, keep, data_cache = (ir.Constant(word, n) for n in (1, 3, 1))
+        builder.call(function, [address, to_write, keep, data_cache])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@jit
+def will_write(array: Any, start: int, stop: int) -> None:
+    """Begin to fetch the lines of places [start, stop) that are written soon: a store to a line that is not in the
+    cache waits for it, and hardware foresees loads better than stores. Places past the end do no harm."""
+    for place in range(start, stop, 64 // array.itemsize):
+        _prefetch(array, place)
+
+
+_LOG2E, _LN2_HIGH, _LN2_LOW = (np.float32(c) for c in (1.44269504088896341, 0.693359375, -2.12194440e-4))
+_E0, _E1, _E2, _E3, _E4, _E5 = (
+    np.float32(c)
+    for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+)
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_EXP_LOW, _LEAST, _MOST = np.float32(-87), np.float32(-126), np.float32(127)
+
+
+def compiled(stub: Callable[..., Any]) -> Callable[[_F], _F]:
+    """Decorator of a function that takes Numba's type of x and returns what to compile for ``stub(x)``."""
+
+    def decorate(choose: _F) -> _F:
+        def template(x):  # type: ignore[no-untyped-def]  # Numba compares signatures, annotations and all
+            chosen = choose(x)
+            chosen.__annotations__ = {}
+            return chosen
+
+        overload(stub, jit_options={"fastmath": _EXACT_ORDER})(template)
+        return choose
+
+    return decorate
+
+
+def exp(x: Any) -> Any:
+    """exp(x) for x up to 88 in compiled code; in float32 0 for x < -87, where numbers become denormal and slow."""
+    raise NotImplementedError("exp: expected to be called from compiled code.")
+
+
+@compiled(exp)
+def _exp(x: Any) -> Any:
+    """float32: with n = rint(x log2 e) and r = x - n ln 2 in two parts, 2**n (1 + r + r**2 P(r)), as Cephes' expf."""
+    if x != types.float32:
+        return lambda x: math.exp(x)
+
+    def exp32(x: Any) -> Any:
+        n = nearest(min(max(x * _LOG2E, _LEAST), _MOST))
+        r = x - n * _LN2_HIGH
+        r = r - n * _LN2_LOW
+        p = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
+        value = (p * (r * r) + r + _ONE) * power_of_two(n)
+        return _ZERO if x < _EXP_LOW else value
+
+    return exp32
+
+
+# erf(t) = t P(t^2) / Q(t^2) on [-4, 4], error below 3e-7: as in autograd.kernels.gelu.erf
+_P0, _P1, _P2, _P3, _P4, _P5, _P6 = (
+    np.float32(c)
+    for c in (
+        -2.72614225801306e-10,
+        2.77068142495902e-08,
+        -2.10102402082508e-06,
+        -5.69250639462346e-05,
+        -7.34990630326855e-04,
+        -2.95459980854025e-03,
+        -1.60960333262415e-02,
+    )
+)
+_Q0, _Q1, _Q2, _Q3, _Q4 = (
+    np.float32(c)
+    for c in (
+        -1.45660718464996e-05,
+        -2.13374055278905e-04,
+        -1.68282697438203e-03,
+        -7.37332916720468e-03,
+        -1.42647390514189e-02,
+    )
+)
+_SQRT_HALF, _FOUR = np.float32(math.sqrt(0.5)), np.float32(4)
+
+
+def cdf(x: Any) -> Any:
+    """Phi(x), the distribution function of the standard normal, in compiled code."""
+    raise NotImplementedError("cdf: expected to be called from compiled code.")
+
+
+@compiled(cdf)
+def _cdf(x: Any) -> Any:
+    if x != types.float32:
+        return lambda x: 0.5 + 0.5 * math.erf(x * math.sqrt(0.5))
+
+    def cdf32(x: Any) -> Any:
+        t = min(max(x * _SQRT_HALF, -_FOUR), _FOUR)
+        s = t * t
+        p = (((((_P0 * s + _P1) * s + _P2) * s + _P3) * s + _P4) * s + _P5) * s + _P6
+        q = (((_Q0 * s + _Q1) * s + _Q2) * s + _Q3) * s + _Q4
+        return _HALF + _HALF * (t * p / q)
+
+    return cdf32
+
+
+# ---- on the Python side
+
+
+def plain(x: Any) -> Any:
+    """``x`` C-ordered, aligned and writable, copied if need be: each further layout would be compiled anew."""
+    return x if x.flags.carray else np.array(x, order="C")
+
+
+def rows_of(x: Any) -> Any:
+    """``x`` (..., C) as plain (rows, C)."""
+    return plain(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])

@@ -1,0 +1,251 @@
+"""Layer norm and residual + layer norm, compiled: each row is read into the cache once and finished there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autograd.kernels.buffers import empty
+from autograd.kernels.compiled.pieces import add_up, pieces, run_pieces
+from autograd.kernels.compiled.toolkit import (
+    jit,
+    plain,
+    product,
+    read,
+    rows_of,
+    will_write,
+    write,
+)
+
+__all__ = ["layer_norm_bwd", "layer_norm_fwd", "residual_layer_norm_bwd", "residual_layer_norm_fwd"]
+
+# Row sums of gradients are collected this many rows at a time before they are added to the piece's total: sums of few
+# numbers stay small, which keeps the rounding error of a long sum down.
+_GROUP = 64
+_AHEAD = 8  # rows; see ``will_write``
+
+
+# Rows may be short (16 channels), so numbers are read and written at their place: see ``read``.
+
+
+@jit
+def _normalise(x: Any, i: int, stop: int, weight: Any, bias: Any, eps: Any, out: Any, mean: Any, rstd: Any) -> None:
+    """Rows i to i + 3, those below ``stop``: writes norm, mean and rstd.
+
+    Side by side, as a row alone is a chain of operations that wait for each other. With a residual and without it is
+    the same code: a model takes the one or the other with and without checkpointing, and its bits must not change.
+    """
+    channels, zero, one = weight.size, x.dtype.type(0), x.dtype.type(1)
+    inverse = one / x.dtype.type(channels)
+    i1, i2, i3 = min(i + 1, stop - 1), min(i + 2, stop - 1), min(i + 3, stop - 1)  # past the end: the last one again
+    at0, at1, at2, at3 = i * channels, i1 * channels, i2 * channels, i3 * channels
+    mean0 = mean1 = mean2 = mean3 = zero
+    for j in range(channels):
+        mean0 += read(x, at0 + j)
+        mean1 += read(x, at1 + j)
+        mean2 += read(x, at2 + j)
+        mean3 += read(x, at3 + j)
+    mean0, mean1, mean2, mean3 = mean0 * inverse, mean1 * inverse, mean2 * inverse, mean3 * inverse
+    sum0 = sum1 = sum2 = sum3 = zero
+    for j in range(channels):
+        sum0 += (read(x, at0 + j) - mean0) * (read(x, at0 + j) - mean0)
+        sum1 += (read(x, at1 + j) - mean1) * (read(x, at1 + j) - mean1)
+        sum2 += (read(x, at2 + j) - mean2) * (read(x, at2 + j) - mean2)
+        sum3 += (read(x, at3 + j) - mean3) * (read(x, at3 + j) - mean3)
+    rstd0, rstd1 = one / np.sqrt(sum0 * inverse + eps), one / np.sqrt(sum1 * inverse + eps)
+    rstd2, rstd3 = one / np.sqrt(sum2 * inverse + eps), one / np.sqrt(sum3 * inverse + eps)
+    for j in range(channels):
+        w, b = read(weight, j), read(bias, j)
+        y0 = (read(x, at0 + j) - mean0) * rstd0 * w + b
+        y1 = (read(x, at1 + j) - mean1) * rstd1 * w + b
+        y2 = (read(x, at2 + j) - mean2) * rstd2 * w + b
+        y3 = (read(x, at3 + j) - mean3) * rstd3 * w + b
+        write(out, at0 + j, y0)
+        write(out, at1 + j, y1)
+        write(out, at2 + j, y2)
+        write(out, at3 + j, y3)
+    mean[i], mean[i1], mean[i2], mean[i3] = mean0, mean1, mean2, mean3
+    rstd[i], rstd[i1], rstd[i2], rstd[i3] = rstd0, rstd1, rstd2, rstd3
+
+
+@jit
+def _forward(
+    x: Any, weight: Any, bias: Any, eps: float, out: Any, mean: Any, rstd: Any, _: int, start: int, stop: int
+) -> None:
+    small = x.dtype.type(eps)
+    for i in range(start, stop, 4):
+        will_write(out, (i + _AHEAD) * weight.size, (i + _AHEAD + 4) * weight.size)
+        _normalise(x, i, stop, weight, bias, small, out, mean, rstd)
+
+
+@jit
+def _residual_forward(
+    x: Any,
+    branch: Any,
+    branch_bias: Any,  # may be empty
+    keep: Any,  # a scale a sample, or empty
+    weight: Any,
+    bias: Any,
+    eps: float,
+    total: Any,
+    out: Any,
+    mean: Any,
+    rstd: Any,
+    _: int,
+    start: int,
+    stop: int,
+) -> None:
+    small, one = x.dtype.type(eps), x.dtype.type(1)
+    per_sample = x.shape[0] // max(1, keep.size)
+    for i in range(start, stop):
+        at, end = i * weight.size, (i + 1) * weight.size
+        scale = keep[i // per_sample] if keep.size else one
+        will_write(out, at + _AHEAD * weight.size, end + _AHEAD * weight.size)
+        if scale == 0:
+            for j in range(at, end):
+                write(total, j, read(x, j))
+        elif branch_bias.size:
+            for j in range(at, end):
+                write(total, j, read(x, j) + scale * (read(branch, j) + read(branch_bias, j - at)))
+        else:
+            for j in range(at, end):
+                write(total, j, read(x, j) + scale * read(branch, j))
+        if (i - start) % 4 == 3 or i == stop - 1:
+            _normalise(total, i - (i - start) % 4, i + 1, weight, bias, small, out, mean, rstd)
+
+
+@jit
+def _add_group(group: Any, sums: Any) -> None:
+    for j in range(group.size):
+        write(sums, j, read(sums, j) + read(group, j))
+        write(group, j, group.dtype.type(0))
+
+
+@jit
+def _backward(
+    g: Any,
+    x: Any,
+    weight: Any,
+    mean: Any,
+    rstd: Any,
+    extra: Any,
+    keep: Any,
+    gx: Any,
+    gbranch: Any,
+    all_sums: Any,
+    number: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Rows of gx, with ``extra`` added (where it has rows), and of gbranch = keep gx (where there is keep).
+
+    The sums (2, C) of the piece of this number get what the rows give to weight and bias; a third row what they give to
+    the branch's bias.
+    """
+    sums = all_sums[number]
+    channels, zero, shifts = weight.size, x.dtype.type(0), len(sums) == 3
+    per_sample = x.shape[0] // max(1, keep.size)
+    inverse = x.dtype.type(1) / x.dtype.type(channels)
+    group = np.zeros(len(sums) * channels, x.dtype)
+    sums[:] = zero
+    for i in range(start, stop):
+        at, m, r = i * channels, mean[i], rstd[i]
+        first, second = zero, zero
+        for j in range(channels):
+            h = product(read(g, at + j), read(weight, j))
+            first += h
+            second += h * (read(x, at + j) - m)
+        first *= inverse
+        second *= inverse * r
+        for j in range(channels):
+            xhat, gj = (read(x, at + j) - m) * r, read(g, at + j)
+            write(group, j, read(group, j) + gj * xhat)
+            write(group, channels + j, read(group, channels + j) + gj)
+            write(gx, at + j, r * (product(gj, read(weight, j)) - first - xhat * second))
+        if extra.size:
+            for j in range(at, at + channels):
+                write(gx, j, read(gx, j) + read(extra, j))
+        if keep.size:
+            scale = keep[i // per_sample]
+            for j in range(at, at + channels):
+                write(gbranch, j, scale * read(gx, j))
+        if shifts:
+            branch = gbranch if keep.size else gx
+            for j in range(channels):
+                write(group, 2 * channels + j, read(group, 2 * channels + j) + read(branch, at + j))
+        if (i - start) % _GROUP == _GROUP - 1 or i == stop - 1:
+            _add_group(group, sums)
+
+
+def layer_norm_fwd(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
+    rows = rows_of(x)
+    out, mean, rstd = empty(rows.shape, x.dtype), np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
+    weight, bias = plain(weight), plain(bias)
+    cut = pieces(len(rows), 2 * rows.shape[1] * x.itemsize)
+    run_pieces(_forward, cut, rows, weight, bias, eps, out, mean, rstd)
+    return out.reshape(x.shape), mean, rstd
+
+
+def _none(x: Any) -> Any:
+    """Stands for rows that there are none of."""
+    return np.empty((0, 0), x.dtype)
+
+
+def _optional(vector: Any | None, x: Any) -> Any:
+    return np.empty(0, x.dtype) if vector is None else plain(vector)
+
+
+def _gradients(
+    g: Any, x: Any, weight: Any, mean: Any, rstd: Any, g_sum: Any | None, keep: Any | None, results: int
+) -> tuple[Any, ...]:
+    """gx, gbranch, and the first ``results`` of the gradients of weight, bias and the branch's bias."""
+    rows, g_rows = rows_of(x), rows_of(g)
+    extra, keeps = _none(x) if g_sum is None else rows_of(g_sum), _optional(keep, x)
+    weight, mean, rstd = plain(weight), plain(mean), plain(rstd)
+    gx = empty(rows.shape, x.dtype)
+    gbranch = empty(rows.shape, x.dtype) if keeps.size else gx
+    cut = pieces(len(rows), (4 if keeps.size else 3) * rows.shape[1] * x.itemsize)
+    sums = np.empty((len(cut), results, rows.shape[1]), x.dtype)
+    run_pieces(_backward, cut, g_rows, rows, weight, mean, rstd, extra, keeps, gx, gbranch, sums)
+    return gx.reshape(x.shape), gbranch.reshape(x.shape), *(total.copy() for total in add_up(sums))
+
+
+def layer_norm_bwd(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, g_sum: Any | None = None) -> tuple[Any, Any, Any]:
+    gx, _, gweight, gbias = _gradients(g, x, weight, mean, rstd, g_sum, None, 2)
+    return gx, gweight, gbias
+
+
+def residual_layer_norm_fwd(
+    x: Any,
+    branch: Any,
+    keep: Any | None,
+    weight: Any,
+    bias: Any,
+    eps: float,
+    branch_bias: Any | None = None,
+    y_dtype: Any | None = None,  # x's; others are refused
+) -> tuple[Any, Any, Any, Any]:
+    rows, branches, keeps, shift = rows_of(x), rows_of(branch), _optional(keep, x), _optional(branch_bias, x)
+    total, out = empty(rows.shape, x.dtype), empty(rows.shape, x.dtype)
+    mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
+    weight, bias = plain(weight), plain(bias)
+    cut = pieces(len(rows), 4 * rows.shape[1] * x.itemsize)
+    run_pieces(_residual_forward, cut, rows, branches, shift, keeps, weight, bias, eps, total, out, mean, rstd)
+    return total.reshape(x.shape), out.reshape(x.shape), mean, rstd
+
+
+def residual_layer_norm_bwd(
+    g_sum: Any,
+    g: Any,
+    total: Any,
+    keep: Any | None,
+    weight: Any,
+    mean: Any,
+    rstd: Any,
+    to_branch_bias: bool = False,
+    branch_dtype: Any | None = None,  # total's; others are refused
+) -> tuple[Any, Any, Any, Any, Any | None]:
+    gx, gbranch, *sums = _gradients(g, total, weight, mean, rstd, g_sum, keep, 3 if to_branch_bias else 2)
+    gweight, gbias, gbranch_bias = (*sums, None)[:3]
+    return gx, gbranch, gweight, gbias, gbranch_bias

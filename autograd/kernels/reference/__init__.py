@@ -1,1 +1,0 @@
-"""Plain NumPy/CuPy implementations: the definition of right that every kernel is held to."""

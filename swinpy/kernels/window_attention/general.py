@@ -1,0 +1,212 @@
+"""Launching window attention on CUDA cores (general_*.cu): any window, head size and storage type.
+
+Arithmetic is float32 whatever the arrays hold. The gradients of what windows share (bias, qkv bias, logit scale) are
+one partial sum a block, added up in order by a second kernel, so that repeats are equal to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.extend import FLOAT_NAMES, Budget, array_module, contiguous, cuda_dtype, launch, multiprocessors, program
+from swinpy.geometry import Geometry, on_device, shift_regions, window_tokens
+from swinpy.kernels.window_attention.sum_parts import sum_parts
+
+if TYPE_CHECKING:
+    from autograd.extend import Array, Program
+    from swinpy.kernels.window_attention.reference import AttentionSpec
+
+__all__ = ["BUDGETS", "can_run", "general_bwd", "general_fwd", "variants"]
+
+# Blocks are of two warps: up to 255 registers a thread leave room for four of them on a multiprocessor. Forward's
+# single tiles of published models stay within 128, which is room for eight, and spill nothing.
+BUDGETS = {
+    "window_attention_general_fwd": Budget(registers=255, spill_bytes=32),
+    "window_attention_general_bwd": Budget(registers=255, spill_bytes=96),
+    "window_attention_general_bwd_queries": Budget(registers=255, spill_bytes=32),
+    "window_attention_general_bwd_keys": Budget(registers=255, spill_bytes=32),
+}
+
+MAX_HEAD_DIM = 128
+MAX_WINDOW = 24
+_FOLDER = Path(__file__).parent
+_THREADS = 64
+_SHARED = 64 * 1024  # of a block on sm_75, the least of the devices that count
+_FORWARD = "general_fwd.cu"
+_BACKWARD, _BACKWARD_TILED = "general_bwd.cu", "general_bwd_tiled.cu"
+_BLOCKS = 4  # of a multiprocessor that backward is cut for
+_PARTS_BYTES = 64 * 2**20  # at most, of partial gradients of the bias
+
+
+def can_run(*args: Any) -> str | None:
+    """None if these kernels take the arguments of window_attention_fwd or _bwd, else why not."""
+    qkv, spec = args[-5], args[-1]
+    head_dim = qkv.shape[3] // 3 // spec.heads
+    if head_dim > MAX_HEAD_DIM:
+        return f"head_dim is at most {MAX_HEAD_DIM}; got {head_dim}"
+    if max(spec.cut.window) > MAX_WINDOW:
+        return f"a window has at most {MAX_WINDOW} tokens a side; got {spec.cut.window}"
+    return cuda_dtype(*args)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a window is cut (see general.cuh).
+
+    Attributes:
+        r: rows and columns of scores a thread; a tile has 8 r tokens.
+        tiles: of a window.
+        head_dim: channels of a head.
+    """
+
+    r: int
+    tiles: int
+    head_dim: int
+
+    @property
+    def tile(self) -> int:
+        return 8 * self.r
+
+    @property
+    def row(self) -> int:
+        """Floats from row to row of q, k and v in shared memory."""
+        vectors = -(-self.head_dim // 4)
+        return 4 * (vectors + 1 - vectors % 2)
+
+    @property
+    def score_row(self) -> int:
+        return self.tile + 8 * (1 - self.r % 2)
+
+    @property
+    def forward_bytes(self) -> int:
+        """Shared memory of the forward kernel."""
+        rows, scores = self.tile * self.row, self.tile * self.score_row
+        before_v = max(scores, 2 * rows) if self.tiles == 1 else 2 * rows + scores
+        return 4 * (before_v + rows + self.tile)
+
+    @property
+    def backward_bytes(self) -> int:
+        """Shared memory of the backward kernels."""
+        return 4 * self.tile * (4 * self.row + self.score_row + 2)
+
+
+def _tiling(tokens: int, head_dim: int, shared: str) -> Tiling:
+    """The fewest tiles that fit into shared memory, as small as they can be."""
+    for tiles in range(-(-tokens // 64), tokens + 1):
+        found = Tiling(-(-tokens // (8 * tiles)), tiles, head_dim)
+        if getattr(found, shared) <= _SHARED:
+            return found
+    raise AssertionError("a tile of 8 tokens fits")
+
+
+@lru_cache(maxsize=256)
+def _tables(cut: Geometry, device: int) -> tuple[Array, Array | None]:
+    """Pixel and, with a shift, region of each token of each window, on a device."""
+    import cupy
+
+    with cupy.cuda.Device(device):
+        like = cupy.empty(0)
+        regions = shift_regions(cut).astype(np.int8) if any(cut.shift) else None
+        return on_device(window_tokens(cut).astype(np.int32), like), on_device(regions, like)
+
+
+def _program(file: str, dtype: str, tiling: Tiling, cosine: bool) -> Program:
+    kind, head_dim = FLOAT_NAMES[dtype], tiling.head_dim
+    return program(_FOLDER / file, T=kind, HEAD=head_dim, R=tiling.r, TILES=tiling.tiles, COSINE=int(cosine))
+
+
+def variants() -> list[Program]:
+    """What there is to compile: windows of published models, some in 16 bits, some with cosine; two other heads."""
+    shapes = [("float32", 49, 32, False), ("float32", 49, 32, True), ("float32", 64, 32, False)]
+    shapes += [("float32", 144, 32, True), ("float32", 576, 32, False)]
+    shapes += [("float32", 49, MAX_HEAD_DIM, True), ("float32", 9, 33, False)]
+    shapes += [("float16", 49, 32, False), ("bfloat16", 144, 32, True)]
+    found = []
+    for dtype, tokens, head_dim, cosine in shapes:
+        forward = _tiling(tokens, head_dim, "forward_bytes")
+        backward = _tiling(tokens, head_dim, "backward_bytes")
+        found.append(_program(_FORWARD, dtype, forward, cosine))
+        found.append(_program(_backward_file(backward), dtype, backward, cosine))
+    return found
+
+
+def _backward_file(tiling: Tiling) -> str:
+    return _BACKWARD if tiling.tiles == 1 else _BACKWARD_TILED
+
+
+def _ready(*arrays: Array | None) -> list[Array | None]:
+    return [None if a is None else contiguous(a) for a in arrays]
+
+
+def general_fwd(
+    qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
+) -> Array:
+    """As :func:`swinpy.kernels.window_attention.window_attention_fwd`."""
+    batch, height, width, channels = qkv.shape[0], *spec.cut.size, qkv.shape[3] // 3
+    out = array_module(qkv).empty((batch, height, width, channels), qkv.dtype)
+    if not out.size:
+        return out
+    cut = spec.cut
+    tiling = _tiling(cut.tokens, channels // spec.heads, "forward_bytes")
+    windows = cut.windows[0] * cut.windows[1]
+    sizes = (spec.heads, windows, cut.tokens, height * width, spec.scale, spec.mask_value)
+    launch(
+        _program(_FORWARD, qkv.dtype.name, tiling, spec.cosine),
+        "window_attention_general_fwd",
+        batch * windows * spec.heads * tiling.tiles,
+        _THREADS,
+        (*_ready(qkv, bias, qkv_bias, logit_scale), *_tables(cut, qkv.device.id), out, *sizes),
+        tiling.forward_bytes,
+    )
+    return out
+
+
+def _slots(qkv: Array, tiling: Tiling, spec: AttentionSpec, count: int) -> int:
+    """Blocks that share the windows of a head and tile: enough for the device, each with as many windows as others."""
+    most = _BLOCKS * multiprocessors(qkv) // (spec.heads * tiling.tiles)
+    memory = _PARTS_BYTES // (4 * spec.heads * spec.cut.tokens**2)
+    turns = -(-count // max(1, min(most, memory, count, 65535)))
+    return -(-count // turns)
+
+
+def general_bwd(
+    g: Array, qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
+) -> tuple[Array, Array | None, Array | None, Array | None]:
+    """As :func:`swinpy.kernels.window_attention.window_attention_bwd`."""
+    xp, cut, heads = array_module(qkv), spec.cut, spec.heads
+    shared = [bias, qkv_bias, logit_scale]
+    if not qkv.size:
+        gqkv = xp.empty(qkv.shape, qkv.dtype)
+        return (gqkv, *(None if a is None else xp.zeros(a.shape, a.dtype) for a in shared))
+    tiling = _tiling(cut.tokens, qkv.shape[3] // 3 // heads, "backward_bytes")
+    windows = cut.windows[0] * cut.windows[1]
+    count = qkv.shape[0] * windows
+    slots = _slots(qkv, tiling, spec, count)
+
+    def parts(like: Array | None, slots: int) -> Array | None:
+        return None if like is None else xp.empty((slots, like.size), np.float32)
+
+    gqkv = xp.empty(qkv.shape, qkv.dtype)
+    bias_parts = parts(bias, slots)
+    qkv_bias_parts, logit_parts = (parts(a, slots * tiling.tiles) for a in (qkv_bias, logit_scale))
+    inputs = (*_ready(g, qkv, bias, qkv_bias, logit_scale), *_tables(cut, qkv.device.id), gqkv)
+    sizes = (count, heads, windows, cut.tokens, cut.size[0] * cut.size[1], spec.scale, spec.mask_value)
+    code = _program(_backward_file(tiling), qkv.dtype.name, tiling, spec.cosine)
+
+    def run(kernel: str, *outputs: Array | None) -> None:
+        grid = (heads * tiling.tiles, slots)
+        launch(code, kernel, grid, _THREADS, (*inputs, *outputs, *sizes), tiling.backward_bytes)
+
+    if tiling.tiles == 1:
+        run("window_attention_general_bwd", bias_parts, qkv_bias_parts, logit_parts)
+    else:
+        softmax = xp.empty((count, heads, cut.tokens, 3), np.float32)
+        run("window_attention_general_bwd_queries", softmax, qkv_bias_parts, logit_parts)
+        run("window_attention_general_bwd_keys", softmax, bias_parts, qkv_bias_parts)
+    gbias, gqkv_bias, glogit_scale = sum_parts((bias_parts, qkv_bias_parts, logit_parts), shared)
+    return gqkv, gbias, gqkv_bias, glogit_scale

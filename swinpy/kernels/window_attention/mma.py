@@ -1,0 +1,287 @@
+"""Launching the tensor-core kernels of window attention: 32 channels a head, 16-bit floats, windows up to 24 x 24."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.extend import Budget, array_module, capability, contiguous, launch, multiprocessors, program
+from swinpy.geometry import Geometry, shift_regions, window_tokens
+from swinpy.kernels.window_attention.sum_parts import sum_parts
+
+if TYPE_CHECKING:
+    from autograd.extend import Array, Program
+    from swinpy.kernels.window_attention.reference import AttentionSpec
+
+__all__ = ["BUDGETS", "can_run", "mma_bwd", "mma_fwd", "variants"]
+
+HEAD_DIM = 32
+SMALL = 64  # tokens that a warp holds in registers
+_LARGEST = 24 * 24
+_CAPABILITY = 80
+_FORWARD_CHUNKS, _BACKWARD_CHUNKS = (64, 48, 32), (48, 32)  # what registers hold of a large window
+_PARTS_BYTES = 2**27  # at most, of blocks' gradients of the bias
+_BLOCKS = 3  # of a backward kernel that a multiprocessor runs at once
+FOLDER = Path(__file__).parent
+_TYPES = {"float16": "f16", "bfloat16": "bf16"}
+
+# Registers beyond 168 leave room for two blocks of a backward kernel on a multiprocessor, 168 for three; what that
+# spills is most for windows of 7x8 on sm_80 to 89.
+BUDGETS = {
+    "pack_bias": Budget(registers=36),
+    "logit_scale_bwd": Budget(registers=48),
+    "window_attention_small_fwd": Budget(registers=168),
+    "window_attention_small_bwd": Budget(registers=168, spill_bytes=104),
+    "window_attention_large_fwd": Budget(registers=128, spill_bytes=24),
+    "window_attention_large_bwd_queries": Budget(registers=216, spill_bytes=48),
+    "window_attention_large_bwd_keys": Budget(registers=255, spill_bytes=96),
+}
+
+
+def variants() -> list[Program]:
+    """What there is to compile: windows 7, 7x8 and 8, large ones by chunk, and one of an odd number of tokens."""
+    made = [_program("sums", kind) for kind in _TYPES]
+    for kind in _TYPES:
+        for cosine in (0, 1):
+            for name in ("small_fwd", "small_bwd"):
+                made += [_program(name, kind, TOKENS=n, COSINE=cosine) for n in (49, 56, 64)]
+            for name, chunks in (("large_fwd", _FORWARD_CHUNKS), ("large_bwd", _BACKWARD_CHUNKS)):
+                options = [(chunk, 1) for chunk in chunks] + [(32, 0)]
+                made += [_program(name, kind, CHUNK=chunk, EVEN=even, COSINE=cosine) for chunk, even in options]
+    return made
+
+
+def _program(name: str, dtype: str, **defines: str | int) -> Program:
+    return program(FOLDER / f"{name}.cu", T=_TYPES[dtype], **defines)
+
+
+def can_run(qkv: Array, spec: AttentionSpec) -> str | None:
+    """None if the tensor-core kernels take these arguments, else why not."""
+    head_dim = qkv.shape[3] // 3 // spec.heads
+    if head_dim != HEAD_DIM:
+        return f"tensor-core kernels take {HEAD_DIM} channels a head; got {head_dim}"
+    if qkv.dtype.name not in _TYPES:
+        return f"tensor-core kernels take float16 and bfloat16; got {qkv.dtype.name}"
+    if spec.cut.tokens > _LARGEST:
+        return f"tensor-core kernels take windows of up to {_LARGEST} tokens; got {spec.cut.tokens}"
+    if capability(qkv) < _CAPABILITY:
+        return f"tensor-core kernels need compute capability 8.0; got {capability(qkv) / 10}"
+    return None
+
+
+# ---- what depends on the geometry alone
+
+
+@lru_cache(maxsize=256)
+def _table(cut: Geometry, xp: Any, device: int) -> Array:
+    """The pixel of each token of each window on the current device, int32 (nW, N), -1 for padding."""
+    return xp.asarray(window_tokens(cut).astype(np.int32))
+
+
+@lru_cache(maxsize=256)
+def _regions(cut: Geometry, xp: Any, device: int) -> Array | None:
+    """The region of each token of each window on the current device, uint8 (nW, N); None without a shift."""
+    return xp.asarray(shift_regions(cut).astype(np.uint8)) if any(cut.shift) else None
+
+
+@lru_cache(maxsize=256)
+def seams(cut: Geometry) -> tuple[int, int]:
+    """Sets of up to 64 tokens, as bits: those of a last window that the shift brought from the other edge, by axis.
+
+    Returns:
+        Behind the seam between rows (in the last row of windows), behind that between columns.
+    """
+    places = [divmod(i, cut.window[1]) for i in range(cut.tokens)]
+    behind = [[place[axis] >= cut.window[axis] - cut.shift[axis] for place in places] for axis in (0, 1)]
+    rows, columns = (sum(1 << i for i, bit in enumerate(bits) if bit) for bits in behind)
+    return rows, columns
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Arguments that all kernels of a call share, made ready."""
+
+    qkv: Array
+    bias: Array | None
+    qkv_bias: Array | None
+    logit_scale: Array | None
+    spec: AttentionSpec
+
+    @property
+    def xp(self) -> Any:
+        return array_module(self.qkv)
+
+    @property
+    def tokens(self) -> int:
+        return self.spec.cut.tokens
+
+    @property
+    def windows(self) -> int:
+        return int(self.qkv.shape[0]) * self.spec.cut.windows[0] * self.spec.cut.windows[1]
+
+    def table(self) -> Array:
+        with self.qkv.device:
+            return _table(self.spec.cut, self.xp, self.qkv.device.id)
+
+    def regions(self) -> Array | None:
+        with self.qkv.device:
+            return _regions(self.spec.cut, self.xp, self.qkv.device.id)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """pixels, channels, heads."""
+        size = self.spec.cut.size
+        return size[0] * size[1], self.qkv.shape[3] // 3, self.spec.heads
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        """scale, mask_value."""
+        return self.spec.scale, self.spec.mask_value
+
+    def empty(self, *shape: int, dtype: Any = np.float32) -> Array:
+        return self.xp.empty(shape, dtype)
+
+    def program(self, name: str, **defines: str | int) -> Program:
+        return _program(name, self.qkv.dtype.name, **defines)
+
+    def packed_bias(self) -> Array | None:
+        """The bias as the kernels for small windows read it."""
+        if self.bias is None:
+            return None
+        n, heads = self.tokens, self.spec.heads
+        size = heads * -(-n // 16) * 32 * -(-n // 8) * 4
+        packed = self.empty(size)
+        launch(self.program("sums"), "pack_bias", -(-size // 256), 256, (self.bias, packed, heads, n))
+        return packed
+
+
+def _call(
+    qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
+) -> _Call:
+    ready = [None if a is None else contiguous(a) for a in (bias, qkv_bias, logit_scale)]
+    return _Call(contiguous(qkv), ready[0], ready[1], ready[2], spec)
+
+
+def mma_fwd(
+    qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
+) -> Array:
+    """As the reference ``window_attention_fwd``."""
+    call = _call(qkv, bias, qkv_bias, logit_scale, spec)
+    out = call.empty(*qkv.shape[:3], qkv.shape[3] // 3, dtype=qkv.dtype)
+    if out.size:
+        (_small_fwd if call.tokens <= SMALL else _large_fwd)(call, out)
+    return out
+
+
+def _small_fwd(call: _Call, out: Array) -> None:
+    code = call.program("small_fwd", TOKENS=call.tokens, COSINE=int(call.spec.cosine))
+    pairs = call.windows * call.spec.heads
+    inputs = (call.qkv, call.qkv_bias, call.packed_bias(), call.logit_scale)
+    place = (call.table(), *call.sizes, call.windows, *call.spec.cut.windows)
+    args = (*inputs, out, *place, *call.scores, *seams(call.spec.cut))
+    launch(code, "window_attention_small_fwd", -(-pairs // 4), 128, args)
+
+
+def chunk_size(tokens: int, sizes: tuple[int, ...]) -> int:
+    """The size of chunk that pads the window least, of these the largest."""
+    return min(sizes, key=lambda size: (-(-tokens // size) * size, -size))
+
+
+def _large_program(call: _Call, name: str, sizes: tuple[int, ...]) -> tuple[Program, int]:
+    """The program of a large window, and the bytes of its shared memory: two rows, three floats and a byte a token."""
+    chunk = chunk_size(call.tokens, sizes)
+    code = call.program(name, CHUNK=chunk, EVEN=1 - call.tokens % 2, COSINE=int(call.spec.cosine))
+    return code, -(-call.tokens // chunk) * chunk * (2 * 80 + 3 * 4 + 1)
+
+
+def _large_fwd(call: _Call, out: Array) -> None:
+    code, shared = _large_program(call, "large_fwd", _FORWARD_CHUNKS)
+    inputs = (call.qkv, call.qkv_bias, call.bias, call.logit_scale)
+    place = (call.table(), call.regions(), *call.sizes, *call.spec.cut.windows, call.tokens)
+    grid = call.windows * call.spec.heads
+    launch(code, "window_attention_large_fwd", grid, 128, (*inputs, out, *place, *call.scores), shared)
+
+
+# ---- backward
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Sums of each block, float32, one row a split: of the gradients of bias, qkv_bias and tau."""
+
+    splits: int
+    bias: Array | None
+    qkv_bias: Array | None
+    tau: Array | None
+
+
+def _parts(call: _Call) -> _Parts:
+    """As many blocks as the device runs at once; each takes one head and every ``splits``-th window."""
+    heads = call.spec.heads
+    memory = _PARTS_BYTES // (4 * heads * call.tokens**2)
+    splits = max(1, min(call.windows, -(-_BLOCKS * multiprocessors(call.qkv) // heads), memory))
+    return _Parts(
+        splits,
+        None if call.bias is None else call.empty(splits, heads, call.tokens, call.tokens),
+        None if call.qkv_bias is None else call.empty(splits, call.qkv.shape[3]),
+        call.empty(splits, heads) if call.spec.cosine else None,
+    )
+
+
+def _logit_scale_total(call: _Call, parts: Array | None) -> Array | None:
+    if parts is None or call.logit_scale is None:
+        return None
+    heads = call.spec.heads
+    grad = call.empty(*call.logit_scale.shape, dtype=call.logit_scale.dtype)
+    args = (parts, call.logit_scale, grad, parts.shape[0], heads)
+    launch(call.program("sums"), "logit_scale_bwd", -(-heads // 128), 128, args)
+    return grad
+
+
+def mma_bwd(
+    g: Array, qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
+) -> tuple[Array, Array | None, Array | None, Array | None]:
+    """As the reference ``window_attention_bwd``."""
+    call = _call(qkv, bias, qkv_bias, logit_scale, spec)
+    gqkv = call.empty(*qkv.shape, dtype=qkv.dtype)
+    if not g.size:
+        none = [None if a is None else call.xp.zeros(a.shape, a.dtype) for a in (bias, qkv_bias, logit_scale)]
+        return gqkv, none[0], none[1], none[2]
+    parts = _parts(call)
+    (_small_bwd if call.tokens <= SMALL else _large_bwd)(call, contiguous(g), gqkv, parts)
+    gbias, gqkv_bias = sum_parts((parts.bias, parts.qkv_bias), (call.bias, call.qkv_bias))
+    return gqkv, gbias, gqkv_bias, _logit_scale_total(call, parts.tau)
+
+
+def small_bwd_shared(tokens: int) -> int:
+    """Bytes of shared memory: rows of q, k, v, dO; P and dS; sums of 128 threads; lengths of q and k."""
+    rows = -(-tokens // 16) * 16
+    return 4 * rows * 80 + 2 * rows * 144 + (-(-tokens // 8) + 6) * 128 * 16 + 2 * rows * 8
+
+
+def _small_bwd(call: _Call, g: Array, gqkv: Array, parts: _Parts) -> None:
+    code = call.program("small_bwd", TOKENS=call.tokens, COSINE=int(call.spec.cosine))
+    inputs = (g, call.qkv, call.qkv_bias, call.packed_bias(), call.logit_scale)
+    outputs = (gqkv, parts.bias, parts.qkv_bias, parts.tau)
+    place = (call.table(), *call.sizes, call.windows, *call.spec.cut.windows)
+    args = (*inputs, *outputs, *place, *call.scores, *seams(call.spec.cut))
+    grid = (parts.splits, call.spec.heads)
+    launch(code, "window_attention_small_bwd", grid, 128, args, small_bwd_shared(call.tokens))
+
+
+def _large_bwd(call: _Call, g: Array, gqkv: Array, parts: _Parts) -> None:
+    code, shared = _large_program(call, "large_bwd", _BACKWARD_CHUNKS)
+    statistics = call.empty(call.windows, call.spec.heads, call.tokens, 2)
+    inputs = (g, call.qkv, call.qkv_bias, call.bias, call.logit_scale)
+    place = (call.table(), call.regions(), *call.sizes, call.windows, *call.spec.cut.windows, call.tokens, *call.scores)
+    grid = (parts.splits, call.spec.heads)
+
+    def run(part: str, *outputs: Array | None) -> None:
+        launch(code, f"window_attention_large_bwd_{part}", grid, 128, (*inputs, *outputs, *place), shared)
+
+    run("queries", gqkv, statistics, parts.bias, parts.qkv_bias, parts.tau)
+    run("keys", statistics, gqkv, parts.qkv_bias)
