@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from swinpy.io import atomic
-from swinpy.io.safetensors_file import check_tensors, decode_tensors
+from swinpy.io.safetensors.read import decode_tensors
+from swinpy.io.safetensors.write import check_tensors
 from swinpy.train import staging
 from swinpy.train.manifest import (
     STATE,

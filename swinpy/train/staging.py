@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swinpy.io import atomic
-from swinpy.io.safetensors_file import encode_tensors
+from swinpy.io.safetensors.write import encode_tensors
 from swinpy.train import manifest as manifests
 from swinpy.train.manifest import FileRecord, Manifest, SnapshotError, step_name, step_of, verify
 from swinpy.train.plain_json import encode_plain

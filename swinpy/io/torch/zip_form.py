@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io.weights.content import Content
-from swinpy.io.weights.errors import Fault, shown
-from swinpy.io.weights.pickle_machine import read_pickle
-from swinpy.io.weights.records import Storage
-from swinpy.io.weights.source import ByteStream
-from swinpy.io.weights.torch_objects import TorchObjects, as_count, storage_dtype
-from swinpy.io.weights.zip_container import kind_of_zip, read_directory
+from swinpy.io.errors import Fault, shown
+from swinpy.io.records import Content, Storage, as_count
+from swinpy.io.source import ByteStream
+from swinpy.io.torch.objects import TorchObjects, storage_dtype
+from swinpy.io.torch.pickle import read_pickle
+from swinpy.io.torch.zip import kind_of_zip, read_directory
 
 if TYPE_CHECKING:
-    from swinpy.io.weights.source import Budget, Source
-    from swinpy.io.weights.zip_container import Entry
+    from swinpy.io.source import MemoryBudget, Source
+    from swinpy.io.torch.zip import ZipEntry
 
 __all__ = ["read_torch_zip"]
 
 _ORDERS = {b"little": "<", b"big": ">"}
 
 
-def read_torch_zip(source: Source, budget: Budget) -> Content:
+def read_torch_zip(source: Source, budget: MemoryBudget) -> Content:
     """What a file of this form holds.
 
     Args:
@@ -44,7 +43,7 @@ def read_torch_zip(source: Source, budget: Budget) -> Content:
     return Content("torch zip", tree, tuple(str(name) for name in objects.unknown), order)
 
 
-def _root(entries: dict[str, Entry]) -> str:
+def _root(entries: dict[str, ZipEntry]) -> str:
     """The folder in the archive that holds everything."""
     roots = [name.partition("/")[0] for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     for known in filter(None, (kind_of_zip(name.encode()) for name in entries)):
@@ -55,7 +54,7 @@ def _root(entries: dict[str, Entry]) -> str:
     return roots[0]
 
 
-def _byte_order(source: Source, entry: Entry | None) -> str:
+def _byte_order(source: Source, entry: ZipEntry | None) -> str:
     if entry is None:
         return "<"  # before torch 2.1 there was no such entry, and torch itself then assumes this
     text = source.read(entry.position, min(entry.size, 16))
@@ -67,7 +66,7 @@ def _byte_order(source: Source, entry: Entry | None) -> str:
 class _Storages:
     """Persistent ids ("storage", class, key, device, numel) as storages, each one once."""
 
-    def __init__(self, root: str, entries: dict[str, Entry]) -> None:
+    def __init__(self, root: str, entries: dict[str, ZipEntry]) -> None:
         self._root = root
         self._entries = entries
         self._found: dict[str, Storage] = {}

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from swinpy.io import atomic
-from swinpy.io.weights.errors import Fault
+from swinpy.io.errors import Fault
 
 if TYPE_CHECKING:
     import mmap
     import os
     from collections.abc import Iterator
 
-__all__ = ["ALLOWANCE", "Budget", "ByteStream", "BytesSource", "FileSource", "Source", "open_source"]
+__all__ = ["ALLOWANCE", "ByteStream", "BytesSource", "FileSource", "MemoryBudget", "Source", "open_source"]
 
 ALLOWANCE = 8 << 20
 _WINDOW = 1 << 16
 
 
-class Budget:
+class MemoryBudget:
     """What reading one file may still claim, in bytes: twice the file's size and `ALLOWANCE` at the start.
 
     Everything whose size a file decides is charged here before it is made: arrays exactly, Python objects by an upper

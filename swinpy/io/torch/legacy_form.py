@@ -10,15 +10,14 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io.weights.content import Content
-from swinpy.io.weights.errors import Fault, shown
-from swinpy.io.weights.pickle_machine import read_pickle
-from swinpy.io.weights.records import Call, Global, Storage
-from swinpy.io.weights.source import ByteStream
-from swinpy.io.weights.torch_objects import TorchObjects, as_count, storage_dtype
+from swinpy.io.errors import Fault, shown
+from swinpy.io.records import Call, Content, Global, Storage, as_count
+from swinpy.io.source import ByteStream
+from swinpy.io.torch.objects import TorchObjects, storage_dtype
+from swinpy.io.torch.pickle import read_pickle
 
 if TYPE_CHECKING:
-    from swinpy.io.weights.source import Budget, Source
+    from swinpy.io.source import MemoryBudget, Source
 
 __all__ = ["MAGIC", "PROTOCOL", "read_torch_legacy"]
 
@@ -27,7 +26,7 @@ PROTOCOL = 1001
 _COUNT = struct.Struct("<q")
 
 
-def read_torch_legacy(source: Source, budget: Budget) -> Content:
+def read_torch_legacy(source: Source, budget: MemoryBudget) -> Content:
     """What a file of this form holds.
 
     Args:

@@ -1,30 +1,56 @@
 """The safetensors form: a length, a JSON header, and the numbers, read strictly and without copies.
 
-The library of that name copies everything twice on its way to NumPy and cannot hand out bfloat16; what we write
-ourselves is still written and checked with it (`swinpy.io.safetensors_file`).
+The library of that name copies everything twice on its way to NumPy and cannot hand out bfloat16. What we write
+ourselves is made by it (`swinpy.io.safetensors.write`) and read back by the parser here.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from swinpy.io.weights.content import Content
-from swinpy.io.weights.errors import Fault, shown
-from swinpy.io.weights.records import DTYPES, Call, Dtype, Global, Storage
-from swinpy.io.weights.torch_objects import MAX_DIMS, as_count, check_view
+import numpy as np
+
+from swinpy.io import atomic
+from swinpy.io.errors import Fault, TensorFileError, shown
+from swinpy.io.records import (
+    DTYPES,
+    MAX_DIMS,
+    Call,
+    Content,
+    Dtype,
+    Global,
+    Storage,
+    StoredTensor,
+    as_count,
+    check_view,
+)
+from swinpy.io.source import BytesSource
 
 if TYPE_CHECKING:
-    from swinpy.io.weights.records import StoredTensor
-    from swinpy.io.weights.source import Budget, Source
+    import os
 
-__all__ = ["HEADER_LIMIT", "read_safetensors"]
+    from numpy.typing import NDArray
+
+    from swinpy.io.source import MemoryBudget, Source
+
+__all__ = [
+    "HEADER_LIMIT",
+    "METADATA",
+    "SAFETENSORS_DTYPES",
+    "decode_tensors",
+    "fault_of",
+    "read_safetensors",
+    "read_tensors",
+    "views_of",
+]
 
 HEADER_LIMIT = 100_000_000  # the format's own
-_METADATA = "__metadata__"
+METADATA = "__metadata__"
 _EXPANSION = 40  # bytes of Python objects a byte of JSON, at worst
-_DTYPES: dict[str, Dtype] = {
+SAFETENSORS_DTYPES: dict[str, Dtype] = {
     "F64": DTYPES["float64"],
     "F32": DTYPES["float32"],
     "F16": DTYPES["float16"],
@@ -43,14 +69,15 @@ _DTYPES: dict[str, Dtype] = {
     "F8_E5M2": DTYPES["float8_e5m2"],
     "F8_E8M0": DTYPES["float8_e8m0fnu"],
 }
+_CODES = {dtype: code for code, dtype in SAFETENSORS_DTYPES.items()}
 
 
-def read_safetensors(source: Source, budget: Budget) -> Content:
+def read_safetensors(source: Source, budget: MemoryBudget | None = None) -> Content:
     """What a file of this form holds.
 
     Args:
         source: the file.
-        budget: what it may take.
+        budget: what it may take; None for a file that is in memory already, which its header is a part of.
 
     Raises:
         Fault: damaged or hostile.
@@ -59,9 +86,10 @@ def read_safetensors(source: Source, budget: Budget) -> Content:
     start = 8 + length
     if length > HEADER_LIMIT or start > source.size:
         raise Fault("a safetensors header that fits in the file", f"one of {length} bytes in {source.size} (truncated)")
-    budget.take(_EXPANSION * length)
+    if budget is not None:
+        budget.take(_EXPANSION * length)
     header = _parse(source.read(8, length))
-    metadata = _metadata(header.pop(_METADATA, {}))
+    metadata = _metadata(header.pop(METADATA, {}))
     spans: list[tuple[int, int]] = []
     tree = {name: _tensor(name, row, start, source.size - start, spans) for name, row in header.items()}
     _check_spans(spans, source.size - start)
@@ -95,7 +123,7 @@ def _refuse_constant(text: str) -> NoReturn:
 
 def _metadata(texts: Any) -> dict[str, str]:
     if type(texts) is not dict or any(type(value) is not str for value in texts.values()):
-        raise Fault(f"text by name in {_METADATA}", shown(texts))
+        raise Fault(f"text by name in {METADATA}", shown(texts))
     return texts
 
 
@@ -114,9 +142,9 @@ def _tensor(name: str, row: Any, start: int, size: int, spans: list[tuple[int, i
         raise Fault(f"a shape of at most {MAX_DIMS} whole numbers for {what}", shown(shape))
     if type(code) is not str:
         raise Fault(f"a dtype for {what}", shown(code))
-    if code not in _DTYPES:
+    if code not in SAFETENSORS_DTYPES:
         return Call(Global("safetensors", code), tuple(shape))
-    dtype, numel = _DTYPES[code], math.prod(shape)
+    dtype, numel = SAFETENSORS_DTYPES[code], math.prod(shape)
     if numel * dtype.itemsize != last - first:
         raise Fault(f"{shown(numel)} elements of {code} for {what}", f"{last - first} bytes")
     strides = [math.prod(shape[axis + 1 :]) if numel else 0 for axis in range(len(shape))]
@@ -132,3 +160,82 @@ def _check_spans(spans: list[tuple[int, int]], size: int) -> None:
         at = last
     if at != size:
         raise Fault(f"{at} bytes of data, as the header says,", f"{size} (truncated, or something appended)")
+
+
+# ---- whole files as arrays
+
+
+def fault_of(op: str, where: str, reason: str, fix: str) -> TensorFileError:
+    """The error that says what is wrong with a file."""
+    return TensorFileError(f"{op}: expected a sound safetensors file at {where}; got {reason}. {fix}")
+
+
+def views_of(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The arrays of a file as little-endian views of its bytes, and the metadata.
+
+    Args:
+        data: the file's bytes.
+
+    Raises:
+        ValueError: the bytes are malformed or hold a dtype that NumPy does not have.
+    """
+    try:
+        content = read_safetensors(BytesSource(data))
+    except Fault as fault:
+        raise ValueError(f"{fault.got} in place of {fault.expected}") from fault
+    return {name: _view(data, name, tensor) for name, tensor in content.tree.items()}, content.metadata
+
+
+def _view(data: bytes, name: str, tensor: StoredTensor | Call) -> NDArray[Any]:
+    if not isinstance(tensor, StoredTensor) or not tensor.dtype.native:
+        code = tensor.function.name if isinstance(tensor, Call) else _CODES[tensor.dtype]
+        raise ValueError(f"dtype {code} in {name!r}, which NumPy does not have")
+    flat = np.frombuffer(data, "<" + tensor.dtype.code, tensor.storage.numel, tensor.storage.position)
+    return flat.reshape(tensor.shape)
+
+
+def decode_tensors(data: bytes, where: str = "memory") -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Returns the arrays and the metadata of a safetensors file given as bytes.
+
+    Args:
+        data: The file's bytes.
+        where: What a message calls the file.
+
+    Returns:
+        Arrays by name in the order of their names, each C-contiguous, writable and owning its memory, in native
+        byte order; and the metadata.
+
+    Raises:
+        TensorFileError: The bytes are malformed or hold a dtype that NumPy does not have.
+    """
+    try:
+        views, texts = views_of(data)
+        arrays = {}
+        for name in sorted(views):
+            view = views.pop(name)
+            arrays[name] = np.array(view, dtype=view.dtype.newbyteorder("="), order="C", copy=True)
+    except (ValueError, MemoryError) as error:
+        fix = "Copy or download the file again, or convert such tensors to float32."
+        raise fault_of("read_tensors", where, str(error), fix) from error
+    return arrays, texts
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Reads a safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Arrays by name in the order of their names, each C-contiguous, writable and owning its memory, in native
+        byte order; and the metadata.
+
+    Raises:
+        TensorFileError: The file is missing, unreadable or malformed, or holds a dtype that NumPy does not have.
+    """
+    try:
+        data = atomic.read_regular(Path(path))
+    except OSError as error:
+        fix = "Check the path and its permissions."
+        raise fault_of("read_tensors", str(path), error.strerror or str(error), fix) from error
+    return decode_tensors(data, str(path))

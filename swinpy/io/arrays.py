@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swinpy.io.weights.errors import Fault, shown
+from swinpy.io.errors import Fault, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from swinpy.io.weights.records import Dtype, Storage, StoredTensor
-    from swinpy.io.weights.source import Budget, Source
+    from swinpy.io.records import Dtype, Storage, StoredTensor
+    from swinpy.io.source import MemoryBudget, Source
 
 __all__ = ["EXPANSION", "check_expansion", "is_readable", "load_arrays"]
 
@@ -62,7 +62,7 @@ def check_expansion(tensors: Mapping[str, StoredTensor], size: int) -> None:
 
 
 def load_arrays(
-    tensors: Mapping[str, StoredTensor], source: Source, order: str, budget: Budget, *, mmap: bool
+    tensors: Mapping[str, StoredTensor], source: Source, order: str, budget: MemoryBudget, *, mmap: bool
 ) -> dict[str, NDArray[Any]]:
     """Read tensors.
 

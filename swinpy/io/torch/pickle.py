@@ -11,13 +11,13 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
-from swinpy.io.weights.errors import Fault, shown
-from swinpy.io.weights.records import Call, Global
+from swinpy.io.errors import Fault, shown
+from swinpy.io.records import Call, Global
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swinpy.io.weights.source import Budget, ByteStream
+    from swinpy.io.source import ByteStream, MemoryBudget
 
 __all__ = ["MAX_OPCODES", "Objects", "read_pickle"]
 
@@ -49,7 +49,7 @@ class Objects(Protocol):
         ...
 
 
-def read_pickle(stream: ByteStream, objects: Objects, budget: Budget) -> Any:
+def read_pickle(stream: ByteStream, objects: Objects, budget: MemoryBudget) -> Any:
     """Read one pickle.
 
     Args:
@@ -70,7 +70,7 @@ def read_pickle(stream: ByteStream, objects: Objects, budget: Budget) -> Any:
 class _Machine:
     __slots__ = ("_budget", "_floor", "_marks", "_memo", "_objects", "_stack", "_stream", "_tuple_keys")
 
-    def __init__(self, stream: ByteStream, objects: Objects, budget: Budget) -> None:
+    def __init__(self, stream: ByteStream, objects: Objects, budget: MemoryBudget) -> None:
         self._stream = stream
         self._objects = objects
         self._budget = budget

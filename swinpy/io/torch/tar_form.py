@@ -9,16 +9,15 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io.weights.content import Content
-from swinpy.io.weights.errors import Fault, shown
-from swinpy.io.weights.pickle_machine import read_pickle
-from swinpy.io.weights.records import Call, Global, Storage, StoredTensor
-from swinpy.io.weights.source import ByteStream
-from swinpy.io.weights.torch_legacy import place_next
-from swinpy.io.weights.torch_objects import MAX_DIMS, TorchObjects, as_count, check_view, storage_dtype
+from swinpy.io.errors import Fault, shown
+from swinpy.io.records import MAX_DIMS, Call, Content, Global, Storage, StoredTensor, as_count, check_view
+from swinpy.io.source import ByteStream
+from swinpy.io.torch.legacy_form import place_next
+from swinpy.io.torch.objects import TorchObjects, storage_dtype
+from swinpy.io.torch.pickle import read_pickle
 
 if TYPE_CHECKING:
-    from swinpy.io.weights.source import Budget, Source
+    from swinpy.io.source import MemoryBudget, Source
 
 __all__ = ["BLOCK", "read_torch_tar"]
 
@@ -37,7 +36,7 @@ class _Member:
     size: int
 
 
-def read_torch_tar(source: Source, budget: Budget) -> Content:
+def read_torch_tar(source: Source, budget: MemoryBudget) -> Content:
     """What a file of this form holds.
 
     Args:
@@ -68,7 +67,7 @@ def read_torch_tar(source: Source, budget: Budget) -> Content:
 # ---- the container
 
 
-def _read_members(source: Source, budget: Budget) -> dict[str, _Member]:
+def _read_members(source: Source, budget: MemoryBudget) -> dict[str, _Member]:
     members: dict[str, _Member] = {}
     at = 0
     while at < source.size:
@@ -133,7 +132,7 @@ def _check_pax(data: bytes) -> None:
 class _Parts:
     """Storages and tensors by id, gathered member by member."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryBudget) -> None:
         self.objects = TorchObjects(self._find)
         self._budget = budget
         self._storages: dict[int, Storage] = {}

@@ -11,12 +11,12 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swinpy.io.weights.errors import Fault, shown
+from swinpy.io.errors import Fault, shown
 
 if TYPE_CHECKING:
-    from swinpy.io.weights.source import Budget, Source
+    from swinpy.io.source import MemoryBudget, Source
 
-__all__ = ["Entry", "kind_of_zip", "read_directory"]
+__all__ = ["ZipEntry", "kind_of_zip", "read_directory"]
 
 _END = struct.Struct("<4s4H2IH")
 _LOCATOR = struct.Struct("<4sIQI")
@@ -30,7 +30,7 @@ _ENTRY_COST = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ZipEntry:
     """One stored entry.
 
     Attributes:
@@ -52,7 +52,7 @@ class _Listed:
     header: int
 
 
-def read_directory(source: Source, budget: Budget) -> dict[str, Entry]:
+def read_directory(source: Source, budget: MemoryBudget) -> dict[str, ZipEntry]:
     """The entries of a zip file by name, in the order of the directory.
 
     Args:
@@ -65,12 +65,12 @@ def read_directory(source: Source, budget: Budget) -> dict[str, Entry]:
     start, stop, count = _find_directory(source)
     budget.take(stop - start + _ENTRY_COST * count)
     listed = _read_listed(source.read(start, stop - start), count, start)
-    entries: dict[str, Entry] = {}
+    entries: dict[str, ZipEntry] = {}
     for one in listed:
         name = _check_name(one.name)
         if name in entries:
             raise Fault("names that occur once in the zip directory", f"{shown(name)} twice")
-        entries[name] = Entry(_check_local(source, one), one.size)
+        entries[name] = ZipEntry(_check_local(source, one), one.size)
     _check_order(listed, entries, start)
     return entries
 
@@ -215,7 +215,7 @@ def _check_local(source: Source, one: _Listed) -> int:
     return position
 
 
-def _check_order(listed: list[_Listed], entries: dict[str, Entry], stop: int) -> None:
+def _check_order(listed: list[_Listed], entries: dict[str, ZipEntry], stop: int) -> None:
     """No two entries share a byte, none reaches into the directory, and nothing comes before the first."""
     spans = sorted(
         (one.header, entry.position + entry.size) for one, entry in zip(listed, entries.values(), strict=True)

@@ -8,16 +8,14 @@ half a dozen exception types; here it is one.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from swinpy.io import atomic
-from swinpy.io.weights.errors import WeightsFileError
+from swinpy.io.safetensors.read import METADATA, SAFETENSORS_DTYPES, fault_of, views_of
 
 if TYPE_CHECKING:
     import os
@@ -25,33 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["TensorFileError", "check_tensors", "decode_tensors", "encode_tensors", "read_tensors", "write_tensors"]
+__all__ = ["check_tensors", "encode_tensors", "write_tensors"]
 
-_DTYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "|i1",
-    "U64": "<u8",
-    "U32": "<u4",
-    "U16": "<u2",
-    "U8": "|u1",
-    "BOOL": "|b1",
-    "C64": "<c8",
-}
-_WRITABLE = {np.dtype(code).newbyteorder("=") for code in _DTYPES.values()}
-_METADATA = "__metadata__"
-
-
-class TensorFileError(WeightsFileError):
-    """A tensor file that cannot be read or would not hold what it should; the message names file and reason."""
-
-
-def _fail(op: str, where: str, reason: str, fix: str) -> TensorFileError:
-    return TensorFileError(f"{op}: expected a sound safetensors file at {where}; got {reason}. {fix}")
+_WRITABLE = {np.dtype(dtype.code) for dtype in SAFETENSORS_DTYPES.values() if dtype.native}
 
 
 def check_tensors(tensors: Mapping[str, NDArray[Any]]) -> None:
@@ -67,8 +41,8 @@ def check_tensors(tensors: Mapping[str, NDArray[Any]]) -> None:
     for name, array in tensors.items():
         if not isinstance(name, str):
             raise TypeError(f"write_tensors: expected names of type str; got {name!r}. Name every tensor by a str.")
-        if name == _METADATA or not _has_utf8(name):
-            reason = "reserved by the format" if name == _METADATA else "without a UTF-8 form"
+        if name == METADATA or not _has_utf8(name):
+            reason = "reserved by the format" if name == METADATA else "without a UTF-8 form"
             raise ValueError(f"write_tensors: expected a usable name; got {name!r}, {reason}. Rename the tensor.")
         if not isinstance(array, (np.ndarray, np.generic)) or isinstance(array, np.ma.MaskedArray):
             kind = f"{type(array).__module__}.{type(array).__qualname__}"
@@ -128,64 +102,21 @@ def encode_tensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, s
     plain = {name: _plain(array) for name, array in tensors.items()}
     advice = "This is a fault of the safetensors package; try another version of it."
     try:
-        data = safetensors.numpy.save(plain, metadata=texts or None)
-        views, found_texts = _open(data)
+        data = bytes(safetensors.numpy.save(plain, metadata=texts or None))
+        views, found_texts = views_of(data)
     except Exception as error:
-        raise _fail("write_tensors", "memory", f"{type(error).__name__}: {error}", advice) from error
+        raise fault_of("write_tensors", "memory", f"{type(error).__name__}: {error}", advice) from error
     same = views.keys() == plain.keys() and found_texts == texts
     for name, array in plain.items():
         same = same and _same(array, views.pop(name))
     if not same:
-        raise _fail("write_tensors", "memory", "other values than were given", advice)
-    return bytes(data)
+        raise fault_of("write_tensors", "memory", "other values than were given", advice)
+    return data
 
 
 def _same(array: NDArray[Any], view: NDArray[Any]) -> bool:
     # Compared as bytes, so that NaN equals NaN and -0.0 differs from 0.0.
     return array.dtype == view.dtype and array.shape == view.shape and np.array_equal(_bits(array), _bits(view))
-
-
-def _open(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Returns arrays over the library's own buffers, little-endian, and the metadata; raises what the library does."""
-    # The library checks the whole header against the length of the data before it hands out anything.
-    entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
-    views = {}
-    for name, entry in entries:
-        if entry["dtype"] not in _DTYPES:
-            raise ValueError(f"dtype {entry['dtype']} in {name!r}, which NumPy does not have")
-        views[name] = np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    if len(views) != len(entries):
-        raise ValueError("the same tensor name twice")
-    length = int.from_bytes(data[:8], "little")
-    texts = json.loads(data[8 : 8 + length]).get(_METADATA) or {}
-    return views, {str(key): str(value) for key, value in texts.items()}
-
-
-def decode_tensors(data: bytes, where: str = "memory") -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Returns the arrays and the metadata of a safetensors file given as bytes.
-
-    Args:
-        data: The file's bytes.
-        where: What a message calls the file.
-
-    Returns:
-        Arrays by name in the order of their names, each C-contiguous, writable and owning its memory, in native
-        byte order; and the metadata.
-
-    Raises:
-        TensorFileError: The bytes are malformed or hold a dtype that NumPy does not have.
-    """
-    try:
-        views, texts = _open(data)
-        arrays = {}
-        for name in sorted(views):
-            view = views.pop(name)
-            arrays[name] = np.array(view, dtype=view.dtype.newbyteorder("="), order="C", copy=True)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        fix = "Copy or download the file again, or convert such tensors to float32."
-        raise _fail("read_tensors", where, reason, fix) from error
-    return arrays, texts
 
 
 def write_tensors(
@@ -205,24 +136,3 @@ def write_tensors(
         OSError: The disk refused; a file that was at `path` is as it was.
     """
     atomic.replace_file(Path(path), encode_tensors(tensors, metadata))
-
-
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Reads a safetensors file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Arrays by name in the order of their names, each C-contiguous, writable and owning its memory, in native
-        byte order; and the metadata.
-
-    Raises:
-        TensorFileError: The file is missing, unreadable or malformed, or holds a dtype that NumPy does not have.
-    """
-    try:
-        data = atomic.read_regular(Path(path))
-    except OSError as error:
-        fix = "Check the path and its permissions."
-        raise _fail("read_tensors", str(path), error.strerror or str(error), fix) from error
-    return decode_tensors(data, str(path))

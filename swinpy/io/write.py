@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io.safetensors_file import write_tensors
-from swinpy.io.weights.write import write_torch_file
+from swinpy.io.safetensors.write import write_tensors
+from swinpy.io.torch.write import write_torch_file
 
 if TYPE_CHECKING:
     import os

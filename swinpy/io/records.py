@@ -1,11 +1,31 @@
-"""What a weight file holds, as inert records: names, shapes and places. None of them can do anything."""
+"""What a weight file holds, as inert records: names, shapes and places. None of them can do anything.
+
+Every parser returns a `Content`, whatever the form of the file.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["DTYPES", "STORAGES", "Call", "Dtype", "Global", "Storage", "StoredTensor"]
+from swinpy.io.errors import Fault, shown
+
+__all__ = [
+    "DTYPES",
+    "MAX_DIMS",
+    "STORAGES",
+    "Call",
+    "Content",
+    "Dtype",
+    "Global",
+    "Storage",
+    "StoredTensor",
+    "as_count",
+    "check_view",
+]
+
+MAX_DIMS = 64  # NumPy's limit, and torch's own for what it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +73,11 @@ class Dtype:
     name: str
     itemsize: int
     code: str = ""
+
+    @property
+    def native(self) -> bool:
+        """Whether NumPy has this very type, not only a wider one that holds its values."""
+        return bool(self.code) and self.name != "bfloat16"
 
 
 def _table(*rows: tuple[str, int, str]) -> dict[str, Dtype]:
@@ -155,3 +180,71 @@ class StoredTensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+def as_count(value: Any) -> int | None:
+    """The value when it is a whole number from 0 to 2**63 - 1, else None (so for True, too)."""
+    return value if type(value) is int and 0 <= value < 1 << 63 else None
+
+
+def _counts(values: Any, what: str) -> tuple[int, ...]:
+    if type(values) not in (tuple, list) or any(as_count(value) is None for value in values):
+        raise Fault(f"{what} of a tensor as whole numbers, none negative", _list(values))
+    if len(values) > MAX_DIMS:
+        raise Fault(f"a tensor of at most {MAX_DIMS} dimensions", f"one of {len(values)}")
+    return tuple(values)
+
+
+def _list(values: Any) -> str:
+    if type(values) not in (tuple, list):
+        return shown(values)
+    return "(" + ", ".join(shown(value) for value in values[:8]) + (", ...)" if len(values) > 8 else ")")
+
+
+def check_view(storage: Storage, dtype: Dtype, offset: Any, shape: Any, strides: Any) -> StoredTensor:
+    """A tensor over a storage, once it is sure that it lies within.
+
+    Args:
+        storage: what it views.
+        dtype: of its elements.
+        offset: of its first element, in elements.
+        shape: of the tensor.
+        strides: in elements, one a dimension.
+
+    Raises:
+        Fault: numbers that are none, negative or too large, or a tensor that reaches beyond its storage.
+    """
+    shape, strides = _counts(shape, "the shape"), _counts(strides, "the strides")
+    if len(shape) != len(strides):
+        raise Fault("as many strides as dimensions", f"{len(strides)} for {len(shape)}")
+    numel = storage.nbytes // dtype.itemsize
+    first = as_count(offset)
+    last = None if first is None else first + sum((d - 1) * s for d, s in zip(shape, strides, strict=True) if d)
+    empty = 0 in shape
+    if first is None or last is None or (first > numel if empty else last >= numel):
+        raise Fault(
+            f"a tensor within its storage of {numel} elements",
+            f"offset {shown(offset)}, shape {_list(shape)}, strides {_list(strides)}",
+        )
+    if math.prod(d for d in shape if d) * 16 >= 1 << 63:
+        raise Fault("a tensor that can be addressed", f"shape {_list(shape)}")
+    return StoredTensor(storage, dtype, first, shape, strides)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Content:
+    """A file's contents before any tensor's numbers are read.
+
+    Attributes:
+        form: what kind of file it is.
+        tree: dicts, lists, tuples, plain values and the records of `swinpy.io.records`. It may contain itself.
+        unknown: the names of code in the file that mean nothing here.
+        order: byte order of the numbers, "<" or ">".
+        metadata: free text that came with the tensors.
+    """
+
+    form: str
+    tree: Any
+    unknown: tuple[str, ...] = ()
+    order: str = "<"
+    metadata: dict[str, str] = field(default_factory=dict)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from swinpy.io.weights.errors import Fault, shown
-from swinpy.io.weights.records import Call, Global, Storage, StoredTensor
+from swinpy.io.errors import Fault, shown
+from swinpy.io.records import Call, Global, Storage, StoredTensor
 
 __all__ = ["ENTRIES", "Survey", "is_tensor_like"]
 

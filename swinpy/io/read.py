@@ -5,23 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io.weights.arrays import check_expansion, load_arrays
-from swinpy.io.weights.entries import Survey
-from swinpy.io.weights.errors import Fault, WeightsFileError, shown
-from swinpy.io.weights.safetensors_form import read_safetensors
-from swinpy.io.weights.source import Budget, open_source
-from swinpy.io.weights.torch_legacy import read_torch_legacy
-from swinpy.io.weights.torch_tar import read_torch_tar
-from swinpy.io.weights.torch_zip import read_torch_zip
+from swinpy.io.arrays import check_expansion, load_arrays
+from swinpy.io.entries import Survey
+from swinpy.io.errors import Fault, WeightsFileError, shown
+from swinpy.io.safetensors.read import read_safetensors
+from swinpy.io.source import MemoryBudget, open_source
+from swinpy.io.torch.legacy_form import read_torch_legacy
+from swinpy.io.torch.tar_form import read_torch_tar
+from swinpy.io.torch.zip_form import read_torch_zip
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-    from swinpy.io.weights.content import Content
-    from swinpy.io.weights.records import StoredTensor
-    from swinpy.io.weights.source import Source
+    from swinpy.io.records import Content, StoredTensor
+    from swinpy.io.source import Source
 
     File = str | os.PathLike[str] | bytes | bytearray | memoryview
 
@@ -119,7 +118,7 @@ def _read(op: str, file: File, entry: str | None, *, load: bool, strict: bool, m
     name = "memory" if isinstance(file, (bytes, bytearray, memoryview)) else str(file)
     try:
         with open_source(file) as source:
-            budget = Budget(source.size)
+            budget = MemoryBudget(source.size)
             return _collect(source, _parse(source, budget), budget, entry, load=load, strict=strict, mmap=mmap)
     except Fault as fault:
         raise WeightsFileError(fault.message(op, _shown_path(name))) from fault
@@ -134,7 +133,7 @@ def _shown_path(path: str) -> str:
 
 
 def _collect(
-    source: Source, content: Content, budget: Budget, entry: str | None, *, load: bool, strict: bool, mmap: bool
+    source: Source, content: Content, budget: MemoryBudget, entry: str | None, *, load: bool, strict: bool, mmap: bool
 ) -> Checkpoint:
     survey = Survey(content.tree)
     path, weights = survey.choose(entry)
@@ -170,7 +169,7 @@ _KINDS = (
 )
 
 
-def _parse(source: Source, budget: Budget) -> Content:
+def _parse(source: Source, budget: MemoryBudget) -> Content:
     head = source.read(0, min(source.size, 512))
     if head[:2] == b"PK":
         return read_torch_zip(source, budget)

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io.weights.errors import Fault, shown
-from swinpy.io.weights.records import DTYPES, STORAGES, Call, Global, Storage, StoredTensor
+from swinpy.io.errors import Fault, shown
+from swinpy.io.records import DTYPES, STORAGES, Call, Global, Storage, StoredTensor, check_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swinpy.io.weights.records import Dtype
+    from swinpy.io.records import Dtype
 
-__all__ = ["MAX_DIMS", "TorchObjects", "as_count", "check_view", "storage_dtype"]
+__all__ = ["TorchObjects", "storage_dtype"]
 
-MAX_DIMS = 64  # NumPy's limit, and torch's own for what it saves
 _REBUILD = "torch._utils"
 _ORDERED = Global("collections", "OrderedDict")
 _TENSOR_CLASSES = (Global("torch", "Tensor"), Global("torch.nn.parameter", "Parameter"))
 _STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
-
-
-def as_count(value: Any) -> int | None:
-    """The value when it is a whole number from 0 to 2**63 - 1, else None (so for True, too)."""
-    return value if type(value) is int and 0 <= value < 1 << 63 else None
 
 
 def storage_dtype(kind: Any) -> Dtype:
@@ -40,50 +33,6 @@ def storage_dtype(kind: Any) -> Dtype:
 
 def _dtype(name: Any) -> Dtype | None:
     return DTYPES.get(name.name) if type(name) is Global and name.module == "torch" else None
-
-
-def _counts(values: Any, what: str) -> tuple[int, ...]:
-    if type(values) not in (tuple, list) or any(as_count(value) is None for value in values):
-        raise Fault(f"{what} of a tensor as whole numbers, none negative", _list(values))
-    if len(values) > MAX_DIMS:
-        raise Fault(f"a tensor of at most {MAX_DIMS} dimensions", f"one of {len(values)}")
-    return tuple(values)
-
-
-def _list(values: Any) -> str:
-    if type(values) not in (tuple, list):
-        return shown(values)
-    return "(" + ", ".join(shown(value) for value in values[:8]) + (", ...)" if len(values) > 8 else ")")
-
-
-def check_view(storage: Storage, dtype: Dtype, offset: Any, shape: Any, strides: Any) -> StoredTensor:
-    """A tensor over a storage, once it is sure that it lies within.
-
-    Args:
-        storage: what it views.
-        dtype: of its elements.
-        offset: of its first element, in elements.
-        shape: of the tensor.
-        strides: in elements, one a dimension.
-
-    Raises:
-        Fault: numbers that are none, negative or too large, or a tensor that reaches beyond its storage.
-    """
-    shape, strides = _counts(shape, "the shape"), _counts(strides, "the strides")
-    if len(shape) != len(strides):
-        raise Fault("as many strides as dimensions", f"{len(strides)} for {len(shape)}")
-    numel = storage.nbytes // dtype.itemsize
-    first = as_count(offset)
-    last = None if first is None else first + sum((d - 1) * s for d, s in zip(shape, strides, strict=True) if d)
-    empty = 0 in shape
-    if first is None or last is None or (first > numel if empty else last >= numel):
-        raise Fault(
-            f"a tensor within its storage of {numel} elements",
-            f"offset {shown(offset)}, shape {_list(shape)}, strides {_list(strides)}",
-        )
-    if math.prod(d for d in shape if d) * 16 >= 1 << 63:
-        raise Fault("a tensor that can be addressed", f"shape {_list(shape)}")
-    return StoredTensor(storage, dtype, first, shape, strides)
 
 
 class TorchObjects:

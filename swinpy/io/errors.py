@@ -1,10 +1,10 @@
-"""The one exception for weight files, and the bare fault that the parsers raise on the way to it."""
+"""The exceptions for weight files, and the bare fault that the parsers raise on the way to them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["FETCH_AGAIN", "Fault", "WeightsFileError", "shown"]
+__all__ = ["FETCH_AGAIN", "Fault", "TensorFileError", "WeightsFileError", "shown"]
 
 FETCH_AGAIN = "Nothing in it was run; copy or download the file again."
 _SHOWN = 60
@@ -12,6 +12,10 @@ _SHOWN = 60
 
 class WeightsFileError(ValueError):
     """A weight file that is missing, damaged, hostile or of a kind that cannot be read; nothing in it was run."""
+
+
+class TensorFileError(WeightsFileError):
+    """A safetensors file that cannot be read or would not hold what it should; the message names file and reason."""
 
 
 class Fault(Exception):
