@@ -1,42 +1,49 @@
-"""A static reader for the "python version" of CIFAR: pickles are read as data and nothing in them is run.
+"""The "python version" of CIFAR: pickles that are read as data, so that nothing in them is run.
 
 The files were written by Python 2 with protocol 2. They hold one dict of byte strings, lists of small integers and
-one uint8 array, for which some thirty opcodes are enough. The reader below knows these opcodes and no others: a
-GLOBAL becomes a name, REDUCE a record of a call that is never made, BUILD a record of a state that is never set. Only
-at the end are records of the one shape that NumPy writes for a plain uint8 array turned into an array.
+one uint8 array, for which some thirty opcodes are enough. The machine that reads the pickles of weight files reads
+these, too, under a narrower grammar: no other opcode, and no name but the four that an array needs. A call remains a
+record until the end, where records of the one shape that NumPy writes for a plain uint8 array become an array.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from swinpy.data.dataset import DatasetCorrupt
+from swinpy.io.errors import Fault
+from swinpy.io.records import Global
+from swinpy.io.source import BytesSource, ByteStream, MemoryBudget
+from swinpy.io.torch.pickle import MAX_OPCODES, Grammar, read_pickle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 __all__ = ["read_batch_pickle"]
 
-_RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
-_NDARRAY, _DTYPE = "numpy ndarray", "numpy dtype"
+_RECONSTRUCT = (Global("numpy.core.multiarray", "_reconstruct"), Global("numpy._core.multiarray", "_reconstruct"))
+_NDARRAY, _DTYPE = Global("numpy", "ndarray"), Global("numpy", "dtype")
 _GLOBALS = (*_RECONSTRUCT, _NDARRAY, _DTYPE)
-_MAX_OPCODES = 2_000_000  # CIFAR-100's train file has about 250,000
+_GRAMMAR = Grammar(
+    writer="CIFAR's author",
+    opcodes="\x80(}])N\x88\x89KMJUTCBXqrhj\x85\x86\x87taesucRb",
+    protocols=range(2, 4),
+    headed=False,
+    text_keys=True,
+    old_text=False,
+    name_limit=80,  # the longest allowed name is far below that
+)
+# No opcode costs as much as this, so that the number of opcodes (CIFAR-100's train file has about 250,000) is what
+# ends a file without an end.
+_ALLOWANCE = 1000 * MAX_OPCODES
 
 
 class _Refused(Exception):
     """Why the bytes are not such a file; becomes a DatasetCorrupt that also names the file."""
-
-
-@dataclass(frozen=True)
-class _Global:
-    name: str
 
 
 @dataclass
@@ -48,8 +55,24 @@ class _Call:
     state: object = None
 
 
-class _Mark:
-    pass
+class _Arrays:
+    """What names and calls mean to the machine: the four names as they are, and records of calls."""
+
+    def name(self, name: Global) -> Global:
+        if name not in _GLOBALS:
+            raise _Refused(f"the global {str(name)!r}, which no such file uses")
+        return name
+
+    def call(self, function: Any, arguments: Any) -> _Call:
+        return _Call(function, arguments)
+
+    def persistent(self, identity: Any) -> Any:
+        raise _Refused("a persistent id")  # whose opcode the grammar has not
+
+    def set_state(self, target: Any, state: Any) -> bool:
+        if isinstance(target, _Call):
+            target.state = state
+        return isinstance(target, _Call)
 
 
 def read_batch_pickle(buffer: bytes, where: str) -> dict[str, Any]:
@@ -66,7 +89,7 @@ def read_batch_pickle(buffer: bytes, where: str) -> dict[str, Any]:
         DatasetCorrupt: truncated, too long, holding any other opcode or global, or not a dict.
     """
     try:
-        value = _Machine(buffer).run()
+        value = _read(buffer)
         if not isinstance(value, dict):
             raise _Refused(f"a {type(value).__name__} at the top")
         return {_as_text(key): _as_array(item) if isinstance(item, _Call) else item for key, item in value.items()}
@@ -75,6 +98,43 @@ def read_batch_pickle(buffer: bytes, where: str) -> dict[str, Any]:
             f"CIFAR batch file: expected {where} to be a pickled dict of lists and one uint8 array; got {refusal}. "
             "Nothing in it was run; fetch the dataset again, preferably its binary version."
         ) from None
+
+
+def _read(buffer: bytes) -> Any:
+    stream = ByteStream(BytesSource(buffer), 0, len(buffer))
+    try:
+        return read_pickle(stream, _Arrays(), MemoryBudget(len(buffer), _ALLOWANCE), _GRAMMAR)
+    except Fault as fault:
+        raise _Refused(_reason(fault, len(buffer))) from None
+
+
+_REASONS = {
+    "line": "a global with an unreadable name",
+    "value": "a value missing from the stack",
+    "mark": "a list without a beginning",
+    "list": "no list to add to",
+    "dict": "no dict to add to",
+    "object": "no _Call to add to",
+    "negative": "a string of negative length",
+    "text": "text that is not UTF-8",
+    "key": "a dict with a key that is no string",
+    "protocol": "a pickle of another protocol than 2 or 3",
+    "many": f"more than {MAX_OPCODES} opcodes",
+}
+
+
+def _reason(fault: Fault, size: int) -> str:
+    """The machine's fault in this reader's words."""
+    match fault.rule:
+        case ("truncated",):
+            return f"the end of the file after {size} bytes, in the middle of a value (truncated)"
+        case ("opcode",):
+            return f"{fault.got}, which no such file uses"
+        case ("memo", index):
+            return f"a reference to value {index}, which was never stored"
+        case (rule,) if rule in _REASONS:
+            return _REASONS[rule]
+    return f"{fault.got} in place of {fault.expected}"
 
 
 def _as_text(key: object) -> str:
@@ -88,14 +148,14 @@ def _as_text(key: object) -> str:
 def _as_array(call: _Call) -> NDArray[np.uint8]:
     """The array that ``numpy.ndarray.__reduce__`` describes, if it is a plain uint8 one."""
     function, state = call.function, call.state
-    if not (isinstance(function, _Global) and function.name in _RECONSTRUCT):
+    if function not in _RECONSTRUCT:
         raise _Refused("a call that does not build an array")
     if not (isinstance(state, tuple) and len(state) == 5):
         raise _Refused("an array without a shape and data")
     _, shape, dtype, fortran, data = state
     if not (
         isinstance(dtype, _Call)
-        and dtype.function == _Global(_DTYPE)
+        and dtype.function == _DTYPE
         and isinstance(dtype.arguments, tuple)
         and dtype.arguments[:1] in ((b"u1",), ("u1",))
     ):
@@ -106,173 +166,3 @@ def _as_array(call: _Call) -> NDArray[np.uint8]:
         got = f"{len(data)} bytes" if isinstance(data, bytes) else f"a {type(data).__name__}"
         raise _Refused(f"an array of shape {shape} with {got} of data")
     return np.frombuffer(data, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
-
-
-class _Machine:
-    """Interprets the opcodes over a stack of inert values."""
-
-    def __init__(self, buffer: bytes) -> None:
-        self._buffer = memoryview(buffer)
-        self._at = 0
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
-
-    def run(self) -> Any:
-        for _ in range(_MAX_OPCODES):
-            code = self._take(1)[0]
-            if code == ord("."):
-                return self._pop()
-            handler = _HANDLERS.get(code)
-            if handler is None:
-                raise _Refused(f"opcode {bytes([code])!r} at byte {self._at - 1}, which no such file uses")
-            handler(self)
-        raise _Refused(f"more than {_MAX_OPCODES} opcodes")
-
-    def _take(self, n: int) -> memoryview:
-        piece = self._buffer[self._at : self._at + n]
-        if len(piece) != n:
-            raise _Refused(f"the end of the file after {len(self._buffer)} bytes, in the middle of a value (truncated)")
-        self._at += n
-        return piece
-
-    def _number(self, layout: struct.Struct) -> int:
-        value: int = layout.unpack(self._take(layout.size))[0]
-        return value
-
-    def _counted(self, layout: struct.Struct) -> bytes:
-        n = self._number(layout)
-        if n < 0:
-            raise _Refused("a string of negative length")
-        return bytes(self._take(n))
-
-    def _line(self) -> str:
-        # Every global that is let through has a name far below 80 bytes.
-        window = bytes(self._buffer[self._at : self._at + 80])
-        end = window.find(b"\n")
-        if end < 0:
-            raise _Refused("a global with an unreadable name")
-        self._at += end + 1
-        return window[:end].decode("latin-1")
-
-    def _pop(self) -> Any:
-        if not self._stack or isinstance(self._stack[-1], _Mark):
-            raise _Refused("a value missing from the stack")
-        return self._stack.pop()
-
-    def _pop_to_mark(self) -> list[Any]:
-        for position in range(len(self._stack) - 1, -1, -1):
-            if isinstance(self._stack[position], _Mark):
-                items = self._stack[position + 1 :]
-                del self._stack[position:]
-                return items
-        raise _Refused("a list without a beginning")
-
-    def _top(self, kind: type) -> Any:
-        if not self._stack or not isinstance(self._stack[-1], kind):
-            raise _Refused(f"no {kind.__name__} to add to")
-        return self._stack[-1]
-
-    def push(self, value: object) -> None:
-        self._stack.append(value)
-
-    def push_number(self, layout: struct.Struct) -> None:
-        self._stack.append(self._number(layout))
-
-    def push_bytes(self, layout: struct.Struct) -> None:
-        self._stack.append(self._counted(layout))
-
-    def push_text(self, layout: struct.Struct) -> None:
-        try:
-            self._stack.append(self._counted(layout).decode("utf-8"))
-        except UnicodeDecodeError:
-            raise _Refused("text that is not UTF-8") from None
-
-    def protocol(self) -> None:
-        if self._take(1)[0] not in (2, 3):
-            raise _Refused("a pickle of another protocol than 2 or 3")
-
-    def put(self, layout: struct.Struct) -> None:
-        index = self._number(layout)
-        value = self._pop()
-        self._memo[index] = value
-        self._stack.append(value)
-
-    def get(self, layout: struct.Struct) -> None:
-        index = self._number(layout)
-        if index not in self._memo:
-            raise _Refused(f"a reference to value {index}, which was never stored")
-        self._stack.append(self._memo[index])
-
-    def push_tuple(self, n: int) -> None:
-        self._stack.append(tuple(reversed([self._pop() for _ in range(n)])))
-
-    def mark_tuple(self) -> None:
-        self._stack.append(tuple(self._pop_to_mark()))
-
-    def append(self, many: bool) -> None:
-        items = self._pop_to_mark() if many else [self._pop()]
-        self._top(list).extend(items)
-
-    def set_items(self, many: bool) -> None:
-        items = self._pop_to_mark() if many else [self._pop() for _ in range(2)][::-1]
-        target = self._top(dict)
-        if len(items) % 2 or not all(isinstance(key, (bytes, str)) for key in items[::2]):
-            raise _Refused("a dict with a key that is no string")
-        target.update(zip(items[::2], items[1::2], strict=True))
-
-    def push_global(self) -> None:
-        name = f"{self._line()} {self._line()}"
-        if name not in _GLOBALS:
-            refuse_global(name)
-        self._stack.append(_Global(name))
-
-    def reduce(self) -> None:
-        arguments, function = self._pop(), self._pop()
-        self._stack.append(_Call(function, arguments))
-
-    def build(self) -> None:
-        state = self._pop()
-        self._top(_Call).state = state
-
-
-def refuse_global(name: str) -> NoReturn:
-    raise _Refused(f"the global {name.replace(' ', '.')!r}, which no such file uses")
-
-
-_U1, _U2, _U4, _I4 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
-_HANDLERS: dict[int, Callable[[_Machine], None]] = {
-    ord(code): handler
-    for code, handler in {
-        "\x80": _Machine.protocol,
-        "(": lambda m: m.push(_Mark()),
-        "}": lambda m: m.push({}),
-        "]": lambda m: m.push([]),
-        ")": lambda m: m.push(()),
-        "N": lambda m: m.push(None),
-        "\x88": lambda m: m.push(True),
-        "\x89": lambda m: m.push(False),
-        "K": lambda m: m.push_number(_U1),
-        "M": lambda m: m.push_number(_U2),
-        "J": lambda m: m.push_number(_I4),
-        "U": lambda m: m.push_bytes(_U1),
-        "T": lambda m: m.push_bytes(_I4),
-        "C": lambda m: m.push_bytes(_U1),
-        "B": lambda m: m.push_bytes(_U4),
-        "X": lambda m: m.push_text(_U4),
-        "q": lambda m: m.put(_U1),
-        "r": lambda m: m.put(_U4),
-        "h": lambda m: m.get(_U1),
-        "j": lambda m: m.get(_U4),
-        "\x85": lambda m: m.push_tuple(1),
-        "\x86": lambda m: m.push_tuple(2),
-        "\x87": lambda m: m.push_tuple(3),
-        "t": _Machine.mark_tuple,
-        "a": lambda m: m.append(False),
-        "e": lambda m: m.append(True),
-        "s": lambda m: m.set_items(False),
-        "u": lambda m: m.set_items(True),
-        "c": _Machine.push_global,
-        "R": _Machine.reduce,
-        "b": _Machine.build,
-    }.items()
-}

@@ -25,11 +25,12 @@ class Fault(Exception):
         expected: what should have been there, with its place.
         got: what was there.
         fix: the likely cure.
+        rule: which rule was broken, and by what; for a caller that has words of its own for it. () for most rules.
     """
 
-    def __init__(self, expected: str, got: str, fix: str = FETCH_AGAIN) -> None:
+    def __init__(self, expected: str, got: str, fix: str = FETCH_AGAIN, *, rule: tuple[Any, ...] = ()) -> None:
         super().__init__(expected, got, fix)
-        self.expected, self.got, self.fix = expected, got, fix
+        self.expected, self.got, self.fix, self.rule = expected, got, fix, rule
 
     def message(self, op: str, name: str) -> str:
         """The text in the form of the house."""

@@ -21,16 +21,21 @@ _WINDOW = 1 << 16
 
 
 class MemoryBudget:
-    """What reading one file may still claim, in bytes: twice the file's size and `ALLOWANCE` at the start.
+    """What reading one file may still claim, in bytes: at the start twice the file's size and an allowance.
 
     Everything whose size a file decides is charged here before it is made: arrays exactly, Python objects by an upper
     estimate. A file that describes more than it holds therefore fails before memory does.
+
+    Args:
+        size: of the file in bytes.
+        allowance: what a small file may claim beyond twice its size.
     """
 
-    __slots__ = ("_limit", "left")
+    __slots__ = ("_allowance", "_limit", "left")
 
-    def __init__(self, size: int) -> None:
-        self._limit = self.left = 2 * size + ALLOWANCE
+    def __init__(self, size: int, allowance: int = ALLOWANCE) -> None:
+        self._allowance = allowance
+        self._limit = self.left = 2 * size + allowance
 
     def take(self, count: int) -> None:
         """Claim `count` bytes.
@@ -41,7 +46,8 @@ class MemoryBudget:
         self.left -= count
         if self.left < 0:
             raise Fault(
-                f"contents that need at most {self._limit} bytes of memory (twice the file and {ALLOWANCE >> 20} MiB)",
+                f"contents that need at most {self._limit} bytes of memory "
+                f"(twice the file and {self._allowance >> 20} MiB)",
                 "contents that need more",
                 "Such a file is damaged or made to exhaust memory; get it from where it was published.",
             )
@@ -209,7 +215,8 @@ class ByteStream:
             self._refill(0)
         end = self._window.find(b"\n", self._at, self._at + limit)
         if end < 0:
-            raise Fault(f"a line of at most {limit} bytes at byte {self.position}", "a longer one, or none")
+            expected = f"a line of at most {limit} bytes at byte {self.position}"
+            raise Fault(expected, "a longer one, or none", rule=("line",))
         line = self._window[self._at : end]
         self._at = end + 1
         return line
@@ -222,7 +229,8 @@ class ByteStream:
         self._at, self._window = 0, b""
 
     def _short(self, count: int) -> Fault:
-        return Fault(f"{count} bytes more at byte {self.position}", f"an end after {max(self.left, 0)} (truncated)")
+        got = f"an end after {max(self.left, 0)} (truncated)"
+        return Fault(f"{count} bytes more at byte {self.position}", got, rule=("truncated",))
 
     def _refill(self, count: int) -> None:
         if count > self.left:

@@ -76,6 +76,12 @@ class TorchObjects:
         """What the form of file says."""
         return self._identity(identity)
 
+    def set_state(self, target: Any, state: Any) -> bool:
+        """Keep a call's state; leave out that of an OrderedDict: its attributes, such as a state dict's _metadata."""
+        if type(target) is Call:
+            target.state = state
+        return type(target) in (Call, dict)
+
     def _from_type(self, arguments: tuple[Any, ...]) -> Any:
         """A tensor with attributes of its own, which are left out; a subclass may mean something else by its data."""
         if len(arguments) == 4 and arguments[1] in _TENSOR_CLASSES and type(arguments[2]) is tuple:

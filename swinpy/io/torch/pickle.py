@@ -1,14 +1,18 @@
-"""A pickle read as data: a stack machine for the opcodes that ``torch.save`` writes, in which nothing can be run.
+"""A pickle read as data: a stack machine for a list of allowed opcodes, in which nothing can be run.
 
 GLOBAL makes a name, REDUCE and its like a record of a call, unless the caller of :func:`read_pickle` knows what the
 call stands for; BUILD notes a state. There is no way from here to an import, a call or an attribute. What an object
 costs in memory is charged to a budget before it is made, and no opcode takes longer than the bytes it reads or the
 values it gathers, so time and memory are bounded by the file's size.
+
+A `Grammar` says which pickles are allowed: `TORCH` those of ``torch.save``; CIFAR's files have a narrower one
+(`swinpy.data.cifar.pickled`).
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from swinpy.io.errors import Fault, shown
@@ -19,11 +23,9 @@ if TYPE_CHECKING:
 
     from swinpy.io.source import ByteStream, MemoryBudget
 
-__all__ = ["MAX_OPCODES", "Objects", "read_pickle"]
+__all__ = ["MAX_OPCODES", "TORCH", "Grammar", "Objects", "read_pickle"]
 
 MAX_OPCODES = 2_000_000  # a Swin-sized file runs 5,400
-_PROTOCOLS = range(2, 6)
-_NAME_LIMIT = 512
 # NumPy's generators have states of 16 bytes; torch's magic number has 10.
 _INT_BYTES = 256
 # Tuples of numbers can be made to share one hash, which makes a dict as slow as a list.
@@ -48,29 +50,62 @@ class Objects(Protocol):
         """Hear of a global; returns what goes onto the stack for it."""
         ...
 
+    def set_state(self, target: Any, state: Any) -> bool:
+        """Note the state of ``target``; False where such a value has none."""
+        ...
 
-def read_pickle(stream: ByteStream, objects: Objects, budget: MemoryBudget) -> Any:
+
+@dataclass(frozen=True)
+class Grammar:
+    """Which pickles are allowed.
+
+    Attributes:
+        writer: of such pickles, for messages.
+        opcodes: the allowed ones, a character each.
+        protocols: the allowed versions.
+        headed: whether a pickle must begin with its version.
+        text_keys: whether the keys of dicts must be text or bytes.
+        old_text: whether a str of Python 2 may be text, which it is if it is UTF-8; else it is always bytes.
+        name_limit: the most bytes in a line of a GLOBAL.
+    """
+
+    writer: str
+    opcodes: str
+    protocols: range
+    headed: bool
+    text_keys: bool
+    old_text: bool
+    name_limit: int
+
+    def rows(self) -> list[_Row | None]:
+        """What each byte does, with its cost in memory; None for one that is not allowed."""
+        return [_OPCODES[chr(code)] if chr(code) in self.opcodes else None for code in range(256)]
+
+
+def read_pickle(stream: ByteStream, objects: Objects, budget: MemoryBudget, grammar: Grammar | None = None) -> Any:
     """Read one pickle.
 
     Args:
         stream: stands at its first byte; afterwards behind its last.
         objects: gives calls and persistent ids a meaning.
         budget: what it may take.
+        grammar: what is allowed; None for `TORCH`.
 
     Returns:
         A value made of None, bool, int, float, str, bytes, tuple, list, dict, `Global`, `Call` and what ``objects``
         makes. It may refer to itself.
 
     Raises:
-        Fault: truncated, malformed, or using an opcode that ``torch.save`` does not.
+        Fault: truncated, malformed, or using an opcode that is not allowed.
     """
-    return _Machine(stream, objects, budget).run()
+    return _Machine(stream, objects, budget, grammar or TORCH).run()
 
 
 class _Machine:
-    __slots__ = ("_budget", "_floor", "_marks", "_memo", "_objects", "_stack", "_stream", "_tuple_keys")
+    __slots__ = ("_budget", "_floor", "_grammar", "_marks", "_memo", "_objects", "_stack", "_stream", "_tuple_keys")
 
-    def __init__(self, stream: ByteStream, objects: Objects, budget: MemoryBudget) -> None:
+    def __init__(self, stream: ByteStream, objects: Objects, budget: MemoryBudget, grammar: Grammar) -> None:
+        self._grammar = grammar
         self._stream = stream
         self._objects = objects
         self._budget = budget
@@ -81,57 +116,70 @@ class _Machine:
         self._tuple_keys = 0
 
     def run(self) -> Any:
-        stream, budget, rows = self._stream, self._budget, _ROWS
-        if stream.byte() != 0x80 or stream.byte() not in _PROTOCOLS:
-            raise self._fault("a pickle of protocol 2 to 5", "something else")
+        stream, budget, rows = self._stream, self._budget, self._grammar.rows()
+        if self._grammar.headed:
+            if stream.byte() != _PROTO:
+                raise self._other_protocol()
+            self.protocol()
         for _ in range(MAX_OPCODES):
             code = stream.byte()
             row = rows[code]
             if row is None:
-                if code != _STOP:
-                    known = "an opcode that torch.save writes"
-                    raise self._fault(known, f"opcode {bytes([code])!r} at byte {stream.position - 1}")
-                value = self._pop()
-                if self._stack or self._marks:
-                    raise self._fault("an empty stack at the end", "values left over")
-                return value
+                if code == _STOP:
+                    return self._last()
+                got = f"opcode {bytes([code])!r} at byte {stream.position - 1}"
+                raise self._fault(f"an opcode that {self._grammar.writer} writes", got, "opcode")
             cost, handler = row
             budget.left -= cost
             if budget.left < 0:
                 budget.take(0)
             handler(self)
-        raise self._fault(f"at most {MAX_OPCODES} opcodes", "more")
+        raise self._fault(f"at most {MAX_OPCODES} opcodes", "more", "many")
 
-    def _fault(self, expected: str, got: str) -> Fault:
-        return Fault(f"{expected} in the pickle before byte {self._stream.position}", got)
+    def _last(self) -> Any:
+        value = self._pop()
+        if self._stack or self._marks:
+            raise self._fault("an empty stack at the end", "values left over", "rest")
+        return value
+
+    def _fault(self, expected: str, got: str, *rule: Any) -> Fault:
+        return Fault(f"{expected} in the pickle before byte {self._stream.position}", got, rule=rule)
+
+    def _other_protocol(self) -> Fault:
+        first, last = self._grammar.protocols[0], self._grammar.protocols[-1]
+        return self._fault(f"a pickle of protocol {first} to {last}", "something else", "protocol")
+
+    def protocol(self) -> None:
+        if self._stream.byte() not in self._grammar.protocols:
+            raise self._other_protocol()
 
     # ---- the stack
 
     def _pop(self) -> Any:
         if len(self._stack) <= self._floor:
-            raise self._fault("a value on the stack", "none")
+            raise self._fault("a value on the stack", "none", "value")
         return self._stack.pop()
 
     def _pop_many(self, count: int) -> list[Any]:
         start = len(self._stack) - count
         if start < self._floor:
-            raise self._fault(f"{count} values on the stack", "fewer")
+            raise self._fault(f"{count} values on the stack", "fewer", "value")
         items = self._stack[start:]
         del self._stack[start:]
         return items
 
     def _pop_to_mark(self) -> list[Any]:
         if not self._marks:
-            raise self._fault("a MARK", "none")
+            raise self._fault("a MARK", "none", "mark")
         start = self._marks.pop()
         items = self._stack[start:]
         del self._stack[start:]
         self._floor = self._marks[-1] if self._marks else 0
         return items
 
-    def _top(self) -> Any:
+    def _top(self, *rule: Any) -> Any:
         if len(self._stack) <= self._floor:
-            raise self._fault("a container on the stack", "none")
+            raise self._fault("a container on the stack", "none", *rule)
         return self._stack[-1]
 
     def mark(self) -> None:
@@ -149,7 +197,8 @@ class _Machine:
     def _count(self, layout: struct.Struct) -> int:
         value: int = layout.unpack(self._stream.take(layout.size))[0]
         if not 0 <= value <= self._stream.left:
-            raise self._fault("a value that fits in the file", f"one of {shown(value)} bytes (truncated)")
+            rule = "truncated" if value > 0 else "negative"
+            raise self._fault("a value that fits in the file", f"one of {shown(value)} bytes (truncated)", rule)
         return value
 
     def long(self, layout: struct.Struct) -> None:
@@ -170,7 +219,10 @@ class _Machine:
         self._stack.append(self._decode(self._stream.take(count)))
 
     def old_text(self, layout: struct.Struct) -> None:
-        """A str of Python 2: text if it is UTF-8, else bytes."""
+        """A str of Python 2: text if it is UTF-8 and may be, else bytes."""
+        if not self._grammar.old_text:
+            self.bytes_(layout)
+            return
         count = self._count(layout)
         self._budget.take(5 * count)
         data = self._stream.take(count)
@@ -183,21 +235,22 @@ class _Machine:
         try:
             return data.decode("utf-8", "surrogatepass")  # as pickles write lone surrogates
         except UnicodeDecodeError:
-            raise self._fault("text in UTF-8", "other bytes") from None
+            raise self._fault("text in UTF-8", "other bytes", "text") from None
 
     # ---- the memo
 
     def put(self, layout: struct.Struct) -> None:
         index = layout.unpack(self._stream.take(layout.size))[0]
-        self._memo[index] = self._top()
+        self._memo[index] = self._top("value")
 
     def memoize(self) -> None:
-        self._memo[len(self._memo)] = self._top()
+        self._memo[len(self._memo)] = self._top("value")
 
     def get(self, layout: struct.Struct) -> None:
         index = layout.unpack(self._stream.take(layout.size))[0]
         if index not in self._memo:
-            raise self._fault("a reference to a value that was stored", f"number {index}, which was not")
+            got = f"number {index}, which was not"
+            raise self._fault("a reference to a value that was stored", got, "memo", index)
         self._stack.append(self._memo[index])
 
     # ---- containers
@@ -221,7 +274,7 @@ class _Machine:
         self._extend(self._pop_to_mark())
 
     def _extend(self, items: list[Any]) -> None:
-        target = self._top()
+        target = self._top("list")
         self._budget.take(_ITEM * len(items))
         if type(target) is list:
             target.extend(items)
@@ -229,7 +282,7 @@ class _Machine:
             target.items = target.items or []
             target.items.extend(items)
         else:
-            raise self._fault("a list to append to", shown(target))
+            raise self._fault("a list to append to", shown(target), "list")
 
     def set_item(self) -> None:
         self._set_items(self._pop_many(2))
@@ -238,14 +291,14 @@ class _Machine:
         self._set_items(self._pop_to_mark())
 
     def _set_items(self, items: list[Any]) -> None:
-        target = self._top()
+        target = self._top("dict")
         if len(items) % 2:
-            raise self._fault("keys and values in pairs", "a key without a value")
+            raise self._fault("keys and values in pairs", "a key without a value", "key")
         if type(target) is Call:
             self._extend(items)
             return
         if type(target) is not dict:
-            raise self._fault("a dict to put items into", shown(target))
+            raise self._fault("a dict to put items into", shown(target), "dict")
         self._budget.take(_ENTRY * (len(items) // 2))
         for at in range(0, len(items), 2):
             key = items[at]
@@ -255,31 +308,36 @@ class _Machine:
 
     def _check_key(self, key: Any) -> None:
         """Refuse what cannot be hashed, or only slowly: a nest of tuples can take longer than the age of the world."""
-        if type(key) is tuple and len(key) <= 8 and all(_is_scalar(part) for part in key):
+        if self._grammar.text_keys:
+            if type(key) is bytes:
+                return
+        elif type(key) is tuple and len(key) <= 8 and all(_is_scalar(part) for part in key):
             self._tuple_keys += 1
             if self._tuple_keys <= _TUPLE_KEYS:
                 return
         elif _is_scalar(key):
             return
-        raise self._fault("keys that are text, numbers or short tuples of them", shown(key))
+        raise self._fault("keys that are text, numbers or short tuples of them", shown(key), "key")
 
     # ---- what would be code
 
     def global_(self) -> None:
-        module, name = self._stream.line(_NAME_LIMIT), self._stream.line(_NAME_LIMIT)
+        limit = self._grammar.name_limit
+        module, name = self._stream.line(limit), self._stream.line(limit)
         self._budget.take(5 * (len(module) + len(name)))
         self._stack.append(self._objects.name(Global(self._decode(module), self._decode(name))))
 
     def stack_global(self) -> None:
         module, name = self._pop_many(2)
-        if type(module) is not str or type(name) is not str or max(len(module), len(name)) > _NAME_LIMIT:
+        limit = self._grammar.name_limit
+        if type(module) is not str or type(name) is not str or max(len(module), len(name)) > limit:
             raise self._fault("a module and a name as text", f"{shown(module)} and {shown(name)}")
         self._stack.append(self._objects.name(Global(module, name)))
 
     def reduce(self) -> None:
         function, arguments = self._pop_many(2)
         if type(arguments) is not tuple:
-            raise self._fault("a tuple of arguments", shown(arguments))
+            raise self._fault("a tuple of arguments", shown(arguments), "arguments")
         self._stack.append(self._objects.call(function, arguments))
 
     def new_object(self) -> None:
@@ -294,11 +352,9 @@ class _Machine:
         self._stack.append(self._objects.persistent(self._pop()))
 
     def build(self) -> None:
-        state, target = self._pop(), self._top()
-        if type(target) is Call:
-            target.state = state
-        elif type(target) is not dict:  # of an OrderedDict: its attributes, such as the _metadata of a state dict
-            raise self._fault("an object to set a state on", shown(target))
+        state, target = self._pop(), self._top("object")
+        if not self._objects.set_state(target, state):
+            raise self._fault("an object to set a state on", shown(target), "object")
 
     def empty_set(self) -> None:
         self._stack.append(Call(Global("builtins", "set"), ()))
@@ -316,12 +372,14 @@ def _is_scalar(value: Any) -> bool:
     return kind in (str, bytes, float, bool, type(None), Global) or (kind is int and value.bit_length() <= 64)
 
 
-_STOP = ord(".")
+_STOP, _PROTO = ord("."), 0x80
 _U1, _U2, _U4, _U8 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 _Row = tuple[int, "Callable[[_Machine], None]"]
+# A line for each opcode that the machine knows; a grammar allows some of them.
 _VALUE, _CONTAINER = _SLOT + _OBJECT, _SLOT + 2 * _OBJECT
 _OPCODES: dict[str, _Row] = {
+    "\x80": (0, _Machine.protocol),
     "(": (_SLOT + _OBJECT, _Machine.mark),
     "N": (_SLOT, lambda m: m.constant(None)),
     "\x88": (_SLOT, lambda m: m.constant(True)),
@@ -369,4 +427,13 @@ _OPCODES: dict[str, _Row] = {
     "\x91": (2 * _RECORD, _Machine.frozen_set),
     "\x95": (0, _Machine.frame),
 }
-_ROWS: list[_Row | None] = [_OPCODES.get(chr(code)) for code in range(256)]
+
+TORCH = Grammar(
+    writer="torch.save",
+    opcodes="".join(code for code in _OPCODES if code != chr(_PROTO)),
+    protocols=range(2, 6),
+    headed=True,
+    text_keys=False,
+    old_text=True,
+    name_limit=512,
+)
