@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from swinpy.io.errors import Fault, shown
 from swinpy.io.records import Call, Global, Storage, StoredTensor
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["ENTRIES", "Survey", "is_tensor_like"]
 
-# The names under which training scripts keep a model's weights, the first found wins. Averaged copies come last: they
-# are taken when there is nothing else, or when asked for.
+# The names under which training scripts keep a model's weights, in files and in memory; the first found wins. Averaged
+# copies come last: they are taken when there is nothing else, or when asked for.
 ENTRIES = (
     "model",
     "state_dict",
@@ -38,23 +42,29 @@ def is_tensor_like(value: Any) -> bool:
 
 
 class Survey:
-    """A file's tree, looked through once: a dict that is met in many places is counted in one."""
+    """A tree of dicts, looked through once: a dict that is met in many places is counted in one.
 
-    def __init__(self, tree: Any) -> None:
+    Args:
+        tree: a file's, or one in memory.
+        is_tensor: what counts as a tensor in it.
+    """
+
+    def __init__(self, tree: Any, is_tensor: Callable[[Any], bool] = is_tensor_like) -> None:
         self._tree = tree
+        self._is_tensor = is_tensor
         self._counted: dict[int, int] = {}
 
-    def _tensors_in(self, value: dict[Any, Any]) -> int:
+    def _tensors_in(self, value: Mapping[Any, Any]) -> int:
         count = self._counted.get(id(value))
         if count is None:
-            count = self._counted[id(value)] = sum(is_tensor_like(item) for item in value.values())
+            count = self._counted[id(value)] = sum(self._is_tensor(item) for item in value.values())
         return count
 
     def _holds(self, value: Any) -> bool:
-        return type(value) is dict and self._tensors_in(value) > 0
+        return isinstance(value, Mapping) and self._tensors_in(value) > 0
 
-    def choose(self, entry: str | None) -> tuple[tuple[str, ...], dict[Any, Any]]:
-        """The weights in a file.
+    def choose(self, entry: str | None) -> tuple[tuple[str, ...], Mapping[Any, Any]]:
+        """The weights in the tree.
 
         With ``entry``, what lies there. Else, from the top: the first of `ENTRIES` that holds tensors, itself or by the
         same rule further down; else this level, if it holds tensors; else the only thing in it that does.
@@ -70,19 +80,27 @@ class Survey:
         """
         if entry is not None:
             return self._walk(entry)
-        found = self._search(self._tree, (), set())
+        found = self.search()
         if found is None:
             fix = "If it is a whole pickled model, load it where it was made and torch.save its state_dict()."
             expected = "tensors by name, at the top or under one of " + ", ".join(ENTRIES[:4])
             raise Fault(expected, self.describe(self._tree), fix)
         return found
 
-    def _walk(self, entry: str) -> tuple[tuple[str, ...], dict[Any, Any]]:
+    def search(self) -> tuple[tuple[str, ...], Mapping[Any, Any]] | None:
+        """What `choose` finds without an entry; None where there is no tensor.
+
+        Raises:
+            Fault: there is more than one candidate.
+        """
+        return self._search(self._tree, (), set())
+
+    def _walk(self, entry: str) -> tuple[tuple[str, ...], Mapping[Any, Any]]:
         """Follow names joined by dots; a name may itself contain dots, and the longest that fits is taken."""
         tree, rest = self._tree, entry
         path: list[str] = []
         while rest:
-            names = [name for name in tree if type(name) is str and name] if type(tree) is dict else []
+            names = [name for name in tree if type(name) is str and name] if isinstance(tree, Mapping) else []
             fitting = [name for name in names if f"{rest}.".startswith(f"{name}.")]
             if not fitting:
                 there = ", ".join(shown(name) for name in names[:_LISTED])
@@ -96,8 +114,8 @@ class Survey:
 
     def _search(
         self, tree: Any, path: tuple[str, ...], seen: set[int]
-    ) -> tuple[tuple[str, ...], dict[Any, Any]] | None:
-        if type(tree) is not dict or len(path) == _DEPTH or id(tree) in seen:
+    ) -> tuple[tuple[str, ...], Mapping[Any, Any]] | None:
+        if not isinstance(tree, Mapping) or len(path) == _DEPTH or id(tree) in seen:
             return None
         seen.add(id(tree))
         for name in ENTRIES:
@@ -112,7 +130,7 @@ class Survey:
             raise Fault("one set of tensors", f"{len(candidates)}", f"Choose one with entry=: {names}.")
         return ((*path, candidates[0]), tree[candidates[0]]) if candidates else None
 
-    def split(self, weights: dict[Any, Any]) -> tuple[dict[str, StoredTensor], dict[str, str], list[str]]:
+    def split(self, weights: Mapping[Any, Any]) -> tuple[dict[str, StoredTensor], dict[str, str], list[str]]:
         """Sort what lies in the weights' dict.
 
         Returns:
@@ -159,7 +177,7 @@ class Survey:
             return f"the name {value}"
         if type(value) is Storage:
             return f"a storage of {value.numel} elements of {value.dtype.name}"
-        if type(value) is dict:
+        if isinstance(value, Mapping):
             count = self._tensors_in(value)
             return f"a dict of {len(value)}" + (f", {count} of them tensors" if count else "")
         return shown(value)

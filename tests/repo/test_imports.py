@@ -19,16 +19,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probe": set(),
     "nn": {"probe"},
     "data": {"io"},
-    "io": {"geometry"},
+    "io": set(),
     "kernels": {"data", "geometry"},
     "ops": {"geometry", "kernels", "probe"},
-    "models": {"geometry", "io", "nn", "ops", "probe"},
-    "train": {"geometry", "data", "io", "models", "nn", "ops"},
+    "models": {"geometry", "nn", "ops"},
+    "weights": {"geometry", "io", "models", "nn"},
+    "train": {"data", "io", "models", "nn", "weights"},
     "verify": {"geometry", "io", "models", "nn", "ops", "probe"},
-    "cli": {"data", "io", "models", "train", "verify"},
+    "cli": {"data", "io", "models", "train", "verify", "weights"},
     "__main__": {"cli"},
     "_engine": set(),
-    "__init__": {"_engine", "data", "io", "models", "nn", "ops", "train", "verify"},
+    "__init__": {"_engine", "models", "verify", "weights"},
 }
 # Of the engine, swinpy sees what is public: these modules, and in them the names in __all__.
 PUBLIC_ENGINE = {
@@ -132,6 +133,17 @@ def test_arrows_point_down(part: str) -> None:
     assert wrong == []
 
 
+def test_io_stands_beside_the_engine() -> None:
+    """It reads and writes arrays by name, and needs nothing of ours for that."""
+    known = {"numpy", "safetensors"} | set(sys.stdlib_module_names)
+    wrong = [
+        (where, target)
+        for where, name, target in _crossings()
+        if name.startswith("swinpy.io") and not target.startswith("swinpy.io") and _top(target) not in known
+    ]
+    assert wrong == []
+
+
 def test_data_stands_beside_the_engine() -> None:
     """Of the engine it takes the generator, and the registry for a kernel of its own."""
     wrong = [
@@ -204,6 +216,15 @@ def _scripts() -> set[str]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_import_is_light(package: str) -> None:
     code = f"import {package}\nprint(*sorted({{m.partition('.')[0] for m in sys.modules}} & set({HEAVY})))"
+    assert _python(code).split() == []
+
+
+def test_models_need_no_files() -> None:
+    """A model is made, and run, without a reader or writer of weight files."""
+    code = (
+        "import swinpy.models\nswinpy.create_model('swin_cifar_nano')\n"
+        "print(*[m for m in sys.modules if m == 'safetensors' or m.startswith(('swinpy.io', 'swinpy.weights'))])"
+    )
     assert _python(code).split() == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from swinpy.models.weights.arrays import WeightsError
+from swinpy.weights.given import WeightsError
 
 __all__ = ["HEAD_CHOICES", "read_class_map"]
 

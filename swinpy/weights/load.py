@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import autograd as ag
-from swinpy.io.dialects import to_official
 from swinpy.models.config import SwinConfig
-from swinpy.models.weights.arrays import WeightsError, read_source
-from swinpy.models.weights.describe import facts_of
-from swinpy.models.weights.plan import Plan, make_plan
-from swinpy.models.weights.report import LoadReport, some
+from swinpy.weights.describe import facts_of
+from swinpy.weights.dialects import to_official
+from swinpy.weights.given import WeightsError, read_given
+from swinpy.weights.plan import Plan, make_plan
+from swinpy.weights.report import LoadReport, some
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
     from swinpy.models import SwinTransformer
-    from swinpy.models.weights.fit import Resize
     from swinpy.nn import Parameter
+    from swinpy.weights.fit import Resize
 
 __all__ = ["load_weights"]
 
@@ -36,9 +36,9 @@ def load_weights(
 
     Args:
         model: written to in place; it keeps its dtype, device, window and image size.
-        source: a file (.safetensors, .pth, .pt, .bin), or a dict of arrays by name (NumPy, torch, CuPy, Tensor; also
-            one that holds it under "model" or "state_dict").
-        dialect: "auto" tells the layout from the keys; or one of :data:`swinpy.io.dialects.DIALECTS`.
+        source: a file (.safetensors, .pth, .pt, .bin), or a dict of arrays by name (NumPy, torch, CuPy, Tensor). The
+            dict may lie in others, under the names that are known from files ("model", "state_dict", "module", ...).
+        dialect: "auto" tells the layout from the keys; or one of :data:`swinpy.weights.dialects.DIALECTS`.
         resize: how a bias table of another window (V1) is brought to the model's: "bicubic" (the official code) or
             "geometric" (SimMIM's code); absolute positions always bicubically; None refuses. V2 needs no resizing:
             give the model ``pretrained_window_sizes``.
@@ -46,7 +46,7 @@ def load_weights(
             one number a line for each class of the model (the official map22kto1k.txt).
         strict: False loads although parameters are missing in the file (the model's own are kept) or keys are
             unexpected (they are left out); the report names them. Never another shape.
-        entry: which part of a torch file to read, e.g. "model_ema"; None searches (see :func:`swinpy.io.read_weights`).
+        entry: which part of the source to read, e.g. "model_ema"; None searches (see :func:`swinpy.io.read_weights`).
 
     Returns:
         What became of each key; print it for a table.
@@ -73,7 +73,7 @@ def load_weights(
             f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}. Leave it out for "
             "'bicubic', or pass None to refuse tables of another window."
         )
-    came = read_source(source, entry)
+    came = read_given(source, entry)
     where = came.where
     read = to_official(came.arrays, dialect)
     plan = make_plan(model, read, resize, head)

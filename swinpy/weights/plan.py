@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swinpy.geometry import log_coordinates
-from swinpy.io.dialects import find_dialect
-from swinpy.models.weights.arrays import WeightsError
-from swinpy.models.weights.fit import Misfit, cast, fit_position, fit_table
-from swinpy.models.weights.head import HEAD_CHOICES, read_class_map
+from swinpy.weights.dialects import find_dialect
+from swinpy.weights.fit import Misfit, cast, fit_position, fit_table
+from swinpy.weights.given import WeightsError
+from swinpy.weights.head import HEAD_CHOICES, read_class_map
 
 if TYPE_CHECKING:
     import os
 
     from swinpy.geometry import Coordinates, Pair
-    from swinpy.io.dialects import Translation
     from swinpy.models import SwinTransformer
-    from swinpy.models.weights.fit import Resize
+    from swinpy.weights.dialects import Translation
+    from swinpy.weights.fit import Resize
 
 __all__ = ["Plan", "make_plan"]
 

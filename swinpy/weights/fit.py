@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from swinpy.models.resample import resize_absolute_position, resize_bias_table
-from swinpy.models.weights.arrays import is_floating
+from swinpy.weights.given import is_floating
 
 if TYPE_CHECKING:
     from swinpy.geometry import Pair

@@ -9,17 +9,17 @@ import numpy as np
 
 import autograd as ag
 from swinpy.io import write_weights
-from swinpy.io.dialects import DialectError, find_dialect, from_official
-from swinpy.models.weights.describe import layout_of
-from swinpy.models.weights.report import SaveReport
+from swinpy.weights.describe import layout_of
+from swinpy.weights.dialects import DialectError, find_dialect, from_official
+from swinpy.weights.report import SaveReport
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from swinpy.io.dialects import Dialect
     from swinpy.models import SwinTransformer
     from swinpy.models.config import SwinConfig
+    from swinpy.weights.dialects import Dialect
 
 __all__ = ["save_weights", "without_key_bias"]
 
@@ -55,7 +55,7 @@ def save_weights(model: SwinTransformer, path: str | os.PathLike[str], dialect: 
     Args:
         model: any model of this library.
         path: the file; its suffix chooses the container: .safetensors, or .pth, .pt or .bin.
-        dialect: "official", "timm", "torchvision", "hf", "detection", ... (:data:`swinpy.io.dialects.DIALECTS`).
+        dialect: "official", "timm", "torchvision", "hf", "detection", ... (:data:`swinpy.weights.dialects.DIALECTS`).
 
     Returns:
         What was written; print it.

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from swinpy.io.dialects import Layout
-from swinpy.models.weights.fit import square_window
+from swinpy.weights.dialects import Layout
+from swinpy.weights.fit import square_window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

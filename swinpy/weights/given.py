@@ -12,13 +12,12 @@ import numpy as np
 
 import autograd as ag
 from swinpy.io import read_checkpoint, read_weights
+from swinpy.io.entries import Survey
+from swinpy.io.errors import Fault
 
-__all__ = ["Source", "WeightsError", "is_floating", "read_source"]
+__all__ = ["Given", "WeightsError", "is_floating", "read_given"]
 
 Array = np.ndarray[Any, Any]
-
-# What training checkpoints and repositories keep the model's tensors under.
-_HOLDERS = ("model", "state_dict")
 
 # Tensors of torch that NumPy has no type for, and that are widened as those of files are.
 _WIDENED = ("bfloat16",)
@@ -33,13 +32,18 @@ def is_floating(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype.name.startswith(("bfloat16", "float8"))
 
 
-def _unwrapped(source: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The tensors' own dict inside what a training program saved."""
-    for holder in _HOLDERS:
-        inner = source.get(holder)
-        if isinstance(inner, Mapping):
-            return _unwrapped(inner)
-    return source
+def _is_array(value: Any) -> bool:
+    return not isinstance(value, Mapping) and (hasattr(value, "__array__") or hasattr(value, "shape"))
+
+
+def _unwrapped(source: Mapping[Any, Any], entry: str | None) -> Mapping[Any, Any]:
+    """The tensors' own dict inside what a training program saves, found as in a file; without tensors, the source."""
+    survey = Survey(source, _is_array)
+    try:
+        found = survey.search() if entry is None else survey.choose(entry)
+    except Fault as fault:
+        raise WeightsError(fault.message("load_weights", "memory")) from None
+    return source if found is None else found[1]
 
 
 def _plain_tensor(value: Any) -> Any:
@@ -60,7 +64,7 @@ def _element_type(value: Any) -> str:
 def _as_array(key: str, value: Any) -> Array:
     if isinstance(value, (np.ndarray, np.generic)):
         return np.asarray(value)
-    if isinstance(value, Mapping) or not (hasattr(value, "__array__") or hasattr(value, "shape")):
+    if not _is_array(value):
         raise WeightsError(
             f"load_weights: expected an array for {key!r}; got {type(value).__name__}. Pass the dict of tensors alone."
         )
@@ -88,8 +92,8 @@ def _read_file(path: str | os.PathLike[str], entry: str | None) -> tuple[dict[st
 
 
 @dataclass(frozen=True)
-class Source:
-    """Weights as they came.
+class Given:
+    """Weights as they were given.
 
     Attributes:
         arrays: by key.
@@ -102,8 +106,13 @@ class Source:
     widened: dict[str, str]
 
 
-def read_source(source: Any, entry: str | None = None) -> Source:
+def read_given(source: Any, entry: str | None = None) -> Given:
     """Weights of a file or a dict.
+
+    Args:
+        source: a path, or a dict of arrays, also in a wrapper of other dicts.
+        entry: which part holds the weights, names joined by dots; None to search by the rule of
+            :func:`swinpy.io.read_weights`.
 
     Raises:
         WeightsError: for a source that is neither a file nor a dict of arrays, or one without any.
@@ -111,14 +120,14 @@ def read_source(source: Any, entry: str | None = None) -> Source:
     """
     if isinstance(source, (str, os.PathLike)):
         arrays, widened = _read_file(source, entry)
-        found = Source(arrays, str(Path(source)), widened)
+        found = Given(arrays, str(Path(source)), widened)
     elif isinstance(source, Mapping):
-        tensors = {str(k): v for k, v in _unwrapped(source).items()}
+        tensors = {str(k): v for k, v in _unwrapped(source, entry).items()}
         arrays = {k: _as_array(k, v) for k, v in tensors.items()}
         widened = {
             k: t for k, v in tensors.items() if (t := _element_type(v)) in _WIDENED and arrays[k].dtype.name != t
         }
-        found = Source(arrays, "memory", widened)
+        found = Given(arrays, "memory", widened)
     else:
         raise WeightsError(
             f"load_weights: expected a path or a dict of arrays; got {type(source).__name__}. Pass model.state_dict()."

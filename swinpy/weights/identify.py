@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swinpy.io.dialects import BUFFERS, Translation, buffers_of, to_official
 from swinpy.models.registry import VARIANTS, model_config
-from swinpy.models.weights.arrays import WeightsError, read_source
-from swinpy.models.weights.describe import config_network, facts_of, layout_of
+from swinpy.weights.describe import config_network, facts_of, layout_of
+from swinpy.weights.dialects import BUFFERS, Translation, buffers_of, to_official
+from swinpy.weights.given import WeightsError, read_given
 
 if TYPE_CHECKING:
     import os
 
     from swinpy.models.config import SwinConfig
-    from swinpy.models.weights.describe import Facts
+    from swinpy.weights.describe import Facts
 
 __all__ = ["check_model", "matching_models", "model_of"]
 
@@ -91,7 +91,7 @@ def model_of(source: str | os.PathLike[str], name: str | None = None, entry: str
     Raises:
         ValueError: for weights of no known model, or of several.
     """
-    came = read_source(source, entry)
+    came = read_given(source, entry)
     read = to_official(came.arrays)
     facts = facts_of(read.arrays)
     classes = facts.num_classes if facts else 0

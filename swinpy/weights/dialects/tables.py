@@ -10,8 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from swinpy.io.dialects.names import Row, Template
-from swinpy.io.dialects.transforms import FULL_BIAS, MAP_POSITION, POSITION_TOKENS, SPLIT_QKV, UNFOLD_MERGE, Transform
+from swinpy.weights.dialects.names import Row, Template
+from swinpy.weights.dialects.transforms import (
+    FULL_BIAS,
+    MAP_POSITION,
+    POSITION_TOKENS,
+    SPLIT_QKV,
+    UNFOLD_MERGE,
+    Transform,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,10 +3,10 @@
 ``tables.py`` is the reference of the layouts; ``transforms.py`` has what is done to arrays besides naming them.
 """
 
-from swinpy.io.dialects.buffers import Layout, buffers_of
-from swinpy.io.dialects.tables import ALIASES, BUFFERS, DIALECTS, Dialect
-from swinpy.io.dialects.transforms import DialectError
-from swinpy.io.dialects.translate import (
+from swinpy.weights.dialects.buffers import Layout, buffers_of
+from swinpy.weights.dialects.tables import ALIASES, BUFFERS, DIALECTS, Dialect
+from swinpy.weights.dialects.transforms import DialectError
+from swinpy.weights.dialects.translate import (
     Translation,
     Written,
     detect,

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swinpy.io import WeightsFileError, write_weights
-from swinpy.io.dialects import DialectError, find_dialect, from_official, has_place, to_official
 from swinpy.models.registry import model_config
-from swinpy.models.weights.arrays import WeightsError, read_source
-from swinpy.models.weights.describe import facts_of, layout_of
-from swinpy.models.weights.identify import check_model, matching_models
-from swinpy.models.weights.report import SaveReport, some
+from swinpy.weights.describe import facts_of, layout_of
+from swinpy.weights.dialects import DialectError, find_dialect, from_official, has_place, to_official
+from swinpy.weights.given import WeightsError, read_given
+from swinpy.weights.identify import check_model, matching_models
+from swinpy.weights.report import SaveReport, some
 
 if TYPE_CHECKING:
     import os
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from swinpy.io.dialects import Translation
     from swinpy.models.config import SwinConfig
+    from swinpy.weights.dialects import Translation
 
 __all__ = ["convert_weights"]
 
@@ -75,7 +75,7 @@ def convert_weights(
     Args:
         source: the file.
         path: the file to write, not the source; its suffix chooses the container.
-        to: the layout, one of :data:`swinpy.io.dialects.DIALECTS`.
+        to: the layout, one of :data:`swinpy.weights.dialects.DIALECTS`.
         dialect: of the source; "auto" tells it from the keys.
         model: name of the model, for the buffers that some layouts store; None tells it from shapes and buffers. A
             name is compared with them, whatever the layout.
@@ -105,7 +105,7 @@ def _convert(
     entry: str | None,
 ) -> SaveReport:
     _check_files(source, path)
-    came = read_source(source, entry)
+    came = read_given(source, entry)
     read = to_official(came.arrays, dialect)
     if facts_of(read.arrays) is None:
         raise DialectError(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swinpy.io.dialects.buffers import Layout, buffers_of
-from swinpy.io.dialects.tables import ALIASES, BUFFERS, DIALECTS, Dialect
-from swinpy.io.dialects.transforms import DialectError
+from swinpy.weights.dialects.buffers import Layout, buffers_of
+from swinpy.weights.dialects.tables import ALIASES, BUFFERS, DIALECTS, Dialect
+from swinpy.weights.dialects.transforms import DialectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
