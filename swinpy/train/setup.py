@@ -15,7 +15,7 @@ from swinpy.data import Augment, FolderOptions, ImageDataset, Loader, load_datas
 from swinpy.models import SwinTransformer, create_model, model_config
 from swinpy.models.cost import model_cost
 from swinpy.models.presets import eval_config_of
-from swinpy.train.fingerprint import numeric_fingerprint
+from swinpy.snapshots.fingerprint import numeric_fingerprint
 from swinpy.train.optim import AdamW
 from swinpy.train.options import UsageError
 from swinpy.train.schedule import CosineSchedule

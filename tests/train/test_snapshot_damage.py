@@ -14,10 +14,11 @@ from swinpy.io import atomic
 from swinpy.io.safetensors import read as tensors_read
 from swinpy.io.safetensors import write as tensors_write
 from swinpy.io.safetensors.write import encode_tensors
-from swinpy.train import manifest, plain_json, snapshot, staging
-from swinpy.train.manifest import FileRecord, Manifest
-from swinpy.train.plain_json import encode_plain
-from swinpy.train.snapshot import SnapshotError, SnapshotStore, load_snapshot, verify
+from swinpy.snapshots import manifest, plain_json, staging
+from swinpy.snapshots import store as snapshot
+from swinpy.snapshots.manifest import FileRecord, Manifest
+from swinpy.snapshots.plain_json import encode_plain
+from swinpy.snapshots.store import SnapshotError, SnapshotStore, load_snapshot, verify
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -30,8 +30,8 @@ import numpy as np
 from swinpy.io import atomic
 from swinpy.io.safetensors.read import decode_tensors
 from swinpy.io.safetensors.write import check_tensors
-from swinpy.train import staging
-from swinpy.train.manifest import (
+from swinpy.snapshots import staging
+from swinpy.snapshots.manifest import (
     STATE,
     TENSORS,
     Manifest,
@@ -44,7 +44,7 @@ from swinpy.train.manifest import (
     step_of,
     verify,
 )
-from swinpy.train.plain_json import check_plain, decode_plain
+from swinpy.snapshots.plain_json import check_plain, decode_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -198,12 +198,21 @@ class SnapshotStore:
         """
         if path != _LATEST:
             return load_snapshot(path)
-        found, notes = self._first_good(load_snapshot)
+        found, notes = self.load_newest()
         if found is None:
             told = "; ".join(notes) or "none"
             fix = "Check the path, or start without resuming."
             raise SnapshotError(f"load snapshot: expected a good one in {self.folder}; got {told}. {fix}")
-        return replace(found[1], notes=tuple(notes))
+        return found
+
+    def load_newest(self) -> tuple[Snapshot | None, list[str]]:
+        """Returns the good snapshot saved last, None if there is none, and a line about each damaged one passed over.
+
+        Raises:
+            SnapshotError: The folder exists and cannot be read.
+        """
+        found, notes = self._first_good(load_snapshot)
+        return (replace(found[1], notes=tuple(notes)) if found else None), notes
 
     def _first_good(self, action: Callable[[Path], T]) -> tuple[tuple[Path, T] | None, list[str]]:
         notes: list[str] = []
@@ -283,7 +292,7 @@ class SnapshotStore:
             earlier, _ = self._list()
             # Larger than every order that can be read, and almost surely than one that cannot.
             order = max([time.time_ns(), *(manifest.order + 1 for manifest, _ in earlier)])
-            replaced = staging.commit(self.folder, staging.Content(step, order, bool(pin), groups, dict(state)))
+            replaced = staging.commit(self.folder, staging.Draft(step, order, bool(pin), groups, dict(state)))
             committed = True
             atomic.replace_file(self.folder / _LATEST, f"{final.name}\n".encode())
             staging.discard(self.folder, ([replaced] if replaced else []) + self._retired(final, bool(pin), earlier))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swinpy.io import atomic
 from swinpy.io.safetensors.write import encode_tensors
-from swinpy.train import manifest as manifests
-from swinpy.train.manifest import FileRecord, Manifest, SnapshotError, step_name, step_of, verify
-from swinpy.train.plain_json import encode_plain
+from swinpy.snapshots import manifest as manifests
+from swinpy.snapshots.manifest import FileRecord, Manifest, SnapshotError, step_name, step_of, verify
+from swinpy.snapshots.plain_json import encode_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Content", "commit", "discard", "step_behind", "sweep"]
+__all__ = ["Draft", "commit", "discard", "step_behind", "sweep"]
 
 _HIDDEN = re.compile(r"\.(tmp|old)-([0-9]{1,10})-[0-9a-f]{8}(?:-(.+))?")
 # Names that this process is using right now. A container may give every run the same pid, so a temporary that
@@ -32,8 +32,8 @@ _HIDDEN = re.compile(r"\.(tmp|old)-([0-9]{1,10})-[0-9a-f]{8}(?:-(.+))?")
 _active: set[str] = set()
 
 
-class Content(NamedTuple):
-    """What one snapshot is made of; see `SnapshotStore.save`, and `Manifest` for `order`."""
+class Draft(NamedTuple):
+    """What one snapshot is to be made of; see `SnapshotStore.save`, and `Manifest` for `order`."""
 
     step: int
     order: int
@@ -48,12 +48,12 @@ def step_behind(name: str) -> int | None:
     return step_of(hidden[3] or "") if hidden and hidden[1] == "old" else step_of(name)
 
 
-def commit(folder: Path, content: Content) -> Path | None:
+def commit(folder: Path, draft: Draft) -> Path | None:
     """Puts a snapshot in its place under its final name: whole and on the disk, or not at all.
 
     Args:
         folder: Where the snapshots are.
-        content: What to write.
+        draft: What to write, its arrays checked by `check_tensors`.
 
     Returns:
         The hidden folder that holds the snapshot it replaced, for `discard`, or None.
@@ -64,13 +64,13 @@ def commit(folder: Path, content: Content) -> Path | None:
         TypeError: An array cannot be stored.
         ValueError: A name cannot be used.
     """
-    final = folder / step_name(content.step)
+    final = folder / step_name(draft.step)
     temporary = folder / atomic.temporary_name("tmp", final.name)
     aside = folder / atomic.temporary_name("old", final.name)
     names = {temporary.name, aside.name}
     _active.update(names)
     try:
-        _stage(temporary, content)
+        _stage(temporary, draft)
         _swap(temporary, final, aside)
         atomic.sync_folder(folder)
     except BaseException:
@@ -82,18 +82,18 @@ def commit(folder: Path, content: Content) -> Path | None:
     return aside if os.path.lexists(aside) else None
 
 
-def _stage(temporary: Path, content: Content) -> None:
+def _stage(temporary: Path, draft: Draft) -> None:
     atomic.make_new_folder(temporary)
     records = {}
     # One group at a time, so that only one is held as bytes besides the arrays themselves.
-    for group, tensors in [(None, {}), *content.groups.items()]:
+    for group, tensors in [(None, {}), *draft.groups.items()]:
         if group is None:
-            name, data = manifests.STATE, encode_plain(content.state, "save snapshot")
+            name, data = manifests.STATE, encode_plain(draft.state, "save snapshot")
         else:
-            name, data = manifests.group_file(group, "save snapshot"), encode_tensors(tensors)
+            name, data = manifests.group_file(group, "save snapshot"), encode_tensors(tensors, checked=True)
         atomic.write_new(temporary / name, data)
         records[name] = FileRecord(len(data), hashlib.sha256(data).hexdigest())
-    manifest = Manifest(content.step, content.order, content.pinned, records)
+    manifest = Manifest(draft.step, draft.order, draft.pinned, records)
     atomic.write_new(temporary / manifests.MANIFEST, manifest.encode())
     atomic.sync_folder(temporary)
     verify(temporary)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from swinpy.io import atomic
-from swinpy.train.plain_json import decode_plain, encode_plain
+from swinpy.snapshots.plain_json import decode_plain, encode_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
