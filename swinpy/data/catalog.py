@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swinpy.data.cifar import CIFAR10, CIFAR100, load_cifar
+from swinpy.data.cifar.layouts import CIFAR10, CIFAR100, load_cifar
 from swinpy.data.digits import load_digits
-from swinpy.data.folder import FolderOptions, load_folder
-from swinpy.data.scene_files import load_scenes
+from swinpy.data.folder.scan import FolderOptions, load_folder
+from swinpy.data.scenes.files import load_scenes
 
 if TYPE_CHECKING:
     import os

@@ -64,6 +64,7 @@ def _sources() -> str:
     """What all kernels' sources hold, as a hash. Numba would look at a kernel's own file alone, and at its time: not at
     the functions that were compiled into it."""
     files = sorted(f for p in ("autograd", "swinpy") for f in (_SHIPPED / p).glob("kernels/**/*.py"))
+    files += sorted((_SHIPPED / "swinpy" / "data" / "pixels").glob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 

@@ -87,4 +87,4 @@ def _cost(images: Bytes, *rest: Any) -> Cost:
 
 
 register_kernel(Kernel("crop_flip_normalise", crop_flip_normalise, _cost))
-register_compiled("crop_flip_normalise", "swinpy.kernels.pixels_cpu")
+register_compiled("crop_flip_normalise", "swinpy.data.pixels.cpu")

@@ -10,8 +10,8 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from swinpy.data.archive import Archive, looks_like_html, sha256_of
-from swinpy.data.dataset import DatasetMissing
+from swinpy.data.cifar.archive import Archive, looks_like_html, sha256_of
+from swinpy.data.errors import DatasetMissing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How hard the scenes are for methods that know nothing of images: ``python -m swinpy.data.calibrate``.
+"""How hard the scenes are for methods that know nothing of images: ``python -m swinpy.data.scenes.calibrate``.
 
 Prints the accuracy of k nearest neighbours (k = 5) and of logistic regression on raw pixels. What a network gains over
 these is what it has learnt about shape. docs/data.md keeps the figures.
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swinpy.data.scene_files import TEST_FROM
-from swinpy.data.scenes import VARIANTS, generate
+from swinpy.data.scenes.draw import VARIANTS, generate
+from swinpy.data.scenes.files import TEST_FROM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,8 @@ def calibrate(variant: str, seed: int = 0, train: int = 12_000, test: int = 2_00
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m swinpy.data.calibrate", description=(__doc__ or "").split("\n")[0])
+    what = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m swinpy.data.scenes.calibrate", description=what)
     parser.add_argument("--variant", choices=[*VARIANTS, "all"], default="all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=12_000)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from swinpy.data.dataset import DatasetCorrupt, DatasetMissing, ImageDataset
-from swinpy.data.folder_images import FolderImages, bad_files
-from swinpy.data.images import BadImage, peek_image
+from swinpy.data.dataset import ImageDataset
+from swinpy.data.errors import DatasetCorrupt, DatasetMissing
+from swinpy.data.folder.decode import BadImage, peek_image
+from swinpy.data.folder.images import FolderImages, bad_files
 
 if TYPE_CHECKING:
     import os

@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from swinpy.data.dataset import DatasetCorrupt
+from swinpy.data.errors import DatasetCorrupt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Archive:
     Attributes:
         filename: its name on the server.
         folder: the one folder inside, and the name of the folder that unpacking makes.
-        layout: "binary" (fixed-size records) or "python" (pickles, see batch_pickle.py).
+        layout: "binary" (fixed-size records) or "python" (pickles, see `pickled`).
         train: names of the training files in ``folder``, in order.
         test: names of the test files.
         size: bytes of the archive; None where it is not known.

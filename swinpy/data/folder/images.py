@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from autograd import random as agr
-from swinpy.data.images import BadImage, centre_crop, open_image, resize, to_bytes
+from swinpy.data.folder.decode import BadImage, centre_crop, open_image, resize, to_bytes
 from swinpy.data.streams import CROP, as_integers, stream_of
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from swinpy.data.images import Box
+    from swinpy.data.folder.decode import Box
 
 __all__ = ["FolderImages", "bad_files", "draw_crop"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autograd import random as agr
-from swinpy.data.shapes import SHAPES
+from swinpy.data.scenes.shapes import SHAPES
 from swinpy.data.streams import SCENES, as_integers, stream_of
 
 if TYPE_CHECKING:

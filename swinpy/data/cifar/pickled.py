@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swinpy.data.dataset import DatasetCorrupt
+from swinpy.data.errors import DatasetCorrupt
 from swinpy.io.errors import Fault
 from swinpy.io.records import Global
 from swinpy.io.source import BytesSource, ByteStream, MemoryBudget

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.cpu.toolkit import jit, plain
-from swinpy.data.pixels import crop_padded, normalise
+from swinpy.data.pixels.reference import crop_padded, normalise
 
 __all__ = ["crop_flip_normalise"]
 

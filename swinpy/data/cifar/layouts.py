@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from swinpy.data.archive import Archive, members_of_folder, members_of_tar, verify_archive
-from swinpy.data.batch_pickle import read_batch_pickle
-from swinpy.data.cifar_names import CIFAR10_CLASSES, CIFAR100_CLASSES
-from swinpy.data.dataset import DatasetCorrupt, DatasetMissing, ImageDataset
-from swinpy.data.download import fetch
+from swinpy.data.cifar.archive import Archive, members_of_folder, members_of_tar, verify_archive
+from swinpy.data.cifar.download import fetch
+from swinpy.data.cifar.pickled import read_batch_pickle
+from swinpy.data.dataset import ImageDataset
+from swinpy.data.errors import DatasetCorrupt, DatasetMissing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,23 @@ __all__ = [
     "read_cifar_binary",
     "write_cifar_binary",
 ]
+
+# The classes in the order of their labels (batches.meta.txt, fine_label_names.txt).
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+_CIFAR100_NAMES = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle
+    bowl boy bridge bus butterfly camel can castle caterpillar cattle
+    chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur
+    dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard
+    lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
+    mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree
+    plain plate poppy porcupine possum rabbit raccoon ray road rocket
+    rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor
+    train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+CIFAR100_CLASSES = tuple(_CIFAR100_NAMES.split())
 
 OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz/"
 _SIDE = 32

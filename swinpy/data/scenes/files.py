@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from swinpy.data.archive import Archive, sha256_of
-from swinpy.data.cifar import CIFAR10, CifarFormat, load_cifar, write_cifar_binary
-from swinpy.data.dataset import DatasetCorrupt, ImageDataset, channel_stats
-from swinpy.data.scenes import SCENE_CLASSES, VARIANTS, generate
+from swinpy.data.cifar.archive import Archive, sha256_of
+from swinpy.data.cifar.layouts import CIFAR10, CifarFormat, load_cifar, write_cifar_binary
+from swinpy.data.dataset import ImageDataset, channel_stats
+from swinpy.data.errors import DatasetCorrupt
+from swinpy.data.scenes.draw import SCENE_CLASSES, VARIANTS, generate
 
 __all__ = ["load_scenes"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from swinpy.data.dataset import DatasetCorrupt
+from swinpy.data.errors import DatasetCorrupt
 
 if TYPE_CHECKING:
     import os
