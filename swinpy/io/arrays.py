@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from swinpy.io.records import Dtype, Storage, StoredTensor
     from swinpy.io.source import MemoryBudget, Source
 
-__all__ = ["EXPANSION", "check_expansion", "is_readable", "load_arrays"]
+__all__ = ["EXPANSION", "check_expansion", "load_arrays"]
 
 EXPANSION = 16
 _FREE_EXPANSION = 1 << 23
@@ -30,11 +30,6 @@ _ALIGNMENT = 64
 _CHUNK = 1 << 16
 _NATIVE = {"little": "<", "big": ">"}[sys.byteorder]
 _Key = tuple[int, str]
-
-
-def is_readable(tensor: StoredTensor) -> bool:
-    """Whether NumPy has something that holds the tensor's numbers exactly."""
-    return bool(tensor.dtype.code)
 
 
 def check_expansion(tensors: Mapping[str, StoredTensor], size: int) -> None:
