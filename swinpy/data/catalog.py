@@ -30,7 +30,7 @@ def load_dataset(
     """Load a dataset.
 
     Args:
-        name: "cifar10", "cifar100", "scenes", "digits" or "folder" (images of one's own).
+        name: "cifar10", "cifar100", "scenes", "digits" or "folder" (images of your own).
         data_dir: where the files are kept; "digits" needs none.
         download: whether CIFAR may be fetched. Nothing is fetched otherwise, and nothing is put in its place.
         seed: of the pictures of "scenes"; the other datasets do not depend on it.

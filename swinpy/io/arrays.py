@@ -35,8 +35,8 @@ _Key = tuple[int, str]
 def check_expansion(tensors: Mapping[str, StoredTensor], size: int) -> None:
     """Refuse tensors that, written out, would be far more than the file.
 
-    A stride of 0 repeats elements for nothing, and a thousand tensors may view one storage. Reading such a file costs
-    no memory, but using it does.
+    In a file a stride of 0 repeats elements at no cost, and a thousand tensors may view one storage. To read such a
+    file costs no memory, but to use it does.
 
     Args:
         tensors: by name.

@@ -78,7 +78,7 @@ def read_weights(file: File, *, entry: str | None = None, mmap: bool = False) ->
 
     Returns:
         Arrays by name in the order of the file, in native byte order; bfloat16 is widened to float32, which is exact.
-        Tensors that share memory in the file do so here, and strides are the file's. Arrays may be written to, but for
+        Tensors that share memory in the file do so here, and strides are the file's. Arrays may be written to, except
         those that overlap themselves.
 
     Raises:

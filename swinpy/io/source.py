@@ -161,7 +161,7 @@ def open_source(file: str | os.PathLike[str] | bytes | bytearray | memoryview) -
 
 
 class ByteStream:
-    """Reads a stretch of a source in order, a window at a time.
+    """A stretch of a source, read in order, a window at a time.
 
     Attributes:
         position: of the next byte, counted from the start of the source.

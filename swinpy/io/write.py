@@ -1,4 +1,4 @@
-"""Files of weights: the container is told by the suffix when writing."""
+"""Write a file of weights: its suffix says which container it is."""
 
 from __future__ import annotations
 

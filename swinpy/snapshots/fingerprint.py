@@ -29,7 +29,7 @@ _CORE_FUNCTIONS = (
 
 
 def numeric_fingerprint() -> dict[str, str]:
-    """Returns what decides the last bits of a float result on this machine, as plain text.
+    """What decides the last bits of a float result on this machine, as plain text.
 
     Returns:
         The versions of Python and NumPy, the BLAS library with its version and the processor it chose kernels for
@@ -49,7 +49,7 @@ def numeric_fingerprint() -> dict[str, str]:
 
 
 def _blas_core() -> str | None:
-    """Asks the OpenBLAS that is loaded which processor's kernels it runs; None where that cannot be learnt."""
+    """Ask the OpenBLAS that is loaded which processor's kernels it runs; None where that cannot be learnt."""
     try:
         with open("/proc/self/maps") as lines:
             found = {line.split(maxsplit=5)[5].strip() for line in lines if "openblas" in line}
@@ -70,11 +70,11 @@ def _blas_core() -> str | None:
 
 
 def compare(saved: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Returns one line for each entry in which two fingerprints differ.
+    """One line for each entry in which two fingerprints differ.
 
     Args:
-        saved: The fingerprint in a snapshot.
-        now: The present one.
+        saved: the fingerprint in a snapshot.
+        now: the present one.
 
     Returns:
         The lines; none when a resume will be exact.
@@ -89,14 +89,14 @@ def compare(saved: dict[str, str], now: dict[str, str]) -> list[str]:
 def config_difference(
     saved: dict[str, Any], now: dict[str, Any], ignore: set[str] | frozenset[str] = frozenset()
 ) -> list[str]:
-    """Returns one line for each setting in which two configurations differ.
+    """One line for each setting in which two configurations differ.
 
     Tuples count as lists and 1 as 1.0, because one side has been through JSON; True does not count as 1.
 
     Args:
-        saved: The configuration in a snapshot, possibly of dicts in dicts.
-        now: The present one.
-        ignore: Settings that may differ, by dotted name; ``"data"`` covers ``"data.root"`` too.
+        saved: the configuration in a snapshot, possibly of dicts in dicts.
+        now: the present one.
+        ignore: settings that may differ, by dotted name; ``"data"`` covers ``"data.root"`` too.
 
     Returns:
         The lines, sorted by setting.

@@ -71,11 +71,11 @@ class Manifest:
     """The contents of ``MANIFEST.json``.
 
     Attributes:
-        step: The training step.
-        order: Grows with every save into a run folder, whatever its step: after going back to an earlier step, the
+        step: the training step.
+        order: grows with every save into a run folder, whatever its step: after going back to an earlier step, the
             newest snapshot is the one saved last, not the one with the highest step.
-        pinned: Whether retention spares this snapshot.
-        files: The other files by name: ``state.json`` and one ``<group>.safetensors`` a group of arrays.
+        pinned: whether retention spares this snapshot.
+        files: the other files by name: ``state.json`` and one ``<group>.safetensors`` a group of arrays.
     """
 
     step: int
@@ -84,7 +84,7 @@ class Manifest:
     files: Mapping[str, FileRecord]
 
     def encode(self) -> bytes:
-        """Returns the only bytes that stand for this manifest."""
+        """The only bytes that stand for this manifest."""
         body = {
             "files": {name: {"sha256": record.sha256, "size": record.size} for name, record in self.files.items()},
             "format": _FORMAT,
@@ -98,25 +98,25 @@ class Manifest:
 
 
 def step_name(step: int) -> str:
-    """Returns the folder name of a step, such as ``step-00001234``."""
+    """The folder name of a step, such as ``step-00001234``."""
     return f"step-{step:08d}"
 
 
 def step_of(name: str) -> int | None:
-    """Returns the step that a folder name stands for, or None when it is not the name of a snapshot."""
+    """The step that a folder name stands for, or None when it is not the name of a snapshot."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match and step_name(int(match[1])) == name else None
 
 
 def group_file(group: str, op: str) -> str:
-    """Returns the file name of a group of arrays.
+    """The file name of a group of arrays.
 
     Args:
-        group: The group's name.
-        op: The operation that a message names first.
+        group: the group's name.
+        op: the operation that a message names first.
 
     Raises:
-        ValueError: The name is not a short lower-case identifier.
+        ValueError: the name is not a short lower-case identifier.
     """
     if not isinstance(group, str) or not _GROUP.fullmatch(group):
         raise ValueError(f"{op}: expected a group name matching {_GROUP.pattern}; got {group!r}. Rename the group.")
@@ -124,7 +124,7 @@ def group_file(group: str, op: str) -> str:
 
 
 def damage(path: Path, expected: str, got: object, fix: str = _ANOTHER) -> SnapshotError:
-    """Returns the error that says what is wrong with the snapshot at `path`."""
+    """The error that says what is wrong with the snapshot at `path`."""
     return SnapshotError(f"load snapshot {path}: expected {expected}; got {got}. {fix}")
 
 
@@ -160,16 +160,16 @@ def _records(path: Path, files: Any) -> dict[str, FileRecord]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Reads and checks the manifest of a snapshot folder, without looking at the other files.
+    """Read and check the manifest of a snapshot folder, without looking at the other files.
 
     Args:
-        path: The snapshot folder.
+        path: the snapshot folder.
 
     Returns:
         The manifest.
 
     Raises:
-        SnapshotError: There is none, or a single bit of it is not as it was written.
+        SnapshotError: there is none, or a single bit of it is not as it was written.
     """
     # os.path rather than Path: these answer False where the folder above may not be entered, and never raise.
     if not os.path.isdir(path):
@@ -204,18 +204,18 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_file(path: Path, manifest: Manifest, name: str) -> bytes:
-    """Returns the bytes of one file of a snapshot, checked against the manifest.
+    """The bytes of one file of a snapshot, checked against the manifest.
 
     Args:
-        path: The snapshot folder.
-        manifest: Its manifest.
-        name: One of ``manifest.files``.
+        path: the snapshot folder.
+        manifest: its manifest.
+        name: one of ``manifest.files``.
 
     Returns:
         The bytes.
 
     Raises:
-        SnapshotError: The file is missing, unreadable, or not as it was written.
+        SnapshotError: the file is missing, unreadable, or not as it was written.
     """
     record = manifest.files[name]
     data = _read(path, name, min(record.size, _STATE_LIMIT) if name == STATE else record.size)
@@ -231,16 +231,16 @@ def _compare(path: Path, name: str, record: FileRecord, found: FileRecord) -> No
 
 
 def verify(path: Path) -> Manifest:
-    """Checks every byte of a snapshot against its manifest; needs no more memory than a few megabytes.
+    """Check every byte of a snapshot against its manifest, in a few megabytes of memory.
 
     Args:
-        path: The snapshot folder.
+        path: the snapshot folder.
 
     Returns:
         The manifest.
 
     Raises:
-        SnapshotError: A file is missing, unreadable, or not as it was written.
+        SnapshotError: a file is missing, unreadable, or not as it was written.
     """
     manifest = read_manifest(path)
     for name, record in manifest.files.items():

@@ -18,17 +18,17 @@ _INT_BITS = 4096
 
 
 def check_plain(value: Any, op: str, place: str = "state", depth: int = 0) -> None:
-    """Checks that a value survives JSON unchanged: None, bool, int, finite float, str, lists and dicts of these.
+    """Check that a value survives JSON unchanged: None, bool, int, finite float, str, lists and dicts of these.
 
     Args:
-        value: What to check.
-        op: The operation that a message names first.
-        place: Where in the whole `value` is, such as ``state['lr'][0]``.
-        depth: How many containers lie around it.
+        value: what to check.
+        op: the operation that a message names first.
+        place: where in the whole `value` is, such as ``state['lr'][0]``.
+        depth: how many containers lie around it.
 
     Raises:
-        TypeError: A value or a key is of another type, subclasses and NumPy scalars included.
-        ValueError: A float is not finite, an integer is huge, text has no UTF-8 form, or containers nest too deep
+        TypeError: a value or a key is of another type, subclasses and NumPy scalars included.
+        ValueError: a float is not finite, an integer is huge, text has no UTF-8 form, or containers nest too deep
             (or in a circle).
     """
     if depth > _DEPTH:
@@ -67,19 +67,19 @@ def _check_text(text: str, op: str, place: str) -> None:
 
 
 def encode_plain(value: Any, op: str, place: str = "state") -> bytes:
-    """Returns a checked value as JSON; equal values give equal bytes.
+    """A checked value as JSON; equal values give equal bytes.
 
     Args:
-        value: What to write.
-        op: The operation that a message names first.
-        place: What a message calls `value`.
+        value: what to write.
+        op: the operation that a message names first.
+        place: what a message calls `value`.
 
     Returns:
         ASCII bytes, keys sorted, with a final newline.
 
     Raises:
-        TypeError: See `check_plain`.
-        ValueError: See `check_plain`.
+        TypeError: see `check_plain`.
+        ValueError: see `check_plain`.
     """
     check_plain(value, op, place)
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
@@ -93,18 +93,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def decode_plain(data: bytes, op: str, place: str = "state") -> Any:
-    """Returns the value that some JSON holds, under the same rules as `encode_plain`.
+    """The value that some JSON holds, under the same rules as `encode_plain`.
 
     Args:
-        data: The JSON.
-        op: The operation that a message names first.
-        place: What a message calls the value.
+        data: the JSON.
+        op: the operation that a message names first.
+        place: what a message calls the value.
 
     Returns:
         The value.
 
     Raises:
-        ValueError: The bytes are no JSON, repeat a key, or hold what `check_plain` refuses.
+        ValueError: the bytes are no JSON, repeat a key, or hold what `check_plain` refuses.
     """
     try:
         value = json.loads(data, object_pairs_hook=_unique)

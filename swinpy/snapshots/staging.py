@@ -43,26 +43,26 @@ class Draft(NamedTuple):
 
 
 def step_behind(name: str) -> int | None:
-    """Returns the step of the snapshot that a folder name stands for, a pushed-out one included, or None."""
+    """The step of the snapshot that a folder name stands for, a pushed-out one included, or None."""
     hidden = _HIDDEN.fullmatch(name)
     return step_of(hidden[3] or "") if hidden and hidden[1] == "old" else step_of(name)
 
 
 def commit(folder: Path, draft: Draft) -> Path | None:
-    """Puts a snapshot in its place under its final name: whole and on the disk, or not at all.
+    """Put a snapshot in its place under its final name: whole and on the disk, or not at all.
 
     Args:
-        folder: Where the snapshots are.
-        draft: What to write, its arrays checked by `check_tensors`.
+        folder: where the snapshots are.
+        draft: what to write, its arrays checked by `check_tensors`.
 
     Returns:
         The hidden folder that holds the snapshot it replaced, for `discard`, or None.
 
     Raises:
-        OSError: The disk refused.
-        SnapshotError: What was read back is not what was written.
-        TypeError: An array cannot be stored.
-        ValueError: A name cannot be used.
+        OSError: the disk refused.
+        SnapshotError: what was read back is not what was written.
+        TypeError: an array cannot be stored.
+        ValueError: a name cannot be used.
     """
     final = folder / step_name(draft.step)
     temporary = folder / atomic.temporary_name("tmp", final.name)
@@ -114,14 +114,14 @@ def _swap(temporary: Path, final: Path, aside: Path) -> None:
 
 
 def discard(folder: Path, paths: Iterable[Path]) -> None:
-    """Deletes snapshots; one that is half deleted never bears a final name.
+    """Delete snapshots; one that is half deleted never bears a final name.
 
     Args:
-        folder: Where the snapshots are.
-        paths: Which to delete.
+        folder: where the snapshots are.
+        paths: which to delete.
 
     Raises:
-        OSError: One could not be deleted; a sweep finishes the work.
+        OSError: one could not be deleted; a sweep finishes the work.
     """
     doomed = [(path, folder / atomic.temporary_name("tmp", path.name)) for path in paths]
     if not doomed:
@@ -155,10 +155,10 @@ def _is_live(pid: int, name: str) -> bool:
 
 
 def sweep(folder: Path) -> list[str]:
-    """Clears up what dead writers left: removes unfinished folders, puts back a snapshot that a swap had aside.
+    """Clear up what dead writers left: remove unfinished folders, put back a snapshot that a swap had aside.
 
     Args:
-        folder: Where the snapshots are.
+        folder: where the snapshots are.
 
     Returns:
         One line about each thing done, or that could not be done.

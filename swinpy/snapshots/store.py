@@ -74,11 +74,11 @@ class Snapshot:
     """What a snapshot holds.
 
     Attributes:
-        step: The training step.
-        groups: Arrays by group and name; writable, and owning their memory.
-        state: The plain state.
-        path: The folder that it was read from.
-        notes: One line about each damaged snapshot that was passed over to find this one.
+        step: the training step.
+        groups: arrays by group and name; writable, and owning their memory.
+        state: the plain state.
+        path: the folder that it was read from.
+        notes: one line about each damaged snapshot that was passed over to find this one.
     """
 
     step: int
@@ -92,8 +92,8 @@ class SnapshotWriteError(OSError):
     """A snapshot could not be written; no earlier snapshot was harmed.
 
     Attributes:
-        previous: The newest good snapshot from before the save, if any.
-        committed: The new snapshot, when it is safely in place and only what follows (moving ``latest``, deleting
+        previous: the newest good snapshot from before the save, if any.
+        committed: the new snapshot, when it is safely in place and only what follows (moving ``latest``, deleting
             old snapshots) failed; else None.
     """
 
@@ -107,16 +107,16 @@ class SnapshotWriteError(OSError):
 
 
 def load_snapshot(path: str | os.PathLike[str]) -> Snapshot:
-    """Reads one snapshot, checking every byte.
+    """Read one snapshot, checking every byte.
 
     Args:
-        path: A snapshot folder, or the file ``latest`` beside some.
+        path: a snapshot folder, or the file ``latest`` beside some.
 
     Returns:
         The snapshot.
 
     Raises:
-        SnapshotError: It is missing, damaged or malformed; nothing else is tried in its place.
+        SnapshotError: it is missing, damaged or malformed; nothing else is tried in its place.
     """
     folder = Path(path)
     if folder.name == _LATEST and os.path.isfile(folder):
@@ -153,9 +153,9 @@ class SnapshotStore:
     """The snapshots of one run folder.
 
     Args:
-        root: The run folder; snapshots go to ``root/snapshots``. Made by the first save.
-        keep: How many of the last saved to keep.
-        keep_pinned: How many of the last pinned to keep besides; None keeps all.
+        root: the run folder; snapshots go to ``root/snapshots``. Made by the first save.
+        keep: how many of the last saved to keep.
+        keep_pinned: how many of the last pinned to keep besides; None keeps all.
 
     Raises:
         ValueError: `keep` is below 1 or `keep_pinned` below 0.
@@ -175,26 +175,26 @@ class SnapshotStore:
     # Reading
 
     def newest(self) -> tuple[Path | None, list[str]]:
-        """Returns the snapshot saved last among those whose every byte verifies, and a line about each damaged one.
+        """The snapshot saved last among those whose every byte verifies, and a line about each damaged one.
 
         Raises:
-            SnapshotError: The folder exists and cannot be read.
+            SnapshotError: the folder exists and cannot be read.
         """
         found, notes = self._first_good(verify)
         return (found[0] if found else None), notes
 
     def load(self, path: str | os.PathLike[str] = _LATEST) -> Snapshot:
-        """Reads a snapshot, checking every byte.
+        """Read a snapshot, checking every byte.
 
         Args:
-            path: A snapshot folder; or "latest" for the one saved last, falling back past damaged ones, with a line
+            path: a snapshot folder; or "latest" for the one saved last, falling back past damaged ones, with a line
                 about each in the result's `notes`.
 
         Returns:
             The snapshot.
 
         Raises:
-            SnapshotError: It is missing, damaged or malformed; or, for "latest", there is no good one at all.
+            SnapshotError: it is missing, damaged or malformed; or, for "latest", there is no good one at all.
         """
         if path != _LATEST:
             return load_snapshot(path)
@@ -206,10 +206,10 @@ class SnapshotStore:
         return found
 
     def load_newest(self) -> tuple[Snapshot | None, list[str]]:
-        """Returns the good snapshot saved last, None if there is none, and a line about each damaged one passed over.
+        """The good snapshot saved last, None if there is none, and a line about each damaged one passed over.
 
         Raises:
-            SnapshotError: The folder exists and cannot be read.
+            SnapshotError: the folder exists and cannot be read.
         """
         found, notes = self._first_good(load_snapshot)
         return (replace(found[1], notes=tuple(notes)) if found else None), notes
@@ -231,7 +231,7 @@ class SnapshotStore:
                 notes.append(f"{path.name} skipped: {error}")
 
     def _list(self) -> tuple[list[tuple[Manifest, Path]], list[str]]:
-        """Returns the folders with a sound manifest, the one saved last first, and a line about each other one."""
+        """The folders with a sound manifest, the one saved last first, and a line about each other one."""
         found, notes = [], []
         for path in self._entries():
             step = staging.step_behind(path.name)
@@ -267,21 +267,21 @@ class SnapshotStore:
         *,
         pin: bool = False,
     ) -> Path:
-        """Writes a snapshot; when it returns, the snapshot is on the disk and has been read back.
+        """Write a snapshot; when it returns, the snapshot is on the disk and has been read back.
 
         Args:
-            step: The training step. A snapshot of the same step is replaced.
-            groups: Arrays by group ("model", "optim", ...) and name, of any layout.
-            state: What else a resume needs, as plain JSON values.
-            pin: Whether retention keeps this one besides the last `keep`, such as the best so far.
+            step: the training step. A snapshot of the same step is replaced.
+            groups: arrays by group ("model", "optim", ...) and name, of any layout.
+            state: what else a resume needs, as plain JSON values.
+            pin: whether retention keeps this one besides the last `keep`, such as the best so far.
 
         Returns:
             The snapshot's folder.
 
         Raises:
-            TypeError: A state value is no plain JSON, or an array no plain NumPy array.
-            ValueError: A name or the step cannot be used, or model, optim or ema hold NaN or infinity.
-            SnapshotWriteError: The disk refused. Earlier snapshots are as they were.
+            TypeError: a state value is no plain JSON, or an array no plain NumPy array.
+            ValueError: a name or the step cannot be used, or model, optim or ema hold NaN or infinity.
+            SnapshotWriteError: the disk refused. Earlier snapshots are as they were.
         """
         _check(step, groups, state)
         final = self.folder / step_name(step)
@@ -301,7 +301,7 @@ class SnapshotStore:
         return final
 
     def _retired(self, final: Path, pinned: bool, earlier: list[tuple[Manifest, Path]]) -> list[Path]:
-        """Returns what retention no longer wants; never a folder whose manifest could not be read."""
+        """What retention no longer wants; never a folder whose manifest could not be read."""
         others = [(manifest.pinned, path) for manifest, path in earlier if step_of(path.name) is not None]
         rotation = [(pinned, final), *(item for item in others if item[1] != final)]
         favourites = [path for is_pinned, path in rotation if is_pinned]
@@ -331,7 +331,7 @@ class SnapshotStore:
         return SnapshotWriteError(message, cause.errno, previous, final if committed else None)
 
     def sweep(self) -> list[str]:
-        """Clears up what dead writers left; call it once when a run starts, before loading.
+        """Clear up what dead writers left; call it once when a run starts, before loading.
 
         Temporaries of live processes stay. Damaged snapshots stay as well: what they hold may be worth a look.
 
@@ -341,12 +341,12 @@ class SnapshotStore:
         return staging.sweep(self.folder)
 
     def verify(self, path: str | os.PathLike[str]) -> Manifest:
-        """Checks every byte of a snapshot against its manifest; see the function `verify`."""
+        """Check every byte of a snapshot against its manifest; see the function `verify`."""
         return verify(Path(path))
 
 
 def _check(step: int, groups: Mapping[str, Mapping[str, NDArray[Any]]], state: Mapping[str, Any]) -> None:
-    """Refuses what cannot or must not be stored, before the disk is touched."""
+    """Refuse what cannot or must not be stored, before the disk is touched."""
     op = "save snapshot"
     if type(step) is not int or not 0 <= step < _STEPS:
         raise ValueError(f"{op}: expected an int step from 0 to {_STEPS - 1}; got {step!r}. Use int(step).")

@@ -68,7 +68,7 @@ def convert_weights(
     model: str | None = None,
     entry: str | None = None,
 ) -> SaveReport:
-    """Rewrite a file of weights in another layout; numbers and dtypes are kept, but for bfloat16.
+    """Rewrite a file of weights in another layout; numbers and dtypes are kept, except bfloat16.
 
     NumPy has no bfloat16: such tensors are written as float32, which is exact and twice as long; the report says so.
 

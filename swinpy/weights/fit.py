@@ -84,7 +84,7 @@ def fit_position(
 
 
 def cast(array: Array, dtype: np.dtype[Any]) -> tuple[Array, str]:
-    """The array in the parameter's dtype, and what was done ("" for nothing).
+    """The array in the parameter's dtype, and what was done ("" if it needed no change).
 
     Raises:
         Misfit: for what is no float, for NaN and infinity, and for values that the dtype cannot hold.

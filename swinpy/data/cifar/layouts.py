@@ -162,7 +162,7 @@ def load_cifar(
     checked against its SHA-256 and read without being unpacked.
 
     Args:
-        data_dir: where the files are (or shall be fetched to).
+        data_dir: where the files are, or are to be fetched to.
         fmt: which dataset.
         download: fetch the preferred archive if nothing is there.
         synthetic: marks the result, for sets that only share CIFAR's layout.

@@ -1,1 +1,1 @@
-"""A dataset of one's own: `scan` lists the files, `images` draws crops and makes batches, `decode` reads one file."""
+"""A dataset of your own: `scan` lists the files, `images` draws crops and makes batches, `decode` reads one file."""

@@ -1,4 +1,4 @@
-"""A dataset of one's own: a directory for each class, under train and val as ImageNet is laid out."""
+"""A dataset of your own: a directory for each class, under train and val as ImageNet is laid out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Procedural scenes: one shape of ten on a gradient, with smaller shapes strewn about, 32x32 RGB.
+"""Procedural scenes: one shape of ten on a gradient, with smaller shapes around it, 32x32 RGB.
 
 For trying out a whole training run without fetching anything. Image ``i`` is a pure function of ``(seed, i, variant)``.
 On disk the set has the layout of CIFAR-10's binary version and is read by the same loader.

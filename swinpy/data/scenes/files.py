@@ -40,7 +40,7 @@ def load_scenes(
     numbers of images than the usual ones. What is there is checked against the SHA-256 in its manifest.
 
     Args:
-        data_dir: where the folder is, or shall be made.
+        data_dir: where the folder is, or is to be made.
         variant: "natural" or "hard".
         seed: of the pictures.
         train: how many images to train on, a multiple of 5 (the layout has five files).

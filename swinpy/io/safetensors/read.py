@@ -195,18 +195,18 @@ def _view(data: bytes, name: str, tensor: StoredTensor | Call) -> NDArray[Any]:
 
 
 def decode_tensors(data: bytes, where: str = "memory") -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Returns the arrays and the metadata of a safetensors file given as bytes.
+    """The arrays and the metadata of a safetensors file given as bytes.
 
     Args:
-        data: The file's bytes.
-        where: What a message calls the file.
+        data: the file's bytes.
+        where: what a message calls the file.
 
     Returns:
         Arrays by name in the order of their names, each C-contiguous, writable and owning its memory, in native
         byte order; and the metadata.
 
     Raises:
-        TensorFileError: The bytes are malformed or hold a dtype that NumPy does not have.
+        TensorFileError: the bytes are malformed or hold a dtype that NumPy does not have.
     """
     try:
         views, texts = views_of(data)
@@ -221,17 +221,17 @@ def decode_tensors(data: bytes, where: str = "memory") -> tuple[dict[str, NDArra
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Reads a safetensors file.
+    """Read a safetensors file.
 
     Args:
-        path: The file.
+        path: the file.
 
     Returns:
         Arrays by name in the order of their names, each C-contiguous, writable and owning its memory, in native
         byte order; and the metadata.
 
     Raises:
-        TensorFileError: The file is missing, unreadable or malformed, or holds a dtype that NumPy does not have.
+        TensorFileError: the file is missing, unreadable or malformed, or holds a dtype that NumPy does not have.
     """
     try:
         data = atomic.read_regular(Path(path))

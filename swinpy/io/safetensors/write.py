@@ -29,14 +29,14 @@ _WRITABLE = {np.dtype(dtype.code) for dtype in SAFETENSORS_DTYPES.values() if dt
 
 
 def check_tensors(tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Checks that the format can hold these arrays under these names.
+    """Check that the format can hold these arrays under these names.
 
     Args:
-        tensors: Arrays by name.
+        tensors: arrays by name.
 
     Raises:
-        TypeError: A name is no str, a value is no NumPy array, or its dtype has no place in the format.
-        ValueError: A name is reserved or has no UTF-8 form.
+        TypeError: a name is no str, a value is no NumPy array, or its dtype has no place in the format.
+        ValueError: a name is reserved or has no UTF-8 form.
     """
     for name, array in tensors.items():
         if not isinstance(name, str):
@@ -79,21 +79,21 @@ def _bits(array: NDArray[Any]) -> NDArray[np.uint8]:
 def encode_tensors(
     tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None, *, checked: bool = False
 ) -> bytes:
-    """Returns the bytes of a safetensors file, already decoded once and found equal.
+    """The bytes of a safetensors file, already decoded once and found equal.
 
     Args:
-        tensors: Arrays by name, of any layout and byte order.
-        metadata: Free text by name, kept in the header. With more than one entry the library writes them in an
+        tensors: arrays by name, of any layout and byte order.
+        metadata: free text by name, kept in the header. With more than one entry the library writes them in an
             order that changes from call to call, so the bytes, though not their meaning, do too.
-        checked: Whether `check_tensors` has seen these arrays.
+        checked: whether `check_tensors` has seen these arrays.
 
     Returns:
         The file's bytes.
 
     Raises:
-        TypeError: A value is no NumPy array or its dtype has no place in the format; metadata is not text.
-        ValueError: A name or a piece of metadata cannot be used.
-        TensorFileError: The library failed, or its bytes do not give the arrays back.
+        TypeError: a value is no NumPy array or its dtype has no place in the format; metadata is not text.
+        ValueError: a name or a piece of metadata cannot be used.
+        TensorFileError: the library failed, or its bytes do not give the arrays back.
     """
     if not checked:
         check_tensors(tensors)
@@ -126,17 +126,17 @@ def _same(array: NDArray[Any], view: NDArray[Any]) -> bool:
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes arrays to a safetensors file, whole or not at all, and reads them back before it returns.
+    """Write arrays to a safetensors file, whole or not at all, and read them back before returning.
 
     Args:
-        path: The file to make or replace.
-        tensors: Arrays by name, of any layout and byte order.
-        metadata: Free text by name, kept in the header.
+        path: the file to make or replace.
+        tensors: arrays by name, of any layout and byte order.
+        metadata: free text by name, kept in the header.
 
     Raises:
-        TypeError: A value is no NumPy array or its dtype has no place in the format; metadata is not text.
-        ValueError: A name or a piece of metadata cannot be used.
-        TensorFileError: The library failed, or its bytes do not give the arrays back.
-        OSError: The disk refused; a file that was at `path` is as it was.
+        TypeError: a value is no NumPy array or its dtype has no place in the format; metadata is not text.
+        ValueError: a name or a piece of metadata cannot be used.
+        TensorFileError: the library failed, or its bytes do not give the arrays back.
+        OSError: the disk refused; a file that was at `path` is as it was.
     """
     atomic.replace_file(Path(path), encode_tensors(tensors, metadata))

@@ -47,7 +47,7 @@ class Objects(Protocol):
         ...
 
     def name(self, name: Global) -> Any:
-        """Hear of a global; returns what goes onto the stack for it."""
+        """What goes onto the stack for a global."""
         ...
 
     def set_state(self, target: Any, state: Any) -> bool:
@@ -307,7 +307,7 @@ class _Machine:
             target[key] = items[at + 1]
 
     def _check_key(self, key: Any) -> None:
-        """Refuse what cannot be hashed, or only slowly: a nest of tuples can take longer than the age of the world."""
+        """Refuse what cannot be hashed, or only slowly: hashing a nest of tuples can take years."""
         if self._grammar.text_keys:
             if type(key) is bytes:
                 return

@@ -17,7 +17,7 @@ from swinpy.weights.dialects.transforms import (
     POSITION_TOKENS,
     SPLIT_QKV,
     UNFOLD_MERGE,
-    Transform,
+    Conversion,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Dialect:
     before: tuple[str, ...] = ()
     roots: tuple[str, ...] = ("",)
     root: Mapping[str, str] = field(default_factory=dict)
-    transforms: tuple[Transform, ...] = ()
+    transforms: tuple[Conversion, ...] = ()
     spellings: tuple[tuple[str, str], ...] = ()
     foreign: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()

@@ -20,9 +20,9 @@ __all__ = [
     "POSITION_TOKENS",
     "SPLIT_QKV",
     "UNFOLD_MERGE",
+    "Conversion",
     "DialectError",
     "State",
-    "Transform",
 ]
 
 State = dict[str, np.ndarray[Any, Any]]
@@ -34,7 +34,7 @@ class DialectError(ValueError):
 
 
 @dataclass(frozen=True)
-class Transform:
+class Conversion:
     """A change of arrays between the official layout and a dialect's.
 
     Attributes:
@@ -109,7 +109,7 @@ def _join_qkv(state: State) -> State:
     return out
 
 
-SPLIT_QKV = Transform("query, key and value are three layers; V2's key has no bias", _split_qkv, _join_qkv)
+SPLIT_QKV = Conversion("query, key and value are three layers; V2's key has no bias", _split_qkv, _join_qkv)
 
 
 # ---- V2 with a bias for keys
@@ -141,7 +141,7 @@ def _drop_key_bias(state: State) -> State:
     return out
 
 
-FULL_BIAS = Transform(
+FULL_BIAS = Conversion(
     "V2's qkv has one bias (3C); its key third is 0 (and set to 0 in forward: dropped on reading)",
     _add_key_bias,
     _drop_key_bias,
@@ -174,8 +174,10 @@ def _as_tokens(state: State) -> State:
     return {**state, _POSITION: table.transpose(0, 2, 3, 1).reshape(1, -1, table.shape[1])}
 
 
-MAP_POSITION = Transform("absolute position is a map (1, C, H, W), not tokens (1, H * W, C)", _as_map, _as_tokens)
-POSITION_TOKENS = Transform("a map of absolute positions (a backbone's, taken out) is read", lambda s, _: s, _as_tokens)
+MAP_POSITION = Conversion("absolute position is a map (1, C, H, W), not tokens (1, H * W, C)", _as_map, _as_tokens)
+POSITION_TOKENS = Conversion(
+    "a map of absolute positions (a backbone's, taken out) is read", lambda s, _: s, _as_tokens
+)
 
 
 # ---- merging by unfold
@@ -212,7 +214,7 @@ def _from_unfold(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(cells).reshape(*lead, -1)
 
 
-UNFOLD_MERGE = Transform(
+UNFOLD_MERGE = Conversion(
     "merging takes a patch's neighbours row by row and channel by channel (index 4c + k), not one after another",
     lambda state, _: _reordered(state, _to_unfold),
     lambda state: _reordered(state, _from_unfold),
