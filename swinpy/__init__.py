@@ -6,7 +6,7 @@
 (1, 10)
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swinpy._engine import check_engine
 
@@ -14,19 +14,16 @@ check_engine()
 
 from autograd import get_num_threads, set_num_threads  # noqa: E402 (after the check)
 from swinpy.models import (  # noqa: E402
-    LoadReport,
-    SaveReport,
     SwinConfig,
     SwinTransformer,
-    WeightsError,
-    convert_weights,
     create_model,
     eval_config,
     list_models,
-    load_weights,
     resize_model,
-    save_weights,
 )
+
+if TYPE_CHECKING:
+    from swinpy.weights import LoadReport, SaveReport, WeightsError, convert_weights, load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -50,10 +47,21 @@ __all__ = [
 ]
 
 
+_OF_WEIGHTS = {"LoadReport", "SaveReport", "WeightsError", "convert_weights", "load_weights", "save_weights"}
+
+
 def __getattr__(name: str) -> Any:
-    """``swinpy.verify`` is imported when it is first used: it is large, and most programs never do."""
+    """What not every program needs is imported when it is first used: the readers of files, and ``swinpy.verify``."""
     if name == "verify":
         from importlib import import_module
 
         return import_module("swinpy.verify")
+    if name in _OF_WEIGHTS:
+        import swinpy.weights
+
+        return getattr(swinpy.weights, name)
     raise AttributeError(f"module 'swinpy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

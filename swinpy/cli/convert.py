@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swinpy.io.dialects import ALIASES, DIALECTS
-from swinpy.models import convert_weights
+from swinpy.weights import convert_weights
+from swinpy.weights.dialects import ALIASES, DIALECTS
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

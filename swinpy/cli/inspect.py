@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from swinpy.io import read_checkpoint
-from swinpy.io.dialects import detect
-from swinpy.models import model_of
+from swinpy.weights import model_of
+from swinpy.weights.dialects import detect
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -11,8 +11,9 @@ import numpy as np
 
 import autograd as ag
 from swinpy.data import normalise
-from swinpy.data.images import BadImage, centre_crop, open_image, resize, to_bytes
-from swinpy.models import create_model, eval_config, load_weights, model_of
+from swinpy.data.folder.decode import BadImage, centre_crop, open_image, resize, to_bytes
+from swinpy.models import create_model, eval_config
+from swinpy.weights import load_weights, model_of
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from swinpy.data.augment import Augment, Evaluate
 from swinpy.data.catalog import DATASETS, load_dataset
-from swinpy.data.cifar import CIFAR10, CIFAR100, CifarFormat, load_cifar, write_cifar_binary
-from swinpy.data.dataset import DatasetCorrupt, DatasetMissing, ImageDataset, channel_stats
+from swinpy.data.cifar.layouts import CIFAR10, CIFAR100, CifarFormat, load_cifar, write_cifar_binary
+from swinpy.data.dataset import ImageDataset, channel_stats
 from swinpy.data.digits import load_digits
-from swinpy.data.folder import FolderOptions, load_folder
-from swinpy.data.folder_images import FolderImages
-from swinpy.data.images import BadImage
+from swinpy.data.errors import DatasetCorrupt, DatasetMissing
+from swinpy.data.folder.decode import BadImage
+from swinpy.data.folder.images import FolderImages
+from swinpy.data.folder.scan import FolderOptions, load_folder
 from swinpy.data.loader import Batch, Loader, Transform
 from swinpy.data.pixels import normalise
-from swinpy.data.scene_files import load_scenes
-from swinpy.data.scenes import SCENE_CLASSES, Scenes, generate
+from swinpy.data.scenes.draw import SCENE_CLASSES, Scenes, generate
+from swinpy.data.scenes.files import load_scenes
 
 __all__ = [
     "CIFAR10",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swinpy.data.cifar import CIFAR10, CIFAR100, load_cifar
+from swinpy.data.cifar.layouts import CIFAR10, CIFAR100, load_cifar
 from swinpy.data.digits import load_digits
-from swinpy.data.folder import FolderOptions, load_folder
-from swinpy.data.scene_files import load_scenes
+from swinpy.data.folder.scan import FolderOptions, load_folder
+from swinpy.data.scenes.files import load_scenes
 
 if TYPE_CHECKING:
     import os
@@ -30,7 +30,7 @@ def load_dataset(
     """Load a dataset.
 
     Args:
-        name: "cifar10", "cifar100", "scenes", "digits" or "folder" (images of one's own).
+        name: "cifar10", "cifar100", "scenes", "digits" or "folder" (images of your own).
         data_dir: where the files are kept; "digits" needs none.
         download: whether CIFAR may be fetched. Nothing is fetched otherwise, and nothing is put in its place.
         seed: of the pictures of "scenes"; the other datasets do not depend on it.

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, overload
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from swinpy.data.folder_images import FolderImages
-
-__all__ = ["DatasetCorrupt", "DatasetMissing", "ImageDataset", "channel_stats"]
+__all__ = ["ImageDataset", "ImageReader", "channel_stats"]
 
 
-class DatasetMissing(FileNotFoundError):
-    """The files of a dataset are not there (or could not be fetched)."""
+class ImageReader(Protocol):
+    """Images in files, which stand where an array uint8 ``(N, 3, H, W)`` may stand."""
 
+    @property
+    def ndim(self) -> int: ...
 
-class DatasetCorrupt(ValueError):
-    """The files of a dataset are there, but are not what they should be."""
+    @property
+    def dtype(self) -> np.dtype[np.uint8]: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> ImageReader: ...
+
+    @overload
+    def __getitem__(self, key: int | NDArray[np.int64]) -> NDArray[np.uint8]: ...
+
+    def at_epoch(self, indices: NDArray[np.int64], epoch: int) -> NDArray[np.uint8]:
+        """The images ``(B, 3, H, W)`` of an epoch."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +58,7 @@ class ImageDataset:
     """
 
     name: str
-    images: NDArray[np.uint8] | FolderImages
+    images: NDArray[np.uint8] | ImageReader
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     synthetic: bool

@@ -60,7 +60,7 @@ class Batch:
 
 
 class Loader:
-    """Yields the batches of an epoch.
+    """Yield the batches of an epoch.
 
     The order of epoch ``e`` is a Philox permutation of ``(seed, e)`` and a batch depends on nothing but its epoch and
     step, so that any number of workers gives the same bits and an epoch can be entered at any step.

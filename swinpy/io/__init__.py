@@ -1,10 +1,14 @@
-"""Files that hold weights: every form in common use read without torch, two of them written, durably."""
+"""Files that hold weights: every form in common use read without torch, two of them written, durably.
 
-from swinpy.io.files import TORCH_SUFFIXES, write_weights
-from swinpy.io.safetensors_file import TensorFileError, read_tensors, write_tensors
-from swinpy.io.weights.errors import WeightsFileError
-from swinpy.io.weights.read import Checkpoint, read_checkpoint, read_weights
-from swinpy.io.weights.write import torch_file_bytes, write_torch_file
+It knows nothing of Swin and needs nothing of the engine.
+"""
+
+from swinpy.io.errors import TensorFileError, WeightsFileError
+from swinpy.io.read import Checkpoint, read_checkpoint, read_weights
+from swinpy.io.safetensors.read import read_tensors
+from swinpy.io.safetensors.write import write_tensors
+from swinpy.io.torch.write import torch_file_bytes, write_torch_file
+from swinpy.io.write import TORCH_SUFFIXES, write_weights
 
 __all__ = [
     "TORCH_SUFFIXES",

@@ -95,25 +95,25 @@ _fs = FileSystem()
 
 
 def temporary_name(kind: str, suffix: str = "") -> str:
-    """Returns a name such as ``.tmp-1234-9f03ab52``: the writer's pid, so that a sweep can tell stale from live.
+    """A name such as ``.tmp-1234-9f03ab52``: the writer's pid, so that a sweep can tell stale from live.
 
     Args:
-        kind: The word after the dot.
-        suffix: Put after another hyphen when not empty.
+        kind: the word after the dot.
+        suffix: put after another hyphen when not empty.
     """
     name = f".{kind}-{os.getpid()}-{secrets.token_hex(4)}"
     return f"{name}-{suffix}" if suffix else name
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Writes a file that must not exist yet, and waits until its bytes are on the disk.
+    """Write a file that must not exist yet, and wait until its bytes are on the disk.
 
     Args:
-        path: The file to make.
-        data: All of its bytes.
+        path: the file to make.
+        data: all of its bytes.
 
     Raises:
-        OSError: Any of the calls failed; a partial file may be left.
+        OSError: any of the calls failed; a partial file may be left.
     """
     fd = _fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
@@ -129,13 +129,13 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Waits until the names in a folder are on the disk; a rename survives a power cut only after this.
+    """Wait until the names in a folder are on the disk; a rename survives a power cut only after this.
 
     Args:
-        path: The folder.
+        path: the folder.
 
     Raises:
-        OSError: The folder cannot be opened or synced.
+        OSError: the folder cannot be opened or synced.
     """
     fd = _fs.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -148,25 +148,25 @@ def sync_folder(path: Path) -> None:
 
 
 def make_new_folder(path: Path) -> None:
-    """Makes a folder that must not exist yet, in one that does.
+    """Make a folder that must not exist yet, in one that does.
 
     Args:
-        path: The folder.
+        path: the folder.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: it cannot be made.
     """
     _fs.mkdir(path)
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and its missing parents, durably.
+    """Make a folder and its missing parents, durably.
 
     Args:
-        path: The folder.
+        path: the folder.
 
     Raises:
-        OSError: It cannot be made, or a file stands in its place.
+        OSError: it cannot be made, or a file stands in its place.
     """
     if path.is_dir():
         return
@@ -181,26 +181,26 @@ def make_folder(path: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Gives a file or folder another name; `target` must not exist.
+    """Give a file or folder another name; `target` must not exist.
 
     Args:
-        source: The present name.
-        target: The new name, on the same file system.
+        source: the present name.
+        target: the new name, on the same file system.
 
     Raises:
-        OSError: The rename failed.
+        OSError: the rename failed.
     """
     _fs.rename(source, target)
 
 
 def remove_tree(path: Path) -> None:
-    """Removes a folder and what is in it, or a single file; links are removed, never followed.
+    """Remove a folder and what is in it, or a single file; links are removed, never followed.
 
     Args:
-        path: What to remove.
+        path: what to remove.
 
     Raises:
-        OSError: Something could not be removed; the rest is left.
+        OSError: something could not be removed; the rest is left.
     """
     if path.is_symlink() or not path.is_dir():
         _fs.unlink(path)
@@ -212,19 +212,19 @@ def remove_tree(path: Path) -> None:
 
 @contextlib.contextmanager
 def open_regular(path: Path, *, follow: bool = True) -> Iterator[tuple[int, int]]:
-    """Opens a regular file for reading, refusing pipes, devices and folders before reading a byte.
+    """Open a regular file for reading, refusing pipes, devices and folders before reading a byte.
 
     Args:
-        path: The file.
-        follow: Whether `path` may be a symbolic link.
+        path: the file.
+        follow: whether `path` may be a symbolic link.
 
     Yields:
         The descriptor, closed at the end, and the number of bytes in the file.
 
     Raises:
-        OSError: It cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is no regular file.
     """
-    # O_NONBLOCK: opening a pipe that nobody writes to would otherwise wait for ever.
+    # O_NONBLOCK: opening a pipe that nobody writes to would otherwise wait forever.
     fd = _fs.open_read(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
     try:
         info = os.fstat(fd)
@@ -236,70 +236,70 @@ def open_regular(path: Path, *, follow: bool = True) -> Iterator[tuple[int, int]
 
 
 def read_at(fd: int, count: int, position: int) -> bytes:
-    """Reads bytes of an open file from a position, whatever the descriptor's own is.
+    """Read bytes of an open file from a position, whatever the descriptor's own is.
 
     Args:
-        fd: The descriptor.
-        count: The most bytes to read.
-        position: Of the first byte in the file.
+        fd: the descriptor.
+        count: the most bytes to read.
+        position: of the first byte in the file.
 
     Returns:
         The bytes, at most `count`; none at the end of the file.
 
     Raises:
-        OSError: The read failed.
+        OSError: the read failed.
     """
     return _fs.read_at(fd, min(count, _READ_CHUNK), position)
 
 
 def read_into(fd: int, target: memoryview, position: int) -> int:
-    """Reads bytes of an open file into memory, from a position, whatever the descriptor's own is.
+    """Read bytes of an open file into memory, from a position, whatever the descriptor's own is.
 
     Args:
-        fd: The descriptor.
-        target: Where the bytes go.
-        position: Of the first byte in the file.
+        fd: the descriptor.
+        target: where the bytes go.
+        position: of the first byte in the file.
 
     Returns:
         The number of bytes read, at most ``len(target)``; 0 at the end of the file.
 
     Raises:
-        OSError: The read failed.
+        OSError: the read failed.
     """
     return _fs.read_into(fd, target[:_READ_CHUNK], position)
 
 
 def map_file(fd: int, size: int) -> mmap.mmap:
-    """Maps an open file into memory. What is written there stays there: the file does not change.
+    """Map an open file into memory. What is written there stays there: the file does not change.
 
     Args:
-        fd: The descriptor, which may be closed afterwards.
-        size: The number of bytes to map, at least 1.
+        fd: the descriptor, which may be closed afterwards.
+        size: the number of bytes to map, at least 1.
 
     Returns:
         The mapping. Touching it past the end of a file that was cut short meanwhile ends the process (SIGBUS).
 
     Raises:
-        OSError: The file cannot be mapped.
-        ValueError: It is shorter than `size`.
+        OSError: the file cannot be mapped.
+        ValueError: it is shorter than `size`.
     """
     return _fs.map(fd, size)
 
 
 def read_chunks(path: Path, *, limit: int | None = None, follow: bool = True, chunk: int = 1 << 22) -> Iterator[bytes]:
-    """Yields a regular file's bytes, refusing pipes, devices and folders before reading a byte.
+    """Yield a regular file's bytes, refusing pipes, devices and folders before reading a byte.
 
     Args:
-        path: The file.
-        limit: The most bytes that the file may have.
-        follow: Whether `path` may be a symbolic link.
-        chunk: The most bytes in one piece.
+        path: the file.
+        limit: the most bytes that the file may have.
+        follow: whether `path` may be a symbolic link.
+        chunk: the most bytes in one piece.
 
     Yields:
         Pieces of the file, in order.
 
     Raises:
-        OSError: It cannot be read, is no regular file, or is larger than `limit`.
+        OSError: it cannot be read, is no regular file, or is larger than `limit`.
     """
     with open_regular(path, follow=follow) as (fd, size):
         if limit is not None and size > limit:
@@ -311,32 +311,32 @@ def read_chunks(path: Path, *, limit: int | None = None, follow: bool = True, ch
 
 
 def read_regular(path: Path, *, limit: int | None = None, follow: bool = True) -> bytes:
-    """Returns a regular file's bytes; see `read_chunks`.
+    """A regular file's bytes; see `read_chunks`.
 
     Args:
-        path: The file.
-        limit: The most bytes that the file may have.
-        follow: Whether `path` may be a symbolic link.
+        path: the file.
+        limit: the most bytes that the file may have.
+        follow: whether `path` may be a symbolic link.
 
     Returns:
         The bytes.
 
     Raises:
-        OSError: It cannot be read, is no regular file, or is larger than `limit`.
+        OSError: it cannot be read, is no regular file, or is larger than `limit`.
     """
     pieces = list(read_chunks(path, limit=limit, follow=follow, chunk=_READ_CHUNK))
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file so that a reader, or a crash, finds the old bytes or the new ones and nothing between.
+    """Write a file so that a reader, or a crash, finds the old bytes or the new ones and nothing between.
 
     Args:
-        path: The file to make or replace.
-        data: All of its bytes.
+        path: the file to make or replace.
+        data: all of its bytes.
 
     Raises:
-        OSError: Nothing was replaced, or the last folder sync failed.
+        OSError: nothing was replaced, or the last folder sync failed.
     """
     temporary = path.with_name(temporary_name("tmp"))
     try:

@@ -56,7 +56,7 @@ def macs_of(event: ag.OpEvent) -> int:
 
 
 def model_cost(model: SwinTransformer, size: tuple[int, int]) -> ModelCost:
-    """Run one blank image of ``size`` (H, W) pixels and count."""
+    """Run one blank image of ``size`` (H, W) pixels in evaluation mode and count. Modes are as before afterwards."""
     macs = activations = 0
 
     def count(event: ag.OpEvent) -> None:
@@ -65,10 +65,13 @@ def model_cost(model: SwinTransformer, size: tuple[int, int]) -> ModelCost:
         if event.name not in _VIEWS:
             activations += sum(o.nbytes for o in event.outputs)
 
-    mode = model.training
-    model.eval()
     blank: Any = ag.Tensor(np.zeros((1, model.config.in_chans, *size), model.dtype)).to(model.device)
-    with ag.no_grad(), ag.observe(count):
-        model(blank)
-    model.train(mode)
+    modes = [(module, module.training) for _, module in model.named_modules()]
+    model.eval()
+    try:
+        with ag.no_grad(), ag.observe(count):
+            model(blank)
+    finally:
+        for module, training in modes:
+            module.training = training
     return ModelCost(macs, activations)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import autograd as ag
 from autograd.extend import cast_together
-from swinpy.models.initial import redraw_as_hf
 from swinpy.models.parts import Block, Normalize, PatchEmbed, PatchMerging, Stream, absolute_position
 from swinpy.models.resample import resize_map
 from swinpy.models.swin_mlp import SwinMlpBlock
 from swinpy.models.swin_v1 import SwinBlock
 from swinpy.models.swin_v2 import SwinBlockV2
 from swinpy.nn import LayerNorm, Linear, Module, ModuleList
+from swinpy.nn.init import redraw_as_hf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autograd.random import default_generator, host_generator
 
-__all__ = ["kaiming_uniform", "normal", "trunc_normal"]
+if TYPE_CHECKING:
+    from swinpy.nn.module import Module
+
+__all__ = ["kaiming_uniform", "normal", "redraw_as_hf", "trunc_normal"]
 
 Array = np.ndarray[Any, Any]
 
@@ -39,3 +42,17 @@ def kaiming_uniform(shape: tuple[int, ...], fan_in: int) -> Array:
     """Uniform on +-1/sqrt(fan_in), float32: the default of convolutions and linear layers in torch (a = sqrt 5)."""
     bound = 1 / math.sqrt(fan_in)
     return _generator(math.prod(shape)).uniform(-bound, bound, shape).astype(np.float32)
+
+
+def redraw_as_hf(model: Module) -> None:
+    """Initial values of transformers: weights normal .02, the patch convolution's too; biases and tables zeros.
+
+    Norms and logit scales stay as they are.
+    """
+    for name, parameter in model.named_parameters():
+        if "norm" in name or name.endswith("logit_scale"):
+            continue
+        if parameter.ndim > 1 and name.endswith("weight"):
+            parameter.assign_(normal(parameter.shape))
+        else:
+            parameter.assign_(np.zeros(parameter.shape, np.float32))

@@ -1,1 +1,1 @@
-"""The training recipe: optimiser, schedule, loop, snapshots, command line."""
+"""The training recipe: optimiser, schedule, loop, command line."""

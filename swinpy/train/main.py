@@ -15,21 +15,21 @@ import autograd as ag
 from swinpy.data import DatasetCorrupt, DatasetMissing
 from swinpy.io.words import in_words
 from swinpy.models import list_models
+from swinpy.snapshots.fingerprint import compare, config_difference, numeric_fingerprint
+from swinpy.snapshots.store import SnapshotError, SnapshotStore, SnapshotWriteError, load_snapshot
 from swinpy.train import tasks
 from swinpy.train.evaluate import evaluate
-from swinpy.train.fingerprint import compare, config_difference, numeric_fingerprint
 from swinpy.train.options import FREE_ON_RESUME, UsageError, parse_options
 from swinpy.train.runlog import Progress, RunLog, say
 from swinpy.train.setup import Run, banner, build_run, options_dict
 from swinpy.train.signals import StopRequest
-from swinpy.train.snapshot import SnapshotError, SnapshotStore, SnapshotWriteError, load_snapshot
 from swinpy.train.trainer import NonFiniteError
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
-    from swinpy.train.snapshot import Snapshot
+    from swinpy.snapshots.store import Snapshot
 
 __all__ = ["main"]
 
@@ -195,23 +195,23 @@ class Session:
             if not options.eval_only or options.initial_checkpoint:
                 return None
         if options.resume in (None, "auto"):
-            newest, notes = self.store.newest()
+            found, notes = self.store.load_newest()
             for note in notes:
                 say(f"note: {note}")
-            if newest is None and options.eval_only:
+            if found is None and options.eval_only:
                 raise UsageError(
                     f"--eval: expected trained weights; got none in {self.folder}. "
                     "Name a snapshot with --resume PATH, or weights with --initial-checkpoint FILE."
                 )
-            if newest is None and notes:
+            if found is None and notes:
                 raise UsageError(
                     f"--resume auto: expected a snapshot that verifies in {self.store.folder}; all are damaged (see "
                     "above) and none was touched. Move the folder away to start over, or choose another --experiment."
                 )
-            if newest is None:
+            if found is None:
                 say(f"note: --resume auto: no snapshot in {self.store.folder}; starting at the beginning")
                 return None
-            snapshot = load_snapshot(newest)
+            snapshot = found
         else:
             snapshot = load_snapshot(options.resume)
         self._accept(snapshot)

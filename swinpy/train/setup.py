@@ -12,15 +12,16 @@ import numpy as np
 import autograd as ag
 from autograd.extend import capability, device_scope
 from swinpy.data import Augment, FolderOptions, ImageDataset, Loader, load_dataset, load_folder
-from swinpy.io.dialects import DialectError
-from swinpy.models import LoadReport, SwinTransformer, WeightsError, create_model, load_weights, model_config
+from swinpy.models import SwinTransformer, create_model, model_config
 from swinpy.models.cost import model_cost
 from swinpy.models.presets import eval_config_of
-from swinpy.train.fingerprint import numeric_fingerprint
+from swinpy.snapshots.fingerprint import numeric_fingerprint
 from swinpy.train.optim import AdamW
 from swinpy.train.options import UsageError
 from swinpy.train.schedule import CosineSchedule
 from swinpy.train.trainer import Trainer
+from swinpy.weights import LoadReport, WeightsError, load_weights
+from swinpy.weights.dialects import DialectError
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -12,9 +12,9 @@ import numpy as np
 
 import autograd as ag
 from swinpy.models import SwinTransformer
+from swinpy.snapshots.store import SnapshotStore
 from swinpy.train import plots
 from swinpy.train.runlog import say
-from swinpy.train.snapshot import SnapshotStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,9 +17,9 @@ from swinpy import load_weights, save_weights
 from swinpy.cli import main
 from swinpy.cli.predict import prepare
 from swinpy.io import read_checkpoint, read_weights, write_tensors
-from swinpy.io.dialects import from_official
 from swinpy.models import model_config
 from swinpy.models.presets import EvalConfig
+from swinpy.weights.dialects import from_official
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -323,9 +323,9 @@ def test_every_published_model_is_told_apart_by_its_official_file() -> None:
     """By shapes and buffers; of those that say nothing of the window, several fit."""
     from support.swin_models import shapes_only
 
-    from swinpy.io.dialects import to_official
-    from swinpy.models.weights.describe import layout_of
-    from swinpy.models.weights.identify import matching_models
+    from swinpy.weights.describe import layout_of
+    from swinpy.weights.dialects import to_official
+    from swinpy.weights.identify import matching_models
 
     for name in swinpy.list_models("swin*_[ts]*_*"):
         with shapes_only():

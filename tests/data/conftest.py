@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from swinpy.data.cifar import CIFAR10, CIFAR100
+from swinpy.data.cifar.layouts import CIFAR10, CIFAR100
 
 TRAIN_RECORDS, TEST_RECORDS = 6, 4
 

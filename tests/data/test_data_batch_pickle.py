@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swinpy.data import DatasetCorrupt
-from swinpy.data.batch_pickle import read_batch_pickle
+from swinpy.data.cifar.pickled import read_batch_pickle
 
 
 def batch_of(records=5, seed=0):

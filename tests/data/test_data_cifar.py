@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from swinpy.data import CIFAR10, CIFAR100, DatasetCorrupt, DatasetMissing, load_cifar, load_dataset, write_cifar_binary
-from swinpy.data.cifar import read_cifar_binary
+from swinpy.data.cifar.layouts import read_cifar_binary
 
 
 def assert_equal(tiny, sets):

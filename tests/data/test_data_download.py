@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from swinpy.data import CIFAR10, DatasetMissing, load_cifar
-from swinpy.data import cifar as cifar_module
-from swinpy.data.archive import Archive
-from swinpy.data.download import fetch
+from swinpy.data.cifar import layouts as cifar_module
+from swinpy.data.cifar.archive import Archive
+from swinpy.data.cifar.download import fetch
 
 BODY = np.random.default_rng(0).integers(0, 256, 100_000, dtype=np.uint8).tobytes()
 ARCHIVE = Archive("a.tar.gz", "a", "binary", (), (), len(BODY), hashlib.sha256(BODY).hexdigest())

@@ -11,8 +11,8 @@ from PIL import Image
 from support.image_files import CLASSES, picture, write_folder, write_truncated
 
 from swinpy.data import BadImage, DatasetCorrupt, DatasetMissing, FolderOptions, Loader, load_dataset, load_folder
-from swinpy.data.folder_images import draw_crop
-from swinpy.data.images import centre_crop, open_image, resize, to_bytes
+from swinpy.data.folder.decode import centre_crop, open_image, resize, to_bytes
+from swinpy.data.folder.images import draw_crop
 
 if TYPE_CHECKING:
     from pathlib import Path

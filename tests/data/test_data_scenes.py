@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinpy.data import DatasetCorrupt, channel_stats, generate, load_dataset, load_scenes, scene_files
-from swinpy.data.scenes import SCENE_CLASSES, VARIANTS
-from swinpy.data.shapes import SHAPES
+from swinpy.data import DatasetCorrupt, channel_stats, generate, load_dataset, load_scenes
+from swinpy.data.scenes import files as scene_files
+from swinpy.data.scenes.draw import SCENE_CLASSES, VARIANTS
+from swinpy.data.scenes.shapes import SHAPES
 
 
 @settings(max_examples=15, deadline=None)
@@ -273,7 +274,7 @@ def test_several_at_once(tmp_path):
 
 def test_calibration_runs():
     """As a command, and with one BLAS thread: its matrices are too small for more."""
-    command = [sys.executable, "-W", "error", "-m", "swinpy.data.calibrate", "--train", "100", "--test", "50"]
+    command = [sys.executable, "-W", "error", "-m", "swinpy.data.scenes.calibrate", "--train", "100", "--test", "50"]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     run = subprocess.run(
         [*command, "--variant", "natural"], capture_output=True, text=True, check=True, env=environment

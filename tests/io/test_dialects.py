@@ -7,7 +7,8 @@ import pytest
 from support.swin_models import build
 
 from swinpy import SwinConfig
-from swinpy.io.dialects import (
+from swinpy.weights.describe import layout_of
+from swinpy.weights.dialects import (
     ALIASES,
     DIALECTS,
     DialectError,
@@ -18,7 +19,6 @@ from swinpy.io.dialects import (
     has_place,
     to_official,
 )
-from swinpy.models.weights.describe import layout_of
 
 V1 = SwinConfig(
     img_size=32,

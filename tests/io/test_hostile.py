@@ -20,7 +20,7 @@ from support.hostile_tensors import TENSORS
 from support.hostile_zips import ZIPS
 
 from swinpy.io import WeightsFileError, read_checkpoint, read_weights
-from swinpy.io.weights.source import ALLOWANCE
+from swinpy.io.source import ALLOWANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

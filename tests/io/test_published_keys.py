@@ -13,8 +13,8 @@ import pytest
 from support.swin_models import build
 
 from swinpy import SwinConfig
-from swinpy.io.dialects import detect, from_official, to_official
-from swinpy.models.weights.describe import layout_of
+from swinpy.weights.describe import layout_of
+from swinpy.weights.dialects import detect, from_official, to_official
 
 PUBLISHED = json.loads((Path(__file__).parent / "published_keys.json").read_text())
 CONFIG = SwinConfig(

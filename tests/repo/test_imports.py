@@ -25,18 +25,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "geometry": set(),
     "probe": set(),
     "nn": {"probe"},
-    "data": set(),
-    "io": {"geometry"},
-    "kernels": {"data", "geometry"},
+    "data": {"io"},
+    "io": set(),
+    "kernels": {"geometry"},
     "ops": {"geometry", "kernels", "probe"},
-    "heads": {"geometry", "nn", "ops", "models"},
-    "models": {"geometry", "io", "heads", "nn", "ops", "probe"},
-    "train": {"geometry", "data", "io", "heads", "models", "nn", "ops"},
+    "models": {"geometry", "nn", "ops"},
+    "weights": {"geometry", "io", "models", "nn"},
+    "snapshots": {"io"},
+    "train": {"data", "io", "models", "nn", "snapshots", "weights"},
     "verify": {"geometry", "io", "models", "nn", "ops", "probe"},
-    "cli": {"data", "io", "models", "train", "verify"},
+    "cli": {"data", "io", "models", "train", "verify", "weights"},
     "__main__": {"cli"},
     "_engine": set(),
-    "__init__": {"_engine", "data", "heads", "io", "models", "nn", "ops", "train", "verify"},
+    "__init__": {"_engine", "models", "verify", "weights"},
 }
 # The engine's doors: of these modules swinpy sees the names in __all__. The last ones are for compiled twins.
 PUBLIC_ENGINE = {"autograd", "autograd.extend", "autograd.kernels", "autograd.kernels.adamw", "autograd.random"}
@@ -59,10 +60,12 @@ HEAVY = (
 )
 
 
-def _graph() -> dict[str, set[str]]:
-    """Module -> modules of ours that it imports while it runs."""
+def _graph(types: bool = False) -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports while it runs; with ``types``, those that only its types name, too."""
     names = {m.name for m in modules()}
-    return {m.name: {i.target for i in m.imports() if not i.typing_only and i.target in names} for m in modules()}
+    return {
+        m.name: {i.target for i in m.imports() if (types or not i.typing_only) and i.target in names} for m in modules()
+    }
 
 
 def _circle(graph: dict[str, set[str]]) -> list[str] | None:
@@ -92,6 +95,14 @@ def test_the_circle_finder_finds_circles() -> None:
 def test_no_import_circles() -> None:
     """Late imports inside functions count: they hide a circle, they do not remove it."""
     circle = _circle(_graph())
+    assert circle is None, " -> ".join(circle or [])
+
+
+@pytest.mark.parametrize("part", ["data", "io", "snapshots", "weights"])
+def test_no_circles_of_types(part: str) -> None:
+    """In these rooms a type does not point back either, so that each file can be read after those it imports."""
+    inside = {name: targets for name, targets in _graph(types=True).items() if _part(name) == part}
+    circle = _circle({name: targets & inside.keys() for name, targets in inside.items()})
     assert circle is None, " -> ".join(circle or [])
 
 
@@ -133,12 +144,25 @@ def test_arrows_point_down(part: str) -> None:
     assert wrong == []
 
 
+def test_io_stands_beside_the_engine() -> None:
+    """It reads and writes arrays by name, and needs nothing of ours for that."""
+    known = {"numpy", "safetensors"} | set(sys.stdlib_module_names)
+    wrong = [
+        (where, target)
+        for where, name, target in _crossings()
+        if name.startswith("swinpy.io") and not target.startswith("swinpy.io") and _top(target) not in known
+    ]
+    assert wrong == []
+
+
 def test_data_stands_beside_the_engine() -> None:
-    """Of the engine it takes the generator, and the registry for a kernel of its own."""
+    """Of the engine it takes the generator, and the registry for a kernel of its own; its compiled twin the toolkit."""
+    compiled = {m.name for m in modules() if m.compiled}
     wrong = [
         (where, target)
         for where, name, target in _crossings()
         if name.startswith("swinpy.data")
+        and name not in compiled
         and _top(target) == "autograd"
         and target not in ("autograd.random", "autograd.extend")
     ]
@@ -205,6 +229,15 @@ def _scripts() -> set[str]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_import_is_light(package: str) -> None:
     code = f"import {package}\nprint(*sorted({{m.partition('.')[0] for m in sys.modules}} & set({HEAVY})))"
+    assert _python(code).split() == []
+
+
+def test_models_need_no_files() -> None:
+    """A model is made, and run, without a reader or writer of weight files."""
+    code = (
+        "import swinpy.models\nswinpy.create_model('swin_cifar_nano')\n"
+        "print(*[m for m in sys.modules if m == 'safetensors' or m.startswith(('swinpy.io', 'swinpy.weights'))])"
+    )
     assert _python(code).split() == []
 
 

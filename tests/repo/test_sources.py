@@ -11,7 +11,7 @@ from repo.sources import Module, modules
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FILE_LINES = 400
+FILE_LINES = 600
 FUNCTION_LINES = 50
 UNSAFE_BUILTINS = {"eval", "exec", "compile", "__import__"}
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}

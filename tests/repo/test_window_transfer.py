@@ -11,7 +11,7 @@ import pytest
 import autograd as ag
 import swinpy
 from swinpy.data import ImageDataset, Loader
-from swinpy.data.scenes import SCENE_CLASSES, generate
+from swinpy.data.scenes.draw import SCENE_CLASSES, generate
 from swinpy.geometry import relative_position_index
 from swinpy.models.resample import resize_bias_table
 from swinpy.train.evaluate import evaluate

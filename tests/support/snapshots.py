@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from swinpy.train.snapshot import Snapshot, SnapshotStore
+    from swinpy.snapshots.store import Snapshot, SnapshotStore
 
 __all__ = ["assert_content", "content", "names", "save", "steps"]
 

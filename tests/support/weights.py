@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from swinpy import SwinConfig, load_weights
-from swinpy.io.dialects import DIALECTS
+from swinpy.weights.dialects import DIALECTS
 
 if TYPE_CHECKING:
     from swinpy import SwinTransformer

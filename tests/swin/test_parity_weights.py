@@ -15,10 +15,10 @@ from support.torchvision_stub import make_importable
 
 import autograd as ag
 from swinpy import SwinConfig, load_weights, save_weights
-from swinpy.data.images import centre_crop, resize, to_bytes
+from swinpy.data.folder.decode import centre_crop, resize, to_bytes
 from swinpy.geometry import log_coordinates
 from swinpy.io import read_weights
-from swinpy.io.dialects import from_official
+from swinpy.weights.dialects import from_official
 
 if TYPE_CHECKING:
     from collections.abc import Callable

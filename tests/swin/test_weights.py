@@ -12,10 +12,11 @@ from support.weights import HEADLESS, TABLE, USABLE, V1, V2, arrays_of, assert_e
 import autograd as ag
 import swinpy
 from swinpy import load_weights, save_weights
-from swinpy.io import read_checkpoint, read_weights
-from swinpy.io.dialects import from_official
+from swinpy.io import read_checkpoint, read_weights, write_torch_file
+from swinpy.io.entries import ENTRIES
 from swinpy.models.resample import resize_absolute_position, resize_bias_table
-from swinpy.models.weights.describe import layout_of
+from swinpy.weights.describe import layout_of
+from swinpy.weights.dialects import from_official
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,12 +129,41 @@ def test_bfloat16_is_widened_and_reported(tmp_path: Path) -> None:
 # ---- what is accepted as a source
 
 
-@pytest.mark.parametrize("holder", ["model", "state_dict"])
-def test_dicts_that_hold_the_weights_under_a_name(holder: str) -> None:
+WRAPPERS = [*((name,) for name in ENTRIES), ("state_dict", "module"), ("model", "net"), ("module", "model", "params")]
+
+
+@pytest.mark.parametrize("place", ["memory", "file"])
+@pytest.mark.parametrize("names", WRAPPERS, ids=".".join)
+def test_dicts_that_hold_the_weights_under_a_name(names: tuple[str, ...], place: str, tmp_path: Path) -> None:
+    """Whatever a training program keeps its weights under, a file and what was read from it mean the same."""
     model = build(V1)
+    tree: dict[str, Any] = dict(model.state_dict())
+    for name in reversed(names):
+        tree = {name: tree, "epoch": 300, "optimizer": {"state": {}}}
     other = build(V1, seed=4)
-    load_weights(other, {holder: model.state_dict(), "epoch": 300, "optimizer": {"state": {}}})
+    write_torch_file(tmp_path / "w.pth", tree)
+    load_weights(other, tree if place == "memory" else tmp_path / "w.pth")
     assert_equal(other, arrays_of(model))
+
+
+@pytest.mark.parametrize("place", ["memory", "file"])
+def test_which_of_several_dicts_is_loaded(place: str, tmp_path: Path) -> None:
+    first, second = build(V1), build(V1, seed=8)
+
+    def loaded(names: tuple[str, str], entry: str | None) -> dict[str, Any]:
+        tree = {names[0]: second.state_dict(), names[1]: first.state_dict()}
+        write_torch_file(tmp_path / "w.pth", tree)
+        model = build(V1, seed=4)
+        load_weights(model, tree if place == "memory" else tmp_path / "w.pth", entry=entry)
+        return arrays_of(model)
+
+    for entry, source in ((None, first), ("model_ema", second)):
+        found, wanted = loaded(("model_ema", "model"), entry), arrays_of(source)
+        assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    with pytest.raises(ValueError, match=r"expected one set of tensors in .*; got 2\. Choose one with entry="):
+        loaded(("teacher", "student"), None)
+    with pytest.raises(ValueError, match=r"expected an entry 'ema' in .*; got none at 'ema'"):
+        loaded(("teacher", "student"), "ema")
 
 
 def test_tensors_parameters_and_lists_of_them() -> None:
@@ -167,7 +197,6 @@ def test_what_is_no_source(source: Any, word: str) -> None:
 
 
 def test_part_of_a_torch_file(tmp_path: Path) -> None:
-    from swinpy.io import write_torch_file
 
     first, second = build(V1), build(V1, seed=8)
     write_torch_file(tmp_path / "w.pth", {"model": first.state_dict(), "model_ema": second.state_dict(), "epoch": 3})

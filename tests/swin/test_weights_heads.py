@@ -10,7 +10,7 @@ from support.swin_models import build, images
 from support.weights import V1, V2, arrays_of, refused
 
 from swinpy import load_weights, save_weights
-from swinpy.io.dialects import DialectError, from_official
+from swinpy.weights.dialects import DialectError, from_official
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ from support.weights import TABLE, V1, V2, arrays_of, assert_equal, refused
 
 from swinpy import WeightsError, load_weights, save_weights
 from swinpy.io import read_weights, write_tensors
-from swinpy.io.dialects import DialectError
 from swinpy.nn import Parameter
+from swinpy.weights.dialects import DialectError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,11 +18,11 @@ import autograd as ag
 import swinpy
 from autograd.kernels.cuda.launch import counting
 from swinpy.data import Augment, ImageDataset, Loader
+from swinpy.snapshots.store import SnapshotStore
 from swinpy.train.amp import LossScaler, scaler_for
 from swinpy.train.main import main
 from swinpy.train.optim import AdamW
 from swinpy.train.schedule import CosineSchedule
-from swinpy.train.snapshot import SnapshotStore
 from swinpy.train.trainer import NonFiniteError, Trainer
 
 # ---- the scaler

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from swinpy.snapshots.store import SnapshotStore
 from swinpy.train.main import main
-from swinpy.train.snapshot import SnapshotStore
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "train_cifar.py"
 SMALL = shlex.split(

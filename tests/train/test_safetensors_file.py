@@ -13,8 +13,9 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swinpy.io import TensorFileError, atomic, read_tensors, safetensors_file, write_tensors
-from swinpy.io.safetensors_file import decode_tensors, encode_tensors
+from swinpy.io import TensorFileError, atomic, read_tensors, write_tensors
+from swinpy.io.safetensors.read import decode_tensors
+from swinpy.io.safetensors.write import _has_utf8, encode_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +64,7 @@ arrays = st.builds(
 
 
 @COMMON
-@given(st.dictionaries(st.text(max_size=8).filter(safetensors_file._has_utf8), arrays, max_size=4))
+@given(st.dictionaries(st.text(max_size=8).filter(_has_utf8), arrays, max_size=4))
 def test_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
     before = {name: bits(array) for name, array in tensors.items()}
     write_tensors(tmp_path / "a.safetensors", tensors, {"note": "ü"})
@@ -158,7 +159,7 @@ def test_wrong_bytes_from_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TensorFileError, match="got other values than were given"):
         encode_tensors({"x": np.zeros(3)})
     monkeypatch.setattr(safetensors.numpy, "save", lambda *_, **__: b"")
-    with pytest.raises(TensorFileError, match="SafetensorError"):
+    with pytest.raises(TensorFileError, match="one of 0 bytes in 0"):
         encode_tensors({"x": np.zeros(3)})
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.snapshots import assert_content, names, save, steps
 
-from swinpy.train.snapshot import SnapshotError, SnapshotStore, load_snapshot, verify
+from swinpy.snapshots.store import SnapshotError, SnapshotStore, load_snapshot, verify
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from swinpy.io import atomic
-from swinpy.train.snapshot import SnapshotStore, SnapshotWriteError, load_snapshot, verify
+from swinpy.snapshots.store import SnapshotStore, SnapshotWriteError, load_snapshot, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from swinpy.train import fingerprint
-from swinpy.train.fingerprint import compare, config_difference, numeric_fingerprint
+from swinpy.snapshots import fingerprint
+from swinpy.snapshots.fingerprint import compare, config_difference, numeric_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swinpy.io import atomic
-from swinpy.train.snapshot import SnapshotStore, verify
+from swinpy.snapshots.store import SnapshotStore, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pytest
 
-    from swinpy.train.snapshot import Snapshot
+    from swinpy.snapshots.store import Snapshot
 
 
 def save(store: SnapshotStore, step: int, generation: int) -> None:

@@ -13,8 +13,8 @@ import pytest
 from support.snapshots import assert_content, names, save, steps
 
 from swinpy.io import atomic
-from swinpy.train import staging
-from swinpy.train.snapshot import SnapshotError, SnapshotStore, SnapshotWriteError
+from swinpy.snapshots import staging
+from swinpy.snapshots.store import SnapshotError, SnapshotStore, SnapshotWriteError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ from support import fake_cupy
 import autograd as ag
 import swinpy
 from swinpy.data import Augment, ImageDataset, Loader
+from swinpy.snapshots.store import SnapshotStore
 from swinpy.train.optim import AdamW
 from swinpy.train.schedule import CosineSchedule
-from swinpy.train.snapshot import SnapshotStore
 from swinpy.train.trainer import NonFiniteError, Position, Trainer
 
 

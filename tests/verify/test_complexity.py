@@ -78,6 +78,22 @@ def test_published_large(name: str) -> None:
     assert (counted.parameters, counted.macs) == (PUBLISHED[name][0], _official(config))
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_cost_of_a_model_leaves_its_modes(fails: bool) -> None:
+    """A training run asks for the cost at its start; even where that fails, each module keeps its mode."""
+    model = build(TINY).train()
+    model.norm.eval()
+    before = [module.training for _, module in model.named_modules()]
+    assert True in before
+    assert False in before
+    if fails:
+        with pytest.raises(ValueError, match="image"):
+            model_cost(model, (0, 20))
+    else:
+        model_cost(model, (20, 20))
+    assert [module.training for _, module in model.named_modules()] == before
+
+
 def test_layers_add_up() -> None:
     model = build(TINY)
     counted = complexity(model, 20, batch=3)

@@ -1,0 +1,142 @@
+"""Arrays in safetensors files.
+
+The safetensors library copies an array's memory as it lies: given one that is not C-contiguous it writes other
+numbers than the array holds, and says nothing. So every array is made contiguous here first, and what was
+encoded is decoded again and compared bit by bit before it is believed. The library reports what it dislikes by
+half a dozen exception types; here it is one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.numpy
+
+from swinpy.io import atomic
+from swinpy.io.safetensors.read import METADATA, SAFETENSORS_DTYPES, fault_of, views_of
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["check_tensors", "encode_tensors", "write_tensors"]
+
+_WRITABLE = {np.dtype(dtype.code) for dtype in SAFETENSORS_DTYPES.values() if dtype.native}
+
+
+def check_tensors(tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Check that the format can hold these arrays under these names.
+
+    Args:
+        tensors: arrays by name.
+
+    Raises:
+        TypeError: a name is no str, a value is no NumPy array, or its dtype has no place in the format.
+        ValueError: a name is reserved or has no UTF-8 form.
+    """
+    for name, array in tensors.items():
+        if not isinstance(name, str):
+            raise TypeError(f"write_tensors: expected names of type str; got {name!r}. Name every tensor by a str.")
+        if name == METADATA or not _has_utf8(name):
+            reason = "reserved by the format" if name == METADATA else "without a UTF-8 form"
+            raise ValueError(f"write_tensors: expected a usable name; got {name!r}, {reason}. Rename the tensor.")
+        if not isinstance(array, (np.ndarray, np.generic)) or isinstance(array, np.ma.MaskedArray):
+            kind = f"{type(array).__module__}.{type(array).__qualname__}"
+            raise TypeError(
+                f"write_tensors: expected a plain numpy.ndarray for {name!r}; got {kind}. "
+                "Bring device arrays to the host and unwrap tensors and masks first."
+            )
+        if array.dtype.newbyteorder("=") not in _WRITABLE:
+            known = ", ".join(sorted(dtype.name for dtype in _WRITABLE))
+            raise TypeError(
+                f"write_tensors: expected one of the dtypes {known} for {name!r}; got {array.dtype}. "
+                "Convert it, or keep it out of the file."
+            )
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    # np.ascontiguousarray turns a 0-d array into one of shape (1,), hence the reshape.
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return little.reshape(np.shape(array))
+
+
+def _bits(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)
+
+
+def encode_tensors(
+    tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None, *, checked: bool = False
+) -> bytes:
+    """The bytes of a safetensors file, already decoded once and found equal.
+
+    Args:
+        tensors: arrays by name, of any layout and byte order.
+        metadata: free text by name, kept in the header. With more than one entry the library writes them in an
+            order that changes from call to call, so the bytes, though not their meaning, do too.
+        checked: whether `check_tensors` has seen these arrays.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        TypeError: a value is no NumPy array or its dtype has no place in the format; metadata is not text.
+        ValueError: a name or a piece of metadata cannot be used.
+        TensorFileError: the library failed, or its bytes do not give the arrays back.
+    """
+    if not checked:
+        check_tensors(tensors)
+    texts = dict(metadata or {})
+    for key, value in texts.items():
+        if not (isinstance(key, str) and isinstance(value, str)):
+            raise TypeError(f"write_tensors: expected metadata of str to str; got {key!r}: {value!r}. Use json.dumps.")
+        if not _has_utf8(key + value):
+            raise ValueError(f"write_tensors: expected metadata with a UTF-8 form; got {key!r}: {value!r}. Reword it.")
+    plain = {name: _plain(array) for name, array in tensors.items()}
+    advice = "This is a fault of the safetensors package; try another version of it."
+    try:
+        data = bytes(safetensors.numpy.save(plain, metadata=texts or None))
+        views, found_texts = views_of(data)
+    except Exception as error:
+        raise fault_of("write_tensors", "memory", f"{type(error).__name__}: {error}", advice) from error
+    same = views.keys() == plain.keys() and found_texts == texts
+    for name, array in plain.items():
+        same = same and _same(array, views.pop(name))
+    if not same:
+        raise fault_of("write_tensors", "memory", "other values than were given", advice)
+    return data
+
+
+def _same(array: NDArray[Any], view: NDArray[Any]) -> bool:
+    # Compared as bytes, so that NaN equals NaN and -0.0 differs from 0.0.
+    return array.dtype == view.dtype and array.shape == view.shape and np.array_equal(_bits(array), _bits(view))
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays to a safetensors file, whole or not at all, and read them back before returning.
+
+    Args:
+        path: the file to make or replace.
+        tensors: arrays by name, of any layout and byte order.
+        metadata: free text by name, kept in the header.
+
+    Raises:
+        TypeError: a value is no NumPy array or its dtype has no place in the format; metadata is not text.
+        ValueError: a name or a piece of metadata cannot be used.
+        TensorFileError: the library failed, or its bytes do not give the arrays back.
+        OSError: the disk refused; a file that was at `path` is as it was.
+    """
+    atomic.replace_file(Path(path), encode_tensors(tensors, metadata))

@@ -1,0 +1,34 @@
+"""Layouts of Swin checkpoints: recognised by their keys, read and written, on plain {name: array}.
+
+``tables.py`` is the reference of the layouts; ``transforms.py`` has what is done to arrays besides naming them.
+"""
+
+from swinpy.weights.dialects.buffers import Layout, buffers_of
+from swinpy.weights.dialects.tables import ALIASES, BUFFERS, DIALECTS, Dialect
+from swinpy.weights.dialects.transforms import DialectError
+from swinpy.weights.dialects.translate import (
+    Translation,
+    Written,
+    detect,
+    find_dialect,
+    from_official,
+    has_place,
+    to_official,
+)
+
+__all__ = [
+    "ALIASES",
+    "BUFFERS",
+    "DIALECTS",
+    "Dialect",
+    "DialectError",
+    "Layout",
+    "Translation",
+    "Written",
+    "buffers_of",
+    "detect",
+    "find_dialect",
+    "from_official",
+    "has_place",
+    "to_official",
+]

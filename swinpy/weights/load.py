@@ -1,0 +1,152 @@
+"""load_weights: a file or a dict of any dialect into a model, all or nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import autograd as ag
+from swinpy.models.config import SwinConfig
+from swinpy.weights.describe import facts_of
+from swinpy.weights.dialects import to_official
+from swinpy.weights.given import WeightsError, read_given
+from swinpy.weights.plan import Plan, make_plan
+from swinpy.weights.report import LoadReport, some
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from swinpy.models import SwinTransformer
+    from swinpy.nn import Parameter
+    from swinpy.weights.fit import Resize
+
+__all__ = ["load_weights"]
+
+
+def load_weights(
+    model: SwinTransformer,
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    dialect: str = "auto",
+    resize: Resize = "bicubic",
+    head: str | os.PathLike[str] = "keep",
+    strict: bool = True,
+    entry: str | None = None,
+) -> LoadReport:
+    """Load weights that this or another library has written. All or nothing.
+
+    Args:
+        model: written to in place; it keeps its dtype, device, window and image size.
+        source: a file (.safetensors, .pth, .pt, .bin), or a dict of arrays by name (NumPy, torch, CuPy, Tensor). The
+            dict may lie in others, under the names that are known from files ("model", "state_dict", "module", ...).
+        dialect: "auto" tells the layout from the keys; or one of :data:`swinpy.weights.dialects.DIALECTS`.
+        resize: how a bias table of another window (V1) is brought to the model's: "bicubic" (the official code) or
+            "geometric" (SimMIM's code); absolute positions always bicubically; None refuses. V2 needs no resizing:
+            give the model ``pretrained_window_sizes``.
+        head: "keep" the file's; "drop" it and keep the model's own; "zero" for zeros; or a text file that picks rows,
+            one number a line for each class of the model (the official map22kto1k.txt).
+        strict: False loads although parameters are missing in the file (the model's own are kept) or keys are
+            unexpected (they are left out); the report names them. Never another shape.
+        entry: which part of the source to read, e.g. "model_ema"; None searches (see :func:`swinpy.io.read_weights`).
+
+    Returns:
+        What became of each key; print it for a table.
+
+    Raises:
+        WeightsError, DialectError: naming each key that does not fit, what was expected, what came, and the option that
+            resolves it. The model is as it was.
+        WeightsFileError: a file that cannot be read.
+        TypeError: a model of another library, or none.
+
+    >>> import swinpy
+    >>> model = swinpy.create_model("swin_cifar_nano")
+    >>> report = swinpy.load_weights(model, model.state_dict())
+    >>> len(report.used), report.dialect
+    (92, 'official')
+    """
+    if not isinstance(getattr(model, "config", None), SwinConfig):
+        raise TypeError(
+            f"load_weights: expected a model of swinpy; got {type(model).__name__}. Pass the model first, then the "
+            "weights: load_weights(swinpy.create_model(...), source)."
+        )
+    if resize not in ("bicubic", "geometric", None):
+        raise WeightsError(
+            f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}. Leave it out for "
+            "'bicubic', or pass None to refuse tables of another window."
+        )
+    came = read_given(source, entry)
+    where = came.where
+    read = to_official(came.arrays, dialect)
+    plan = make_plan(model, read, resize, head)
+    for name in plan.used:
+        widened = came.widened.get(read.source.get(name, name))
+        if widened:
+            plan.cast[name] = f"{widened} to {model.dtype}"
+    if strict and plan.unexpected:
+        plan.problems.update(plan.unexpected)
+    if plan.problems or (strict and plan.absent):
+        raise WeightsError(_message(model, read.arrays, f"{where} (dialect {read.dialect})", plan, strict))
+    plan.missing.update(dict.fromkeys(plan.absent, "not in the file: the model's own"))
+    _write(dict(model.named_parameters()), plan.values)
+    return LoadReport(
+        where,
+        read.dialect,
+        tuple(plan.used),
+        plan.ignored,
+        plan.resized,
+        plan.cast,
+        plan.missing,
+        plan.unexpected,
+        tuple(plan.notes),
+    )
+
+
+def _message(model: SwinTransformer, state: Mapping[str, Any], where: str, plan: Plan, strict: bool) -> str:
+    lines = [f"{name}: {text}." for name, text in plan.problems.items()]
+    absent = plan.absent if strict else []
+    fixes = []
+    file, own = facts_of(state), facts_of(model.state_dict())
+    other = file is not None and own is not None and file.network != own.network
+    most = 3 if other else 8
+    lines = lines[:most] + [f"and {len(lines) - most} more such keys."] * (len(lines) > most)
+    if other:
+        fixes.append(f"create the network of the file ({file}), which is not the model's ({own})")
+    if absent:
+        lines.append(f"{some(absent)}: expected in the file; got nothing.")
+        heads = [name for name in absent if name.startswith("head.")]
+        if heads:
+            fixes.append("head='drop' keeps the model's own head, head='zero' sets it to zeros")
+        if len(heads) < len(absent):
+            fixes.append("strict=False keeps the model's own parameters where the file has none")
+    if strict and plan.unexpected:
+        fixes.append("strict=False leaves unexpected keys out")
+    count = len(dict(model.named_parameters()))
+    return "\n  ".join(
+        [
+            f"load_weights: expected weights for the {count} parameters of the model; got {where}, in which "
+            f"{len(plan.problems) + len(absent)} do not fit:",
+            *lines,
+            *([f"To resolve this: {'; '.join(fixes)}."] if fixes else []),
+            "Nothing was loaded.",
+        ]
+    )
+
+
+def _write(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:
+    """Assign every value, or none: whatever interrupts it, the old values are put back."""
+    staged = {name: ag.Tensor(value).to(parameters[name].device).data for name, value in values.items()}
+    frozen = [name for name in staged if not getattr(parameters[name].data.flags, "writeable", True)]
+    if frozen:
+        raise WeightsError(
+            f"load_weights: expected parameters whose memory can be written to; got read-only {some(frozen)}. "
+            "Copy the model's arrays first."
+        )
+    done: list[tuple[Parameter, Any]] = []
+    try:
+        for name, value in staged.items():
+            parameter = parameters[name]
+            done.append((parameter, parameter.data.copy()))
+            parameter.assign_(value)
+    except BaseException:
+        for parameter, before in done:
+            parameter.assign_(before)
+        raise
