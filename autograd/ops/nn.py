@@ -225,10 +225,9 @@ _residual_layer_norm = Primitive(
     "residual_layer_norm",
     _residual_forward,
     _residual_vjp,
-    autocast="f32",
+    autocast=("f32", "f32_or_low", "f32", "f32", "f32"),
     floats=True,
     fresh=(False, False, True, True, True),  # without DropPath the gradients of x and branch are one array
-    may_be_low=(1,),
 )
 
 
