@@ -287,6 +287,11 @@ class Block(Module):
         keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
         return keep, ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
 
+    def run_mlp(self, x: ag.Tensor, checkpoint: bool) -> ag.Tensor:
+        """``self.mlp(x)``; with ``checkpoint`` it keeps x alone for backward (with dropout its hidden layer, too)."""
+        out: ag.Tensor = self.mlp(x, recompute=True) if checkpoint else self.mlp(x)
+        return out
+
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
         """One block.
 

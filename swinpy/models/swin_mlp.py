@@ -70,7 +70,7 @@ class SwinMlpBlock(Block):
             return stream.add(self.mix(stream.norm(self.norm1)), keep)
 
         stream = stream.recomputed(mix) if checkpoint else mix(stream)
-        return stream.add(self.mlp(stream.norm(self.norm2), recompute=checkpoint), mlp_keep)
+        return stream.add(self.run_mlp(stream.norm(self.norm2), checkpoint), mlp_keep)
 
     def mix(self, x: ag.Tensor) -> ag.Tensor:
         """The tokens of each window mixed, (B, H, W, C) to (B, H, W, C)."""

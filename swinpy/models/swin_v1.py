@@ -57,4 +57,4 @@ class SwinBlock(Block):
             return stream.add(self.attn(stream.norm(self.norm1)), keep)
 
         stream = stream.recomputed(attend) if checkpoint else attend(stream)
-        return stream.add(self.mlp(stream.norm(self.norm2), recompute=checkpoint), mlp_keep)
+        return stream.add(self.run_mlp(stream.norm(self.norm2), checkpoint), mlp_keep)

@@ -127,5 +127,5 @@ class SwinBlockV2(Block):
             return stream.add(self.norm1(self.attn(stream.value())), keep)
 
         stream = stream.recomputed(attend) if checkpoint else attend(stream)
-        stream = stream.add(self.norm2(self.mlp(stream.value(), recompute=checkpoint)), mlp_keep)
+        stream = stream.add(self.norm2(self.run_mlp(stream.value(), checkpoint)), mlp_keep)
         return stream if self.norm3 is None else Stream(stream.norm(self.norm3, wide=True))
