@@ -2,7 +2,7 @@
 
 :func:`cast_together` casts leaves ahead of the ops that will want them and keeps the results as long as the autocast
 block lasts and nothing is written to the leaves; the engine's ``astype`` then takes a kept result (:func:`ready`), and
-its gradient stays as it is until backward casts all of them back at its end (``Primitive.late``).
+its gradient stays as it is until backward casts all of them back at its end (``Ctx.uncast``).
 """
 
 from __future__ import annotations

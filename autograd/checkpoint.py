@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autograd import random
 from autograd.context import STATE, State
+from autograd.deferred import DeferredBias
 from autograd.graph import Node, backward_leaves, mark, source_of
 from autograd.primitive import Ctx, Primitive
 from autograd.tensor import Tensor
@@ -128,6 +129,8 @@ def checkpoint(fn: Callable[..., Any], *inputs: Tensor) -> Any:
     state = STATE.get()
     if state.grad == "off":
         return fn(*inputs)
+    if any(isinstance(x, DeferredBias) for x in inputs):
+        return _of_products(fn, inputs)
     stand_ins = tuple(map(_stand_in, inputs))
     trace = Trace(stand_ins)
     token = STATE.set(replace(state, grad="trace", trace=trace))
@@ -153,6 +156,17 @@ def checkpoint(fn: Callable[..., Any], *inputs: Tensor) -> Any:
         node.outputs = tuple((o.shape, o.dtype) for o in outputs)
     tensors = tuple(_output(o, node, i) for i, o in enumerate(outputs))
     return tensors if isinstance(result, tuple) else tensors[0]
+
+
+def _of_products(fn: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
+    """The checkpoint of ``fn`` with biases that stay deferred: the products are its inputs instead of the sums."""
+    pairs = [x.parts() if isinstance(x, DeferredBias) else (x, None) for x in inputs]
+
+    def deferred(*products: Tensor) -> Any:
+        biases = (bias for _, bias in pairs)
+        return fn(*(p if b is None else DeferredBias(p, b) for p, b in zip(products, biases, strict=True)))
+
+    return checkpoint(deferred, *(product for product, _ in pairs))
 
 
 def _stand_in(x: Tensor) -> Tensor:

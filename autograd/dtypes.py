@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Policy", "accumulator", "as_dtype", "as_float", "cast_target", "is_float", "promote"]
 
-Policy = Literal["low", "f32", "widest", "keep"]
+Policy = Literal["low", "f32", "f32_or_low", "widest", "keep"]
 
 FLOAT32: np.dtype[Any] = np.dtype(np.float32)
 FLOAT64: np.dtype[Any] = np.dtype(np.float64)

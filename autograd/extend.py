@@ -23,6 +23,7 @@ array([ 3., 12.])
 from autograd.backend import Array, array_module, device_of, device_scope, is_array
 from autograd.casts import cast_together
 from autograd.context import autocast_dtype
+from autograd.deferred import DeferredBias
 from autograd.dtypes import accumulator, is_float
 from autograd.graph import Node, graph_nodes
 from autograd.kernels.blocks import run_blocks, total_of
@@ -44,6 +45,7 @@ __all__ = [
     "Budget",
     "Cost",
     "Ctx",
+    "DeferredBias",
     "Implementation",
     "Kernel",
     "Node",

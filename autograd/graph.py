@@ -217,7 +217,7 @@ def backward_leaves(
     """Walk back from ``roots``; returns what arrived at each leaf, and at each node older than ``since``."""
     arrived: dict[Node | Tensor, _Pending] = {}
     ends: dict[Node | Tensor, _Pending] = {}
-    late: list[tuple[Source, Array]] = []
+    uncast: list[tuple[Source, Array]] = []
     heap: list[tuple[int, Node]] = []
 
     def deliver(source: Node | Tensor, index: int, grad: Array, fresh: bool) -> None:
@@ -245,30 +245,30 @@ def backward_leaves(
             if source is None or result is None:
                 continue
             target, index, shape, dtype = source
-            if primitive.late and result.dtype != dtype:
-                late.append((source, result))
-                continue
             fresh = primitive.fresh[i] if isinstance(primitive.fresh, tuple) else primitive.fresh
             if result.shape != shape:
                 if primitive.broadcasts:
                     result, fresh = unbroadcast(result, shape), True
                 result = _checked(primitive, result, shape, dtype)
             elif result.dtype != dtype or not shape:
+                if result.dtype != dtype and node.ctx is not None and node.ctx.uncast:
+                    uncast.append((source, result))
+                    continue
                 result = _checked(primitive, result, shape, dtype)
             deliver(target, index, result, fresh)
         if not retain_graph:
             node.free()
         del results
-    for leaf, result in _cast_late(late):
+    for leaf, result in _cast_together(uncast):
         deliver(leaf, 0, result, True)
     return ends
 
 
-def _cast_late(late: list[tuple[Source, Array]]) -> Iterator[tuple[Node | Tensor, Array]]:
+def _cast_together(uncast: list[tuple[Source, Array]]) -> Iterator[tuple[Node | Tensor, Array]]:
     """Leaves and their gradients, cast in one go to the leaves' dtype, which is that of all of them."""
-    if late:
-        results = multi_cast([grad for _, grad in late], late[0][0][3])
-        yield from zip((source[0] for source, _ in late), results, strict=True)
+    if uncast:
+        results = multi_cast([grad for _, grad in uncast], uncast[0][0][3])
+        yield from zip((source[0] for source, _ in uncast), results, strict=True)
 
 
 def _seed(op: str, tensor: Tensor, gradient: Array | None) -> Array:

@@ -38,9 +38,12 @@ class Ctx:
     Attributes:
         needs: for each input, whether anyone wants its gradient.
         saved: what ``save`` was given. Static values may be set as further attributes.
+        uncast: set by forward where vjp will leave a leaf's gradient in the dtype of the result. Backward casts all
+            such gradients together, at its end (:mod:`autograd.casts`).
     """
 
     saved: tuple[Any, ...] = ()
+    uncast = False
 
     def __init__(self, needs: tuple[bool, ...]) -> None:
         self.needs = needs
@@ -69,13 +72,12 @@ class Primitive:
             single input). None for an op without a derivative.
         broadcasts: operands broadcast together; the engine sums each gradient back to its operand's shape.
         autocast: "low" (matmul, linear, attention), "f32" (softmax, norms, losses, reductions), "widest" (operands of
-            mixed dtype are promoted) or "keep".
+            mixed dtype are promoted) or "keep". Or a tuple with the policy of each input: the first is the op's, and
+            an input with "f32_or_low" stays in autocast's dtype where it has it.
         floats: the result is made of floats whatever the operands: where none of them is a float, they are cast to
             float64 (:func:`autograd.dtypes.as_float`).
         fresh: every gradient that vjp returns is a new array that nothing else holds, so that the engine may keep it
             as ``.grad`` or add into it without a copy; or, for each input, whether that holds for its gradient.
-        late: vjp may leave a gradient in the dtype of the result; backward casts these together at its end.
-        may_be_low: indices of the inputs that autocast leaves in its dtype though the policy is "f32".
     """
 
     def __init__(
@@ -85,11 +87,9 @@ class Primitive:
         vjp: Callable[..., Any] | None,
         *,
         broadcasts: bool = False,
-        autocast: dtypes.Policy = "keep",
+        autocast: dtypes.Policy | tuple[dtypes.Policy, ...] = "keep",
         floats: bool = False,
         fresh: bool | tuple[bool, ...] = False,
-        late: bool = False,
-        may_be_low: tuple[int, ...] = (),
     ) -> None:
         if name in PRIMITIVES:
             raise ValueError(f"Primitive: expected a new name; got {name!r}, which exists.")
@@ -101,8 +101,6 @@ class Primitive:
         self.autocast = autocast
         self.floats = floats
         self.fresh = fresh
-        self.late = late
-        self.may_be_low = may_be_low
         PRIMITIVES[name] = self
 
     def __repr__(self) -> str:
@@ -223,18 +221,20 @@ class Primitive:
         found = [t.dtype for t in tensors]
         if self.floats and not any(map(dtypes.is_float, found)):
             return [PRIMITIVES["astype"](x, dtype=dtypes.FLOAT64) if isinstance(x, Tensor) else x for x in inputs]
-        target = dtypes.cast_target(self.autocast, found, state.autocast)
+        policy = self.autocast[0] if isinstance(self.autocast, tuple) else self.autocast
+        target = dtypes.cast_target(policy, found, state.autocast)
         if target is None:
-            if len(set(found)) > 1 and self.autocast != "keep":
+            if len(set(found)) > 1 and policy != "keep":
                 names = ", ".join(str(d) for d in found)
                 raise TypeError(f"{self.name}: expected operands of one dtype; got {names}. Cast with .astype.")
             return None
         wrong = [
-            isinstance(x, Tensor) and x.dtype != target and (dtypes.is_float(x.dtype) or self.autocast == "widest")
+            isinstance(x, Tensor) and x.dtype != target and (dtypes.is_float(x.dtype) or policy == "widest")
             for x in inputs
         ]
-        for i in self.may_be_low:
-            wrong[i] = wrong[i] and (target != dtypes.FLOAT32 or inputs[i].dtype != state.autocast)
+        if isinstance(self.autocast, tuple):
+            for i, own in enumerate(self.autocast):
+                wrong[i] = wrong[i] and not (own == "f32_or_low" and inputs[i].dtype == state.autocast)
         if not any(wrong):
             return None
         return [_cast(x, target) if w else x for x, w in zip(inputs, wrong, strict=True)]

@@ -39,7 +39,7 @@ class Tensor:
         requires_grad: whether ``backward`` fills ``.grad``; floats only.
 
     Attributes:
-        data: the array. Write to it through :meth:`assign_` alone, so that backward can notice.
+        data: the array. Write to it through :meth:`assign_`, or say so by :meth:`written`: backward must notice.
         grad: the gradient, a raw array of the same shape and dtype that is shared with nothing; None before backward.
         edge: where the tensor came from, or None for a leaf.
         version: counts the in-place writes to a leaf's memory, shared by all that is on that memory without a graph
@@ -220,8 +220,24 @@ class Tensor:
             raise ValueError("assign_: expected memory that can be written to; got a read-only array. Copy it first.")
         with backend.device_scope(self.data):
             self.data[...] = source
-        self.version.count += 1
+        self.written()
         return self
+
+    def written(self) -> None:
+        """Say that the leaf's memory was written to without :meth:`assign_`, as an optimiser's kernel does.
+
+        A backward through a graph that was built before then raises, and a cast that was kept (autocast) is not used
+        again. Call it after the write.
+
+        Raises:
+            RuntimeError: if the tensor is the result of an op.
+        """
+        if self.version is None:
+            raise RuntimeError(
+                "written: expected a leaf; got the result of an op, whose memory backward may need. "
+                "Make a leaf with Tensor(x.data.copy())."
+            )
+        self.version.count += 1
 
     def register_grad_hook(self, hook: Callable[[Array], Array | None]) -> Callable[[], None]:
         """Call ``hook(gradient)`` once a backward, when this tensor's gradient is complete.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from autograd.backend import is_array
+from autograd.deferred import with_bias
 from autograd.kernels.blocks import as_rows
 from autograd.kernels.linear import linear_bwd, linear_fwd
 from autograd.kernels.product import product
@@ -90,7 +91,7 @@ def _linear_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
 _linear = Primitive("linear", _linear_forward, _linear_vjp, autocast="low", fresh=True)
 
 
-def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
+def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, defer_bias: bool = False) -> Tensor:
     """``x @ weight.T + bias`` as one 2-D product.
 
     Saves ``x`` (for the weight's gradient) and ``weight`` (for x's), by reference.
@@ -99,6 +100,8 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
         x: (..., in_features).
         weight: (out_features, in_features).
         bias: (out_features,) or None.
+        defer_bias: for a result that goes to :func:`residual_layer_norm`, which may add the bias at less cost: where
+            that holds, return a :class:`autograd.deferred.DeferredBias`. The values are the same.
 
     Returns:
         (..., out_features).
@@ -107,4 +110,6 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
         ValueError: for shapes that do not fit.
         TypeError: for operands of different dtypes.
     """
+    if defer_bias:
+        return with_bias(lambda added: _linear(x, weight, added), x, bias)
     return _linear(x, weight, bias)  # type: ignore[no-any-return]

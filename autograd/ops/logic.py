@@ -112,15 +112,15 @@ def isfinite(x: TensorLike) -> Tensor:
 
 def _astype_forward(ctx: Ctx, x: Array, *, dtype: np.dtype[Any], ready: Array | None = None) -> Array:
     """``ready``: the result, where it was made ahead; then the gradient is left for backward to cast."""
-    ctx.dtype, ctx.late = x.dtype, ready is not None
+    ctx.dtype, ctx.uncast = x.dtype, ready is not None
     return x.astype(dtype) if ready is None else ready
 
 
 def _astype_vjp(ctx: Ctx, g: Array) -> Array:
-    return g if ctx.late else g.astype(ctx.dtype)
+    return g if ctx.uncast else g.astype(ctx.dtype)
 
 
-_astype = Primitive("astype", _astype_forward, _astype_vjp, fresh=True, late=True)
+_astype = Primitive("astype", _astype_forward, _astype_vjp, fresh=True)
 
 
 def astype(x: TensorLike, dtype: Any) -> Tensor:

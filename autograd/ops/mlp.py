@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from autograd.deferred import with_bias
 from autograd.kernels.blocks import as_rows
 from autograd.kernels.mlp import mlp_bwd, mlp_fwd
 from autograd.kernels.product import product
@@ -46,7 +47,13 @@ _mlp = Primitive(
 
 
 def mlp(
-    x: TensorLike, w1: TensorLike, b1: TensorLike, w2: TensorLike, b2: TensorLike | None, recompute: bool = False
+    x: TensorLike,
+    w1: TensorLike,
+    b1: TensorLike,
+    w2: TensorLike,
+    b2: TensorLike | None,
+    recompute: bool = False,
+    defer_bias: bool = False,
 ) -> Tensor:
     """``linear(bias_gelu(linear(x, w1), b1), w2, b2)``, keeping one hidden map instead of two, or none.
 
@@ -60,6 +67,7 @@ def mlp(
         w2: (D, H).
         b2: (D,), or None.
         recompute: compute ``x @ w1.T`` again in backward instead of keeping it.
+        defer_bias: of b2, as in :func:`linear`.
 
     Returns:
         (..., D).
@@ -68,4 +76,6 @@ def mlp(
         ValueError: for shapes that do not fit.
         TypeError: for operands of different dtypes.
     """
+    if defer_bias:
+        return with_bias(lambda added: _mlp(x, w1, b1, w2, added, recompute=recompute), x, b2)
     return _mlp(x, w1, b1, w2, b2, recompute=recompute)  # type: ignore[no-any-return]

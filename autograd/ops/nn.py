@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autograd.backend import array_module, is_array, to_device
-from autograd.context import autocast_dtype
+from autograd.deferred import DeferredBias
 from autograd.dtypes import FLOAT32, accumulator
 from autograd.kernels.gelu import bias_gelu_bwd, bias_gelu_fwd, gelu_bwd, gelu_fwd
 from autograd.kernels.layer_norm import (
@@ -214,7 +214,7 @@ def _residual_forward(
             f"residual_layer_norm: expected branch_bias {x.shape[-1:]} for branch {x.shape}; got {branch_bias.shape}."
         )
     keep = None if keep is None else keep.astype(x.dtype, copy=False)
-    y_dtype = y_dtype if x.dtype == FLOAT32 else None
+    y_dtype = y_dtype if x.dtype == FLOAT32 else None  # autocast leaves float64 alone
     total, y, mean, rstd = residual_layer_norm_fwd(x, branch, keep, weight, bias, eps, branch_bias, y_dtype)
     ctx.save(total, keep, weight, mean, rstd)
     ctx.branch_dtype = branch.dtype
@@ -230,10 +230,9 @@ _residual_layer_norm = Primitive(
     "residual_layer_norm",
     _residual_forward,
     _residual_vjp,
-    autocast="f32",
+    autocast=("f32", "f32_or_low", "f32", "f32", "f32"),
     floats=True,
     fresh=(False, False, True, True, True),  # without DropPath the gradients of x and branch are one array
-    may_be_low=(1,),
 )
 
 
@@ -245,7 +244,7 @@ def residual_layer_norm(
     bias: TensorLike,
     eps: float = 1e-5,
     branch_bias: TensorLike | None = None,
-    to_low: bool = False,
+    y_dtype: np.dtype[Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``s = x + keep * (branch + branch_bias)`` and ``layer_norm(s)``: a residual with DropPath and the norm after it.
 
@@ -253,19 +252,28 @@ def residual_layer_norm(
 
     Args:
         x: (B, ..., C).
-        branch: like ``x``.
+        branch: like ``x``; under autocast it may be in autocast's dtype, and is taken as it is. The bias that a
+            :class:`autograd.deferred.DeferredBias` has left is the ``branch_bias`` unless one is given.
         keep: (B,) scales from :func:`drop_path_keep`, or None for 1.
         weight: (C,).
         bias: (C,).
         eps: added to the variance.
         branch_bias: (C,) or None: of the linear layer that made the branch, where that layer left it out.
-        to_low: where autocast is on, round the norm to its dtype at once, as the linear layer that reads it would; s
-            stays float32. A branch in autocast's dtype is taken as it is either way.
+        y_dtype: round the norm of a float32 s to this dtype at once, as the linear layer that reads it would under
+            autocast; by default that of s, which always has that of ``x``.
 
     Returns:
         (s, layer_norm(s)).
+
+    Raises:
+        ValueError: for shapes that do not fit.
+        TypeError: for operands of different dtypes outside of autocast.
+
+    Source: Liu et al. 2021, equation 3; Huang et al. 2016 for keep; Ba et al. 2016, equation 3.
     """
     x = x if isinstance(x, Tensor) else Tensor(x)
+    if isinstance(branch, DeferredBias) and branch_bias is None:
+        branch, branch_bias = branch.parts()
     keep = keep.data if isinstance(keep, Tensor) else keep
     if keep is not None:
         keep = to_device(keep if is_array(keep) else np.asarray(keep, dtype=np.float64), x.device)
@@ -274,7 +282,6 @@ def residual_layer_norm(
                 f"residual_layer_norm: expected keep of shape {x.shape[:1]} for x (B, ..., C); got {keep.shape} for x "
                 f"{x.shape}."
             )
-    y_dtype = autocast_dtype() if to_low else None
     return _residual_layer_norm(  # type: ignore[no-any-return]
         x, branch, weight, bias, branch_bias, keep=keep, eps=eps, y_dtype=y_dtype
     )

@@ -1,8 +1,6 @@
-"""The parts that all Swins share: patch embedding, MLP, window attention, block, merging.
+"""The parts that all Swins share: residual stream, patch embedding, MLP, window attention, block, merging.
 
-The residual stream travels as (x, branch, keep, bias): the sum x + keep * (branch + bias) is left to the norm that
-comes next, so that residual, DropPath, the bias of the branch's last layer and norm are one op. Attribute names are
-the parameter names of the official checkpoints.
+Attribute names are the parameter names of the official checkpoints.
 """
 
 from __future__ import annotations
@@ -12,24 +10,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 import autograd as ag
+from autograd.extend import autocast_dtype
 from swinpy.geometry import Pair, ShiftRule, SmallMap, geometry
 from swinpy.nn import Conv2d, LayerNorm, Linear, Module, Parameter
 from swinpy.nn.init import trunc_normal
 from swinpy.ops import AttentionSpec, window_attention, window_attention_composite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from swinpy.models.config import SwinConfig
 
 __all__ = [
     "Block",
-    "Branch",
     "Mlp",
     "Normalize",
     "PatchEmbed",
     "PatchMerging",
-    "PreNormBlock",
     "Stream",
     "WindowAttention",
     "absolute_position",
@@ -39,55 +36,92 @@ __all__ = [
 Normalize: TypeAlias = "tuple[Sequence[float], Sequence[float]]"  # mean and std of each channel
 
 
-class Branch(NamedTuple):
-    """What a block adds to the stream, product + bias, with the addition of the bias pending.
-
-    Attributes:
-        product: (B, H, W, C).
-        bias: (C,), or None for nothing pending.
-    """
-
-    product: ag.Tensor
-    bias: ag.Tensor | None
-
-    def settled(self) -> ag.Tensor:
-        """product + bias."""
-        return self.product if self.bias is None else self.product + self.bias
-
-
-class Stream(NamedTuple):
-    """The residual stream x + keep * (branch + bias) with its last addition pending.
-
-    Attributes:
-        x: (B, H, W, C).
-        branch: like x, or None for nothing pending.
-        keep: (B,) DropPath scales of the branch, or None for 1.
-        bias: (C,) that is still to be added to the branch, or None.
-    """
-
+class _Sum(NamedTuple):
     x: ag.Tensor
     branch: ag.Tensor | None = None
     keep: Any = None
-    bias: ag.Tensor | None = None
 
-    @classmethod
-    def adding(cls, x: ag.Tensor, branch: ag.Tensor | Branch, keep: Any) -> Stream:
-        """x + keep * branch, whether or not the branch has a bias pending."""
-        product, bias = branch if isinstance(branch, Branch) else (branch, None)
-        return cls(x, product, keep, bias)
 
-    def normed(self, norm: LayerNorm, to_low: bool = False) -> tuple[ag.Tensor, ag.Tensor]:
-        """(x + keep * (branch + bias), norm of it); ``to_low`` where linear layers read the norm."""
-        if self.branch is None:
-            return self.x, norm(self.x)
-        return norm.after_residual(self.x, self.branch, self.keep, self.bias, to_low)
+class Stream(_Sum):
+    """The residual stream, the sum x + keep * branch, before the addition.
 
-    def settled(self) -> ag.Tensor:
-        """x + keep * (branch + bias)."""
+    The norm that reads the sum makes it on the way: residual, DropPath, the bias of the branch's last layer
+    (:mod:`autograd.deferred`) and norm are one op. A sum is made once, and adding to a stream gives a new one.
+
+    Attributes:
+        x: (B, H, W, C).
+        branch: like x, or None for x alone.
+        keep: (B,) DropPath scales of the branch, or None for 1.
+    """
+
+    _total: ag.Tensor | None = None
+
+    def add(self, branch: ag.Tensor, keep: Any = None) -> Stream:
+        """The stream plus ``keep * branch``: (B, H, W, C), and (B,) or None for 1."""
+        total, self._total = self.value(), None  # which is the new one's from here on
+        return Stream(total, branch, keep)
+
+    def norm(self, layer: LayerNorm, wide: bool = False) -> ag.Tensor:
+        """``layer`` of the sum, (B, H, W, C).
+
+        Under autocast the one op rounds it to autocast's dtype, as the linear layer that reads it would. ``wide``
+        leaves it in float32, for what is no linear layer.
+        """
+        if self.branch is None or self._total is not None:
+            return layer(self.value())  # type: ignore[no-any-return]
+        y_dtype = None if wide else autocast_dtype()
+        self._total, y = layer.after_residual(self.x, self.branch, self.keep, y_dtype)
+        return y
+
+    def value(self) -> ag.Tensor:
+        """The sum, (B, H, W, C)."""
         if self.branch is None:
             return self.x
-        branch = Branch(self.branch, self.bias).settled()
-        return self.x + (branch if self.keep is None else branch * self.keep.reshape(-1, 1, 1, 1))
+        if self._total is None:
+            keep = self.keep
+            self._total = self.x + (self.branch if keep is None else self.branch * keep.reshape(-1, 1, 1, 1))
+        return self._total
+
+    def copy(self) -> Stream:
+        """A stream to look at: what is made of it leaves this one's sum to be made."""
+        return Stream(*self)
+
+    def recomputed(self, part: Callable[[Stream], Stream]) -> Stream:
+        """``part(self)``, computed once more in backward instead of kept, together with the norm that reads its sum."""
+        return _Recomputed(self, part)
+
+
+class _Recomputed(Stream):
+    """``part(stream)``, not yet computed: the first to read it computes it, in a checkpoint that keeps x and branch."""
+
+    def __new__(cls, stream: Stream, part: Callable[[Stream], Stream]) -> _Recomputed:
+        return super().__new__(cls, *stream)
+
+    def __init__(self, stream: Stream, part: Callable[[Stream], Stream]) -> None:
+        self.part = part
+
+    def _checkpoint(self, read: Callable[[Stream], Any]) -> Any:
+        """``read(part(stream))``."""
+
+        def run(x: ag.Tensor, branch: ag.Tensor | None = None) -> Any:
+            return read(self.part(Stream(x, branch, self.keep)))
+
+        return ag.checkpoint(run, self.x) if self.branch is None else ag.checkpoint(run, self.x, self.branch)
+
+    def norm(self, layer: LayerNorm, wide: bool = False) -> ag.Tensor:
+        def read(stream: Stream) -> tuple[ag.Tensor, ag.Tensor]:
+            y = stream.norm(layer, wide)
+            return stream.value(), y
+
+        sum_and_norm: tuple[ag.Tensor, ag.Tensor] = self._checkpoint(read)
+        self._total, y = sum_and_norm
+        return y
+
+    def value(self) -> ag.Tensor:
+        if self._total is None:
+            total: ag.Tensor = self._checkpoint(Stream.value)
+            self._total = total
+        return self._total
 
 
 class PatchEmbed(Module):
@@ -126,12 +160,19 @@ class PatchEmbed(Module):
 
 
 class Mlp(Module):
-    """fc2(gelu(fc1(x))); the bias of fc1 is added by the GELU op."""
+    """fc2(gelu(fc1(x))); the bias of fc1 is added by the GELU op.
 
-    def __init__(self, channels: int, hidden: int, drop: float) -> None:
+    Args:
+        channels: C of the input and the output.
+        hidden: channels between the layers.
+        drop: rate of dropout after each layer.
+        defer_bias: the output goes to a residual stream as it is, so that its norm may add the bias of fc2.
+    """
+
+    def __init__(self, channels: int, hidden: int, drop: float, defer_bias: bool = False) -> None:
         self.fc1 = Linear(channels, hidden)
         self.fc2 = Linear(hidden, channels)
-        self.drop = drop
+        self.drop, self.defer_bias = drop, defer_bias
 
     def hidden(self, x: ag.Tensor) -> ag.Tensor:
         """gelu(fc1(x)), dropped out."""
@@ -139,24 +180,17 @@ class Mlp(Module):
         hidden = ag.bias_gelu(ag.linear(x, self.fc1.weight), self.fc1.bias)
         return ag.dropout(hidden, self.drop, self.training)
 
-    def output(self, hidden: ag.Tensor) -> ag.Tensor:
-        """fc2(hidden), dropped out."""
-        return ag.dropout(self.fc2(hidden), self.drop, self.training)
+    def forward(self, x: ag.Tensor, recompute: bool = False) -> ag.Tensor:
+        """(..., C) to (..., C).
 
-    def forward(self, x: ag.Tensor, recompute: bool = False, pending: bool = False) -> ag.Tensor | Branch:
-        """All of it; without dropout as one op, which keeps one hidden map for backward, or none with ``recompute``.
-
-        With ``pending`` the bias of fc2 is left to be added, unless dropout comes after it.
+        Without dropout it is one op, which keeps one hidden map for backward, or none with ``recompute``. With dropout
+        ``recompute`` leaves the hidden map that fc2 reads.
         """
-        if self.drops:
-            return self.output(self.hidden(x))
-        out = ag.mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, None if pending else self.fc2.bias, recompute)
-        return Branch(out, self.fc2.bias) if pending else out
-
-    @property
-    def drops(self) -> bool:
-        """Whether there is dropout between the layers."""
-        return bool(self.drop and self.training)
+        if self.drop and self.training:
+            hidden = ag.checkpoint(self.hidden, x) if recompute else self.hidden(x)
+            return ag.dropout(self.fc2(hidden), self.drop, self.training)
+        fc1, fc2 = self.fc1, self.fc2
+        return ag.mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, recompute, self.defer_bias)
 
 
 class WindowAttention(Module):
@@ -171,6 +205,7 @@ class WindowAttention(Module):
     """
 
     cosine = False
+    defer_bias = False  # whether the output goes to a residual stream as it is, so that its norm may add proj's bias
 
     def __init__(self, channels: int, heads: int, window: Pair, shift: Pair, config: SwinConfig) -> None:
         self.heads, self.window, self.shift = heads, window, shift
@@ -204,8 +239,8 @@ class WindowAttention(Module):
         """Logarithm of the scale of cosine attention, (heads, 1, 1)."""
         return None
 
-    def forward(self, x: ag.Tensor, pending: bool = False) -> ag.Tensor | Branch:
-        """What the block adds; with ``pending`` the bias of proj is left to be added, unless dropout comes after it."""
+    def forward(self, x: ag.Tensor) -> ag.Tensor:
+        """(B, H, W, C) to (B, H, W, C)."""
         size = (x.shape[1], x.shape[2])
         cut = geometry(size, self.window, self.shift, self.small_map, self.shift_rule, self.roll_first)
         spec = AttentionSpec(cut, self.heads, 1.0 if self.cosine else self.scale, self.mask_value, self.cosine)
@@ -220,87 +255,51 @@ class WindowAttention(Module):
         else:
             dropout = self.attn_drop if self.training else 0.0
             out = window_attention_composite(*operands, spec=spec, dropout=dropout)
-        if pending and not (self.drop and self.training):
-            return Branch(ag.linear(out, self.proj.weight), self.proj.bias)
-        return ag.dropout(self.proj(out), self.drop, self.training)
+        drops = bool(self.drop and self.training)
+        return ag.dropout(self.proj(out, self.defer_bias and not drops), self.drop, drops)
 
 
 class Block(Module):
     """Two branches, each added to the residual stream: a mixer of tokens and an MLP.
 
-    Subclasses order norms and branches in :meth:`to_mlp` and :meth:`after_mlp`.
+    Subclasses put norms and branches in order in ``forward``.
 
     Args:
         mixer: attention, or what stands in its place, as (attribute name, module).
         channels: C.
         drop_path: rate of stochastic depth.
         config: the rest.
+        norm_last: norms come after the branches, as in V2, and not before them.
     """
 
-    norm3: LayerNorm | None = None
-
-    def __init__(self, mixer: tuple[str, Module], channels: int, drop_path: float, config: SwinConfig) -> None:
+    def __init__(
+        self, mixer: tuple[str, Module], channels: int, drop_path: float, config: SwinConfig, norm_last: bool = False
+    ) -> None:
         self.norm1 = LayerNorm(channels, config.layer_norm_eps)
         setattr(self, *mixer)
         self.norm2 = LayerNorm(channels, config.layer_norm_eps)
-        self.mlp = Mlp(channels, int(channels * config.mlp_ratio), config.drop_rate)
+        hidden = int(channels * config.mlp_ratio)
+        self.mlp = Mlp(channels, hidden, config.drop_rate, defer_bias=not norm_last)
         self.drop_path, self.drop_mlp_path = drop_path, config.drop_path_branches == "both"
 
-    def to_mlp(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
-        """The stream after the mixer, whose branch is scaled by ``keep``, and the input of the MLP."""
-        raise NotImplementedError
+    def draw_keeps(self, stream: Stream) -> tuple[Any, Any]:
+        """DropPath scales of the mixer's and of the MLP's branch, each (B,), or None for 1."""
+        keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
+        return keep, ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
 
-    def after_mlp(self, branch: Any) -> ag.Tensor | Branch:
-        """The MLP's branch as it is added to the stream."""
-        return branch  # type: ignore[no-any-return]
-
-    def leaves_bias(self, x: ag.Tensor) -> bool:
-        """Whether the bias of a branch's last layer is left to the norm that adds the branch."""
-        return False
+    def run_mlp(self, x: ag.Tensor, checkpoint: bool) -> ag.Tensor:
+        """``self.mlp(x)``; with ``checkpoint`` it keeps x alone for backward (with dropout its hidden layer, too)."""
+        out: ag.Tensor = self.mlp(x, recompute=True) if checkpoint else self.mlp(x)
+        return out
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
         """One block.
 
-        With ``checkpoint`` its inputs and the input of the MLP (with dropout: its hidden layer) are kept for backward.
-        The rest is computed again but for fc2, a third of the block's products, whose result backward has no use for.
+        With ``checkpoint`` it keeps for backward its inputs and the input of the MLP (with dropout: its hidden layer,
+        too). The rest is computed again but for fc2, a third of the block's products, whose result backward has no use
+        for.
         """
-        keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
-        mlp_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
-        if checkpoint:
-            x, branch = self._checkpointed(stream, keep)
-        else:
-            x, y = self.to_mlp(stream, keep)
-            branch = self.mlp(y, pending=True) if self.leaves_bias(y) else self.mlp(y)
-        out = Stream.adding(x, self.after_mlp(branch), mlp_keep)
-        return out if self.norm3 is None else Stream(out.normed(self.norm3)[1])
-
-    def _checkpointed(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor | Branch]:
-        """The stream after the mixer and what the MLP makes of it, keeping little."""
-        inputs = (stream.x,) if stream.branch is None else (stream.x, stream.branch)
-
-        def run(x: ag.Tensor, branch: ag.Tensor | None = None) -> tuple[ag.Tensor, ag.Tensor]:
-            x, y = self.to_mlp(Stream(x, branch, stream.keep, stream.bias), keep)
-            return x, self.mlp.hidden(y) if self.mlp.drops else y
-
-        x, kept = ag.checkpoint(run, *inputs)
-        if self.mlp.drops:
-            return x, self.mlp.output(kept)
-        return x, self.mlp(kept, recompute=True, pending=self.leaves_bias(kept))
-
-
-class PreNormBlock(Block):
-    """Norm, mixer, residual; norm, MLP, residual."""
-
-    def mix(self, x: ag.Tensor) -> ag.Tensor | Branch:
-        """The branch of the normed tokens."""
         raise NotImplementedError
-
-    def leaves_bias(self, x: ag.Tensor) -> bool:
-        return x.device != "cpu"  # where products come without a bias; a compiled product adds it for nothing
-
-    def to_mlp(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
-        x, y = stream.normed(self.norm1, to_low=True)
-        return Stream.adding(x, self.mix(y), keep).normed(self.norm2, to_low=True)
 
 
 class PatchMerging(Module):

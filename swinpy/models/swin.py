@@ -56,7 +56,7 @@ class Stage(Module):
         """The stream after the last block, before merging."""
         if checkpoint != "stage":
             return self._run(x, checkpoint == "block")
-        return Stream(ag.checkpoint(lambda t: self._run(t, False).settled(), x))
+        return Stream(ag.checkpoint(lambda t: self._run(t, False).value(), x))
 
     def _run(self, x: ag.Tensor, checkpoint: bool) -> Stream:
         stream = Stream(x)
@@ -163,7 +163,7 @@ class SwinTransformer(Module):
         """Normed features of the last stage, (B, H', W', num_features) as timm's: "NHWC" for forward_head."""
         for _, stream in self._stages(x, normalize=normalize):
             last = stream
-        return last.normed(self.norm)[1]
+        return last.norm(self.norm, wide=True)
 
     def forward_head(
         self, features: ag.Tensor, layout: Literal["NCHW", "NHWC"] = "NCHW", pre_logits: bool = False
@@ -220,7 +220,8 @@ class SwinTransformer(Module):
         for stage, stream in self._stages(x, max(wanted, default=-1), normalize):
             if stage in wanted:
                 layer = self._feature_norm(stage) if norm else None
-                y = stream.settled() if layer is None else stream.normed(layer)[1]
+                look = stream.copy()  # so that the next stage's bits do not depend on which features are asked for
+                y = look.value() if layer is None else look.norm(layer, wide=True)
                 maps.append(y if layout == "NHWC" else y.transpose(0, 3, 1, 2))
         return maps
 
@@ -247,7 +248,7 @@ class SwinTransformer(Module):
             stream = stage(x, self.config.checkpoint)
             yield i, stream
             if i < final:
-                x = stage.downsample(stream.settled())
+                x = stage.downsample(stream.value())
 
     def _position(self, size: tuple[int, ...]) -> ag.Tensor:
         """Absolute position for a map of ``size``: bicubic from the built-in one."""

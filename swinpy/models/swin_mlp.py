@@ -11,7 +11,7 @@ import numpy as np
 
 import autograd as ag
 from swinpy.geometry import Pair, ShiftRule, dropped_shift
-from swinpy.models.parts import PreNormBlock
+from swinpy.models.parts import Block, Stream
 from swinpy.nn import Module, Parameter
 from swinpy.nn.init import trunc_normal
 from swinpy.ops import window_partition, window_reverse
@@ -41,7 +41,7 @@ class SpatialMlp(Module):
         return weight @ x + self.bias.reshape(self.heads, self.tokens, 1)
 
 
-class SwinMlpBlock(PreNormBlock):
+class SwinMlpBlock(Block):
     """Norm, (shifted) spatial MLP, residual; norm, MLP, residual.
 
     The shift is no roll: the map is padded with zeros by window - shift at the top and left and by shift at the bottom
@@ -63,7 +63,17 @@ class SwinMlpBlock(PreNormBlock):
         whole = [-(b + n + d) % w for b, n, d, w in zip(before, size, shift, self.window, strict=True)]
         return [(b, d + rest) for b, d, rest in zip(before, shift, whole, strict=True)]
 
+    def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
+        keep, mlp_keep = self.draw_keeps(stream)
+
+        def mix(stream: Stream) -> Stream:
+            return stream.add(self.mix(stream.norm(self.norm1)), keep)
+
+        stream = stream.recomputed(mix) if checkpoint else mix(stream)
+        return stream.add(self.run_mlp(stream.norm(self.norm2), checkpoint), mlp_keep)
+
     def mix(self, x: ag.Tensor) -> ag.Tensor:
+        """The tokens of each window mixed, (B, H, W, C) to (B, H, W, C)."""
         batch, h, w, channels = x.shape
         rows, columns = self.padding((h, w))
         if any((*rows, *columns)):

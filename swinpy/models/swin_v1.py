@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swinpy.geometry import Pair, position_index
-from swinpy.models.parts import Branch, PreNormBlock, WindowAttention
+from swinpy.models.parts import Block, Stream, WindowAttention
 from swinpy.nn import Parameter
 from swinpy.nn.init import trunc_normal
 from swinpy.ops import position_bias
@@ -24,6 +24,7 @@ class TableAttention(WindowAttention):
     """Window attention with a learned bias for each offset of two tokens."""
 
     relative_position_bias_table: Parameter | None
+    defer_bias = True
 
     def make_parameters(self, channels: int, config: SwinConfig) -> None:
         self.relative_position_bias_table = None
@@ -38,14 +39,22 @@ class TableAttention(WindowAttention):
         return position_bias(self.relative_position_bias_table, index, to_low=self.mode == "fused")
 
 
-class SwinBlock(PreNormBlock):
-    """Norm, (shifted) window attention, residual; norm, MLP, residual."""
+class SwinBlock(Block):
+    """Norm, (shifted) window attention, residual; norm, MLP, residual.
+
+    Source: Liu et al. 2021, equation 3.
+    """
 
     attn: TableAttention
 
     def __init__(self, channels: int, heads: int, window: Pair, shift: Pair, drop_path: float, config: SwinConfig):
         super().__init__(("attn", TableAttention(channels, heads, window, shift, config)), channels, drop_path, config)
 
-    def mix(self, x: ag.Tensor) -> ag.Tensor | Branch:
-        branch: ag.Tensor | Branch = self.attn(x, pending=self.leaves_bias(x))
-        return branch
+    def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
+        keep, mlp_keep = self.draw_keeps(stream)
+
+        def attend(stream: Stream) -> Stream:
+            return stream.add(self.attn(stream.norm(self.norm1)), keep)
+
+        stream = stream.recomputed(attend) if checkpoint else attend(stream)
+        return stream.add(self.run_mlp(stream.norm(self.norm2), checkpoint), mlp_keep)

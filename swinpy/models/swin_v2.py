@@ -6,7 +6,7 @@ Source: Liu et al. 2022, "Swin Transformer V2: Scaling Up Capacity and Resolutio
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -115,15 +115,17 @@ class SwinBlockV2(Block):
     ) -> None:
         attention = CosineAttention(channels, heads, window, shift, config)
         attention.pretrained = pretrained or window
-        super().__init__(("attn", attention), channels, drop_path, config)
+        super().__init__(("attn", attention), channels, drop_path, config, norm_last=True)
         for norm in (self.norm1, self.norm2):
             norm.weight = Parameter(np.full(channels, config.res_post_norm_init, np.float32))
         self.norm3 = LayerNorm(channels, config.layer_norm_eps) if extra_norm else None
 
-    def to_mlp(self, stream: Stream, keep: Any) -> tuple[ag.Tensor, ag.Tensor]:
-        x = stream.settled()
-        x = Stream(x, self.norm1(self.attn(x)), keep).settled()
-        return x, x
+    def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
+        keep, mlp_keep = self.draw_keeps(stream)
 
-    def after_mlp(self, branch: ag.Tensor) -> ag.Tensor:
-        return self.norm2(branch)  # type: ignore[no-any-return]
+        def attend(stream: Stream) -> Stream:
+            return stream.add(self.norm1(self.attn(stream.value())), keep)
+
+        stream = stream.recomputed(attend) if checkpoint else attend(stream)
+        stream = stream.add(self.norm2(self.run_mlp(stream.value(), checkpoint)), mlp_keep)
+        return stream if self.norm3 is None else Stream(stream.norm(self.norm3, wide=True))

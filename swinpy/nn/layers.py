@@ -21,8 +21,9 @@ class Linear(Module):
         self.weight = Parameter(trunc_normal((out_features, in_features)))
         self.bias = Parameter(np.zeros(out_features, np.float32)) if bias else None
 
-    def forward(self, x: ag.Tensor) -> ag.Tensor:
-        return ag.linear(x, self.weight, self.bias)
+    def forward(self, x: ag.Tensor, defer_bias: bool = False) -> ag.Tensor:
+        """(..., in_features) to (..., out_features); ``defer_bias`` as in :func:`ag.linear`."""
+        return ag.linear(x, self.weight, self.bias, defer_bias)
 
 
 class LayerNorm(Module):
@@ -37,10 +38,10 @@ class LayerNorm(Module):
         return ag.layer_norm(x, self.weight, self.bias, self.eps)
 
     def after_residual(
-        self, x: ag.Tensor, branch: ag.Tensor, keep: Any, branch_bias: ag.Tensor | None = None, to_low: bool = False
+        self, x: ag.Tensor, branch: ag.Tensor, keep: Any = None, y_dtype: np.dtype[Any] | None = None
     ) -> tuple[ag.Tensor, ag.Tensor]:
-        """(s, norm(s)) with s = x + keep * (branch + branch_bias); ``to_low`` as in :func:`ag.residual_layer_norm`."""
-        return ag.residual_layer_norm(x, branch, keep, self.weight, self.bias, self.eps, branch_bias, to_low)
+        """(s, norm of s) with s = x + keep * branch; the arguments are those of :func:`ag.residual_layer_norm`."""
+        return ag.residual_layer_norm(x, branch, keep, self.weight, self.bias, self.eps, y_dtype=y_dtype)
 
 
 class Conv2d(Module):

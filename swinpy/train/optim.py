@@ -113,8 +113,7 @@ class AdamW:
             with device_scope(self._next):
                 self._next += array_module(self._next).isfinite(norm)
         for p in updated.values():
-            assert p.version is not None
-            p.version.count += 1  # written in place, past assign_
+            p.written()
         return norm
 
     def zero_grad(self) -> None:

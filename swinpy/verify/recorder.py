@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
+from autograd.extend import DeferredBias
+from swinpy.models.parts import Stream
 from swinpy.nn import Module
 from swinpy.ops import window_attention_composite
 from swinpy.probe import watching
@@ -106,10 +108,14 @@ class Recorder:
         self.stack.pop()
 
     def _result(self, name: str, result: Any) -> None:
-        if hasattr(result, "settled"):  # a sum that is pending, as of the residual stream: what comes first in it is
-            with self.paused(), ag.no_grad():  # read by that sum alone
-                total = result.settled()
-            self.add(name, result[0], shown=None if total is result[0] else total.data)
+        if isinstance(result, Stream):  # x is read by the sum alone, so that both have one gradient
+            with self.paused(), ag.no_grad():
+                total = result.copy().value()
+            self.add(name, result.x, shown=None if total is result.x else total.data)
+        elif isinstance(result, DeferredBias):  # likewise
+            with self.paused(), ag.no_grad():
+                total = result.product + result.bias
+            self.add(name, result.product, shown=total.data)
         elif isinstance(result, ag.Tensor):
             self.add(name, result)
         elif isinstance(result, dict):

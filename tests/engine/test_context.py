@@ -164,7 +164,9 @@ def test_integers_are_never_cast_down() -> None:
 
 
 def test_every_policy_is_a_known_one() -> None:
-    assert {p.autocast for p in PRIMITIVES.values()} <= {"low", "f32", "widest", "keep"}
+    policies = [p.autocast if isinstance(p.autocast, tuple) else (p.autocast,) for p in PRIMITIVES.values()]
+    assert {own[0] for own in policies} <= {"low", "f32", "widest", "keep"}
+    assert {policy for own in policies for policy in own[1:]} <= {"f32", "f32_or_low"}
 
 
 def test_autocast_off_within() -> None:

@@ -31,6 +31,26 @@ def test_assign_writes_in_place() -> None:
     assert x.version.count == 3
 
 
+def test_a_write_past_assign_is_told_by_written() -> None:
+    x = leaf(1.0)
+    twin, y = x.detach(), ag.exp(x)
+    np.multiply(x.data, 2, out=x.data)
+    twin.written()
+    assert x.version.count == 1
+    with pytest.raises(RuntimeError, match=f"backward of 'exp': {WRITTEN} 1 time"):
+        y.backward()
+    ag.exp(x).backward()
+    assert x.grad.tolist() == [np.exp(2)]
+
+
+def test_written_is_of_leaves() -> None:
+    y = ag.exp(leaf(1.0))
+    with pytest.raises(RuntimeError, match="written: expected a leaf; got the result of an op"):
+        y.written()
+    with pytest.raises(RuntimeError, match="written: expected a leaf"):
+        y.detach().written()
+
+
 def test_backward_after_assign_raises_and_names_the_op() -> None:
     x = leaf(1.0)
     y = ag.exp(x) * 2

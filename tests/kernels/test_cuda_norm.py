@@ -381,7 +381,7 @@ def test_under_autocast_the_op_is_the_one_with_casts(cupy: Any, device: str, to_
             low = branch.astype("float16")
             taken = low.astype("float32") if by_hand else low
             total, y = ag.residual_layer_norm(
-                x, taken, keep, *rest[:2], branch_bias=rest[2], to_low=to_low and not by_hand
+                x, taken, keep, *rest[:2], branch_bias=rest[2], y_dtype=low.dtype if to_low and not by_hand else None
             )
             y = y.astype("float16") if to_low and by_hand else y
         assert (total.dtype, y.dtype) == (np.float32, np.float16 if to_low else np.float32)

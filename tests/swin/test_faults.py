@@ -108,7 +108,7 @@ def _kept_unscaled(right: Any) -> Any:
     return keep
 
 
-def _settled_without_keep(self: Stream) -> Any:
+def _value_without_keep(self: Stream) -> Any:
     return self.x if self.branch is None else self.x + self.branch
 
 
@@ -192,7 +192,7 @@ FAULTS = (
     Fault(
         "DropPath forgotten at a stage's end",
         swin_checks.dropped_branches,
-        _in_class(Stream, "settled", _settled_without_keep),
+        _in_class(Stream, "value", _value_without_keep),
     ),
     Fault(
         "checkpoint without restoring randomness",

@@ -52,16 +52,16 @@ def _transfer() -> None:
     assert float(np.abs(wide[10:13, 10:13] - table.reshape(13, 13)[5:8, 5:8]).max()) < 1e-12
 
 
-def _pre_norm(self: SwinBlockV2, stream: Stream, keep: Any) -> Any:
-    x = stream.settled()
-    x = Stream(x, self.attn(self.norm1(x)), keep).settled()
-    return x, x
+def _pre_norm(self: SwinBlockV2, stream: Stream, checkpoint: bool = False) -> Stream:
+    keep, mlp_keep = self.draw_keeps(stream)
+    stream = stream.add(self.attn(self.norm1(stream.value())), keep)
+    return stream.add(self.norm2(self.mlp(stream.value())), mlp_keep)
 
 
-def _norm_of_the_sum(self: SwinBlockV2, stream: Stream, keep: Any) -> Any:
-    x = stream.settled()
-    x = self.norm1(Stream(x, self.attn(x), keep).settled())
-    return x, x
+def _norm_of_the_sum(self: SwinBlockV2, stream: Stream, checkpoint: bool = False) -> Stream:
+    keep, mlp_keep = self.draw_keeps(stream)
+    x = self.norm1(stream.add(self.attn(stream.value()), keep).value())
+    return Stream(x).add(self.norm2(self.mlp(x)), mlp_keep)
 
 
 def _bias_unbounded(self: PositionMlp, coordinates: Any) -> Any:
@@ -154,8 +154,8 @@ def _shift_the_other_way(self: SwinMlpBlock, size: Any) -> Any:
 
 
 FAULTS = (
-    Fault("norm before attention in V2", GOLDEN, _in_class(SwinBlockV2, "to_mlp", _pre_norm)),
-    Fault("norm of the sum instead of the branch", GOLDEN, _in_class(SwinBlockV2, "to_mlp", _norm_of_the_sum)),
+    Fault("norm before attention in V2", GOLDEN, _in_class(SwinBlockV2, "forward", _pre_norm)),
+    Fault("norm of the sum instead of the branch", GOLDEN, _in_class(SwinBlockV2, "forward", _norm_of_the_sum)),
     Fault("16 sigmoid forgotten", GOLDEN, _in_class(PositionMlp, "forward", _bias_unbounded)),
     Fault("a key bias where there is none", GOLDEN, _in_class(CosineAttention, "qkv_bias", _with_key_bias)),
     Fault(

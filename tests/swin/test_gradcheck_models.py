@@ -76,8 +76,8 @@ def test_block(path: str, shift: int) -> None:
     """Also with a branch pending from the block before."""
     config = SMALL.with_changes(**PATHS[path])
     block = SwinBlock(CHANNELS, HEADS, (3, 3), (shift, shift), 0.0, config)
-    _check(block, _map((5, 4)), lambda x: block(Stream(x)).settled())
-    _check(block, _map((5, 4)), lambda x: block(Stream(x, x * 0.5)).settled())
+    _check(block, _map((5, 4)), lambda x: block(Stream(x)).value())
+    _check(block, _map((5, 4)), lambda x: block(Stream(x, x * 0.5)).value())
 
 
 def test_block_with_drop_path() -> None:
@@ -87,7 +87,7 @@ def test_block_with_drop_path() -> None:
 
     def run(x: Any) -> Any:
         with ag.fork_rng({"seed": 3, "offset": 0}):
-            return block(Stream(x, x * 0.5, np.array([2.0, 0.0, 2.0]))).settled()
+            return block(Stream(x, x * 0.5, np.array([2.0, 0.0, 2.0]))).value()
 
     ag.gradcheck(run, [_map((3, 4), batch=3)], list(block.parameters()))
 
@@ -109,7 +109,7 @@ def test_mlp() -> None:
 @pytest.mark.parametrize("checkpoint", ["none", "block", "stage"])
 def test_stage(checkpoint: str) -> None:
     stage = Stage(0, SMALL, [0.0, 0.0])
-    _check(stage, _map((5, 4)), lambda x: stage(x, checkpoint).settled())
+    _check(stage, _map((5, 4)), lambda x: stage(x, checkpoint).value())
 
 
 MODELS: dict[str, SwinConfig] = {

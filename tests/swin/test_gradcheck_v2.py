@@ -84,8 +84,8 @@ def test_block(path: str, extra_norm: bool) -> None:
     """Also with a branch pending from the block before."""
     config = V2.with_changes(**PATHS[path])
     block = SwinBlockV2(CHANNELS, HEADS, (3, 3), (1, 1), 0.0, config, extra_norm=extra_norm)
-    _check(block, _map((5, 4)), lambda x: block(Stream(x)).settled())
-    _check(block, _map((5, 4)), lambda x: block(Stream(x, x * 0.5)).settled())
+    _check(block, _map((5, 4)), lambda x: block(Stream(x)).value())
+    _check(block, _map((5, 4)), lambda x: block(Stream(x, x * 0.5)).value())
 
 
 @pytest.mark.parametrize("branches", ["both", "attention"])
@@ -97,7 +97,7 @@ def test_block_with_drop_path(branches: str) -> None:
 
     def run(x: Any) -> Any:
         with ag.fork_rng({"seed": 3, "offset": 0}):
-            return block(Stream(x, x * 0.5, np.array([2.0, 0.0, 2.0]))).settled()
+            return block(Stream(x, x * 0.5, np.array([2.0, 0.0, 2.0]))).value()
 
     ag.gradcheck(run, [_map((3, 4), batch=3)], list(block.parameters()))
 
@@ -115,14 +115,14 @@ def test_spatial_mlp() -> None:
 @pytest.mark.parametrize("shift", [0, 1])
 def test_mlp_block(size: str, shift: int) -> None:
     block = SwinMlpBlock(CHANNELS, HEADS, (3, 3), (shift, shift), 0.0, MLP)
-    _check(block, _map(SIZES[size]), lambda x: block(Stream(x)).settled())
+    _check(block, _map(SIZES[size]), lambda x: block(Stream(x)).value())
 
 
 @pytest.mark.parametrize("checkpoint", ["none", "block", "stage"])
 @pytest.mark.parametrize("config", [V2, V2.with_changes(extra_norm_every=2), MLP], ids=["v2", "extra_norm", "mlp"])
 def test_stage(checkpoint: str, config: SwinConfig) -> None:
     stage = Stage(0, config, [0.0, 0.0])
-    _check(stage, _map((5, 4)), lambda x: stage(x, checkpoint).settled())
+    _check(stage, _map((5, 4)), lambda x: stage(x, checkpoint).value())
 
 
 TWO: dict[str, Any] = {"depths": (2, 1), "num_heads": (1, 2)}

@@ -113,7 +113,7 @@ def test_the_mean_over_draws_of_a_first_order_model_is_evaluation(option: str) -
     def attention_branch() -> Any:
         stream = block.attn(block.norm1(x))
         keep = ag.drop_path_keep(x, block.drop_path, block.training)
-        return (Stream(x, stream, keep).settled() - x).numpy()
+        return (Stream(x, stream, keep).value() - x).numpy()
 
     draws = np.array([attention_branch() for _ in range(50)])
     model.eval()

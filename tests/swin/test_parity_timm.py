@@ -137,7 +137,7 @@ def test_roll_before_pad_is_another_model(architecture: str) -> None:
             return twin.layers[0].blocks[1](torch.tensor(v)).numpy()
 
     def ours(net: SwinTransformer) -> Any:
-        return lambda v: net.layers[0].blocks[1](Stream(ag.Tensor(v))).settled().numpy()
+        return lambda v: net.layers[0].blocks[1](Stream(ag.Tensor(v))).value().numpy()
 
     def moved(run: Any) -> float:
         """How far the last token goes when the first one changes."""

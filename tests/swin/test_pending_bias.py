@@ -11,7 +11,7 @@ from support.swin_checks import RANDOM
 from support.swin_models import images, tiny
 
 import autograd as ag
-from swinpy.models.parts import PreNormBlock
+from autograd import deferred
 from swinpy.verify import diff, trace
 
 X = images((18, 23), 3)
@@ -28,7 +28,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def _fold(monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
-    monkeypatch.setattr(PreNormBlock, "leaves_bias", lambda self, x: wanted)
+    monkeypatch.setattr(deferred, "product_adds_bias", lambda x: not wanted)
 
 
 def _run(options: dict[str, Any]) -> tuple[list[Any], dict[str, Any], int]:
@@ -70,7 +70,13 @@ def test_a_trace_has_the_same_names_and_values(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_it_is_left_on_a_gpu_only() -> None:
-    block = tiny().layers[0].blocks[0]
-    assert not block.leaves_bias(ag.Tensor(np.ones(3)))
-    with fake_cupy.installed() as cupy:
-        assert block.leaves_bias(ag.Tensor(cupy.ones(3)))
+    for options in ({}, {"architecture": "v2"}):
+        block, x = tiny("float32", **options).layers[0].blocks[0], np.ones((2, 3, 4, 8), np.float32)
+        assert type(block.attn(ag.Tensor(x))) is type(block.mlp(ag.Tensor(x))) is ag.Tensor
+        with fake_cupy.installed() as cupy:
+            on_gpu = ag.Tensor(cupy.asarray(x))
+            for part in (block.to("gpu").attn, block.mlp):
+                assert isinstance(part(on_gpu), deferred.DeferredBias) == (not options)
+            block.train().attn.drop = block.mlp.drop = 0.5
+            for part in (block.attn, block.mlp):
+                assert type(part(on_gpu)) is ag.Tensor  # dropout comes after the layer

@@ -118,7 +118,7 @@ def test_block_gradients_are_those_of_the_settled_stream() -> None:
     x = ag.Tensor(seen["layers.1.blocks.0"], requires_grad=True)
     from swinpy.models.parts import Stream
 
-    out = model.forward_head(rest(Stream(x)).normed(model.norm)[1], layout="NHWC")
+    out = model.forward_head(rest(Stream(x)).norm(model.norm, wide=True), layout="NHWC")
     (gradient,) = ag.grad((out * fixed_weights(out.shape)).sum(), x)
     scale = float(abs(gradient).max())
     np.testing.assert_allclose(seen.gradients["layers.1.blocks.0"], gradient, rtol=0, atol=1e-12 * scale)
