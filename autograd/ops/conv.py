@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
+from autograd.kernels.reference.product import product
 from autograd.kernels.registry import call_kernel
-from autograd.ops.linalg import product
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import as_ints
 from autograd.tensor import Tensor
