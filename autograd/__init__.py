@@ -17,8 +17,8 @@ from autograd.context import OpEvent, autocast, detect_anomaly, enable_grad, ker
 from autograd.gradcheck import GradcheckError, gradcheck
 from autograd.graph import grad
 from autograd.kernels.threads import get_num_threads, set_num_threads
-from autograd.ops import *  # noqa: F403 (the names are in autograd.ops.__all__)
 from autograd.ops import __all__ as _ops
+from autograd.ops._all import *  # noqa: F403 (the names are in autograd.ops.__all__)
 from autograd.random import Generator, default_generator, fork_rng, manual_seed
 from autograd.tensor import Tensor, TensorLike
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RESULTS",
     "ROOT",
+    "TUNING",
     "Peer",
     "Worker",
     "add_options",
@@ -49,13 +50,22 @@ __all__ = [
     "record",
     "refuse_when_loaded",
     "serve",
+    "settings",
     "start",
     "write_json",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
+# They make NumPy's BLAS another one than its users have. No figure that is shown may depend on them.
+TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+_LIBRARIES = ("OMP_", "KMP_", "GOMP_", "MKL_", "NUMBA_", "VECLIB_", "BLIS_", "GOTO_")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def settings() -> dict[str, str]:
+    """The environment variables that steer BLAS, OpenMP and Numba in this process."""
+    return {k: v for k, v in sorted(os.environ.items()) if "BLAS" in k or k.startswith(_LIBRARIES)}
 
 
 # ---- the worker's side
@@ -108,6 +118,7 @@ def serve(
     reply(
         {
             "versions": {"python": platform.python_version(), **versions},
+            "settings": settings(),
             "memory": "VmHWM, reset before each step" if exact else "lifetime maximum (the peak could not be reset)",
         }
     )
@@ -166,6 +177,7 @@ class Worker:
         hello = self._read()
         self.versions: dict[str, str] = hello["versions"]
         self.memory: str = hello["memory"]
+        self.settings: dict[str, str] = hello["settings"]
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -252,11 +264,18 @@ def ratio(figures: dict[str, dict[str, Any]], peer: str, ours: str = "ours") -> 
 
 
 def refuse_when_loaded(limit: float, force: bool) -> None:
-    """End the program where other work would spoil the figures.
+    """End the program where other work, or a variable of ``TUNING``, would spoil the figures.
 
     Raises:
-        SystemExit: if the one-minute load average is above ``limit`` and ``force`` is not set.
+        SystemExit: if the one-minute load average is above ``limit``, or BLAS is tuned, and ``force`` is not set.
     """
+    tuned = [f"{name}={os.environ[name]}" for name in TUNING if name in os.environ]
+    if tuned and not force:
+        raise SystemExit(
+            f"benchmark: expected BLAS as its users have it; got {' and '.join(tuned)} in the environment. Run with "
+            f"env {' '.join(f'-u {name}' for name in TUNING)}, or pass --force (benchmarks/table.py will refuse the "
+            "results)."
+        )
     load = os.getloadavg()[0]
     if load > limit and not force:
         raise SystemExit(
@@ -311,7 +330,7 @@ def _git(*arguments: str) -> str:
 
 
 def record(workers: Sequence[Worker], options: argparse.Namespace) -> dict[str, Any]:
-    """Machine, load, versions, commit and options: what a figure is worthless without."""
+    """Machine, load, environment, versions, commit and options: what a figure is worthless without."""
     return {
         "machine": {
             "processor": _processor(),
@@ -320,6 +339,7 @@ def record(workers: Sequence[Worker], options: argparse.Namespace) -> dict[str, 
             "system": f"{platform.system()} {platform.release()}",
             "load_average": list(os.getloadavg()),
         },
+        "environment": {"here": settings(), **{worker.peer.name: worker.settings for worker in workers}},
         "versions": {worker.peer.name: worker.versions for worker in workers},
         "memory_measure": {worker.peer.name: worker.memory for worker in workers},
         "threads": {worker.peer.name: worker.peer.threads for worker in workers},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
 from autograd.kernels.patches import patch_rows
-from autograd.ops.linalg import product
+from autograd.kernels.product import product
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import as_ints
 from autograd.tensor import Tensor

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from autograd.backend import Array
     from autograd.tensor import Tensor, TensorLike
 
-__all__ = ["linear", "matmul", "product"]
+__all__ = ["linear", "matmul"]
 
 
 def _transposed(x: Array) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 
 from autograd import backend, dtypes
 from autograd.backend import array_module
+from autograd.ops.declare import op
 from autograd.primitive import Ctx, Primitive
 from autograd.tensor import Tensor
 
@@ -60,51 +61,51 @@ def _module(x: Any, y: Any) -> Any:
     return array_module(x if backend.is_array(x) else y)
 
 
-def _comparison(name: str) -> Primitive:
-    return Primitive(
-        name, lambda ctx, x, y: getattr(_module(x, y), name)(x, y), None, broadcasts=True, autocast="widest"
-    )
+# ---- comparisons
+
+_comparison = op(None, broadcasts=True, autocast="widest")
 
 
-_equal, _not_equal = _comparison("equal"), _comparison("not_equal")
-_less, _less_equal = _comparison("less"), _comparison("less_equal")
-_greater, _greater_equal = _comparison("greater"), _comparison("greater_equal")
-_isfinite = Primitive("isfinite", lambda ctx, x: array_module(x).isfinite(x), None)
-
-
-def equal(x: TensorLike, y: TensorLike) -> Tensor:
+@_comparison
+def equal(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     """``x == y``, boolean, no gradient."""
-    return _equal(x, y)  # type: ignore[no-any-return]
+    return _module(x, y).equal(x, y)
 
 
-def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
+@_comparison
+def not_equal(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     """``x != y``, boolean, no gradient."""
-    return _not_equal(x, y)  # type: ignore[no-any-return]
+    return _module(x, y).not_equal(x, y)
 
 
-def less(x: TensorLike, y: TensorLike) -> Tensor:
+@_comparison
+def less(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     """``x < y``, boolean, no gradient."""
-    return _less(x, y)  # type: ignore[no-any-return]
+    return _module(x, y).less(x, y)
 
 
-def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
+@_comparison
+def less_equal(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     """``x <= y``, boolean, no gradient."""
-    return _less_equal(x, y)  # type: ignore[no-any-return]
+    return _module(x, y).less_equal(x, y)
 
 
-def greater(x: TensorLike, y: TensorLike) -> Tensor:
+@_comparison
+def greater(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     """``x > y``, boolean, no gradient."""
-    return _greater(x, y)  # type: ignore[no-any-return]
+    return _module(x, y).greater(x, y)
 
 
-def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
+@_comparison
+def greater_equal(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     """``x >= y``, boolean, no gradient."""
-    return _greater_equal(x, y)  # type: ignore[no-any-return]
+    return _module(x, y).greater_equal(x, y)
 
 
-def isfinite(x: TensorLike) -> Tensor:
+@op(None)
+def isfinite(ctx: Ctx, x: TensorLike) -> Array:
     """Where ``x`` is neither NaN nor infinite, boolean, no gradient."""
-    return _isfinite(x)  # type: ignore[no-any-return]
+    return array_module(x).isfinite(x)
 
 
 # ---- dtype and device

@@ -103,7 +103,7 @@ class _Worker:
 
     def __init__(self, peer: Any, fits: bool) -> None:
         self.peer, self.fits = peer, fits
-        self.versions, self.memory = {"python": "3"}, "none"
+        self.versions, self.memory, self.settings = {"python": "3"}, "none", {}
 
     def step(self, name: str) -> dict[str, Any]:
         crowded = _Worker.crowd > 1 and not self.fits

@@ -1,9 +1,15 @@
 """What the documents point at exists: files, tests, scripts, headings."""
 
+import argparse
 import importlib
+import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 
+import numpy as np
 import pytest
 from repo.sources import ROOT
 
@@ -40,11 +46,80 @@ def test_named_files_exist(page):
             assert any(ROOT.glob(f"tests/**/{name}")), f"{page.name} names {name}"
 
 
-def test_the_readmes_figures_are_those_of_the_results(monkeypatch):
-    """``python benchmarks/table.py --write`` puts them there."""
+@pytest.fixture
+def table(monkeypatch):
+    """benchmarks/table.py."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     made = importlib.import_module("table")
     for name in ("table", "_peers"):
         monkeypatch.delitem(sys.modules, name)
-    shown = (ROOT / "README.md").read_text().partition(made.BEGIN)[2].partition(made.END)[0]
-    assert shown.strip() == made.table().strip()
+    return made
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/performance.md"])
+def test_the_figures_are_those_of_the_results(table, name):
+    """``python benchmarks/table.py --write`` puts them there."""
+    shown = (ROOT / name).read_text().partition(table.BEGIN)[2].partition(table.END)[0]
+    assert shown.strip() == table.parts()[name].strip()
+    assert shown.count("\n|") > 5
+
+
+def _with_environment(table, monkeypatch, folder, **variables):
+    """The results as they are, but for what one peer of one of them ran in."""
+    shutil.copytree(table.RESULTS, folder / "results")
+    path = folder / "results" / "cpu_vs_torch_swin_t_b1.json"
+    record = json.loads(path.read_text())
+    record["environment"] = {"here": {"OMP_NUM_THREADS": "2"}, "torch": variables}
+    path.write_text(json.dumps(record))
+    monkeypatch.setattr(table, "RESULTS", folder / "results")
+
+
+@pytest.mark.parametrize("variable", ["OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"])
+def test_results_of_a_tuned_blas_are_refused(table, monkeypatch, tmp_path, capsys, variable):
+    before = (ROOT / "README.md").read_text()
+    _with_environment(table, monkeypatch, tmp_path, **{variable: "Haswell"})
+    assert table.main(["--write"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"got cpu_vs_torch_swin_t_b1.json, measured with {variable}=Haswell (torch)" in printed.err
+    assert (ROOT / "README.md").read_text() == before
+
+
+def test_results_of_blas_as_it_comes_are_not(table, monkeypatch, tmp_path, capsys):
+    _with_environment(table, monkeypatch, tmp_path, OPENBLAS_NUM_THREADS="2")
+    assert table.main([]) == 0
+    assert table.BEGIN not in capsys.readouterr().out
+
+
+def test_no_benchmark_starts_with_a_tuned_blas(monkeypatch):
+    """And what the environment was stands in the record."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    peers = importlib.import_module("_peers")
+    monkeypatch.delitem(sys.modules, "_peers")
+    monkeypatch.setenv("OPENBLAS_L2_SIZE", "1")
+    with pytest.raises(SystemExit, match="got OPENBLAS_L2_SIZE=1 in the environment"):
+        peers.refuse_when_loaded(1e9, force=False)
+    peers.refuse_when_loaded(1e9, force=True)
+    options = argparse.Namespace(rounds=3, force=True)
+    assert peers.record((), options)["environment"]["here"]["OPENBLAS_L2_SIZE"] == "1"
+
+
+def test_the_readmes_program_prints_what_it_shows():
+    """It is the first thing in the README, has 20 lines at most, and needs nothing but the package."""
+    text = (ROOT / "README.md").read_text()
+    program, shown = re.findall(r"^```(?:python|text)\n(.*?)^```$", text, re.M | re.S)[:2]
+    assert len(program.splitlines()) <= 20
+    assert text.index(program) < text.index("\n## ")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    run = [sys.executable, "-c", program]
+    printed = subprocess.run(run, env=environment, capture_output=True, text=True, check=True, timeout=200).stdout
+    assert re.sub(r"\d+\.\d+", "?", printed) == re.sub(r"\d+\.\d+", "?", shown)
+    found, wanted = (np.array(re.findall(r"\d+\.\d+", lines), float) for lines in (printed, shown))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.1)  # forty steps make much of a last digit
+
+
+@pytest.mark.parametrize(("title", "word"), [("Train", "train_cifar.py"), ("Test", "pytest")])
+def test_the_readmes_commands_stand_where_ci_looks_for_them(title, word):
+    """.ci/run takes the first block of code under each of these headings."""
+    section = (ROOT / "README.md").read_text().partition(f"\n## {title}\n")[2]
+    assert word in re.search(r"^```sh\n(.*?)^```$", section, re.M | re.S)[1]
