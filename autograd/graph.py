@@ -208,7 +208,7 @@ def _input_gradients(
         )
     if observers:
         notify(observers, OpEvent(node.primitive.name, "backward", tuple(grads), results, {}))
-    return results  # type: ignore[no-any-return]
+    return results
 
 
 def backward_leaves(

@@ -89,11 +89,11 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape  # type: ignore[no-any-return]
+        return self.data.shape
 
     @property
     def ndim(self) -> int:
-        return self.data.ndim  # type: ignore[no-any-return]
+        return self.data.ndim
 
     @property
     def size(self) -> int:
@@ -101,7 +101,7 @@ class Tensor:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.data.dtype  # type: ignore[no-any-return]
+        return self.data.dtype
 
     @property
     def device(self) -> str:
@@ -163,7 +163,7 @@ class Tensor:
         """
         if self.size != 1:
             raise ValueError(f"item: expected one element; got shape {self.shape}.")
-        return self.data.item()  # type: ignore[no-any-return]
+        return self.data.item()
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array: the tensor's own memory on the CPU, a copy from a GPU."""

@@ -96,9 +96,9 @@ class Kernel(Generic[P, R]):
         """
         home = home_of(args)
         if home is None or isinstance(home, np.ndarray):
-            return run(self, "cpu", args, kwargs)  # type: ignore[no-any-return]
+            return run(self, "cpu", args, kwargs)
         with device_scope(home):
-            return run(self, kind_of(home), args, kwargs)  # type: ignore[no-any-return]
+            return run(self, kind_of(home), args, kwargs)
 
     def __repr__(self) -> str:
         return f"Kernel({self.name!r})"

@@ -141,7 +141,7 @@ def conv2d(
     if bias is not None and getattr(bias, "shape", None) != weight.shape[:1]:
         raise ValueError(f"conv2d: expected bias {weight.shape[:1]}; got {getattr(bias, 'shape', bias)}.")
     _check_map("conv2d", x, (weight.shape[2], weight.shape[3]), pads)
-    return _conv2d(x, weight, bias, stride=strides, padding=pads)  # type: ignore[no-any-return]
+    return _conv2d(x, weight, bias, stride=strides, padding=pads)
 
 
 def _window_counts(x: Array, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool) -> Any:
@@ -198,6 +198,4 @@ def avg_pool2d(
     if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
         raise ValueError(f"avg_pool2d: expected padding of at most half the kernel {kernel}; got {pads}.")
     _check_map("avg_pool2d", x, kernel, pads)
-    return _avg_pool2d(  # type: ignore[no-any-return]
-        x, kernel=kernel, stride=strides, padding=pads, include_pad=count_include_pad
-    )
+    return _avg_pool2d(x, kernel=kernel, stride=strides, padding=pads, include_pad=count_include_pad)

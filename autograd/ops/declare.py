@@ -48,10 +48,10 @@ def public(primitive: Primitive, like: Callable[Concatenate[Any, _P], Array]) ->
 
     # As one would write them by hand: *inputs would cost time at every call, and hide the signature.
     def of_one(x: TensorLike) -> Tensor:
-        return primitive(x)  # type: ignore[no-any-return]
+        return primitive(x)
 
     def of_two(x: TensorLike, y: TensorLike) -> Tensor:
-        return primitive(x, y)  # type: ignore[no-any-return]
+        return primitive(x, y)
 
     code = like.__code__
     parameters = code.co_varnames[1 : code.co_argcount]
@@ -61,4 +61,4 @@ def public(primitive: Primitive, like: Callable[Concatenate[Any, _P], Array]) ->
     function = forms[parameters]
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(function, name, getattr(like, name))
-    return function  # type: ignore[no-any-return]
+    return function

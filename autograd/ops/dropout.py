@@ -54,7 +54,7 @@ def dropout(x: TensorLike, p: float = 0.5, training: bool = True, generator: ran
     if not training or p == 0:
         return x
     seed, offset = (generator or random.default_generator).reserve(x.size)
-    return _dropout(x, seed=seed, offset=offset, p=p, together=1)  # type: ignore[no-any-return]
+    return _dropout(x, seed=seed, offset=offset, p=p, together=1)
 
 
 def drop_path(
@@ -74,7 +74,7 @@ def drop_path(
         raise ValueError("drop_path: expected a batch axis; got a 0-d tensor.")
     seed, offset = (generator or random.default_generator).reserve(x.shape[0])
     together = math.prod(x.shape[1:])
-    return _drop_path(x, seed=seed, offset=offset, p=p, together=together)  # type: ignore[no-any-return]
+    return _drop_path(x, seed=seed, offset=offset, p=p, together=together)
 
 
 def drop_path_keep(

@@ -317,4 +317,4 @@ def clip(x: TensorLike, min: float | None = None, max: float | None = None) -> T
     if min is None and max is None:
         raise ValueError("clip: expected min, max or both; got neither.")
     low, high = (None if b is None else constant("clip", b) for b in (min, max))
-    return _clip(x, low=low, high=high)  # type: ignore[no-any-return]
+    return _clip(x, low=low, high=high)

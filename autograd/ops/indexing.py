@@ -65,7 +65,7 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
     Saves nothing but the index.
     """
     x = x if isinstance(x, Tensor) else Tensor(x)
-    return _getitem(x, index=_raw_index(index, x.device))  # type: ignore[no-any-return]
+    return _getitem(x, index=_raw_index(index, x.device))
 
 
 def _indices(op: str, indices: Any, like: Any) -> Array:
@@ -112,7 +112,7 @@ def take(x: TensorLike, indices: Any, axis: int | None = None) -> Tensor:
     axis = normalize_axis("take", axis, x.ndim)
     indices = _indices("take", indices, x)
     _check_range("take", indices, x.shape[axis])
-    return _take(x, indices=indices, axis=axis)  # type: ignore[no-any-return]
+    return _take(x, indices=indices, axis=axis)
 
 
 def _gather_forward(ctx: Ctx, x: Array, *, indices: Array, axis: int) -> Array:
@@ -153,7 +153,7 @@ def gather(x: TensorLike, axis: int, indices: Any) -> Tensor:
     ):
         raise ValueError(f"gather: expected indices of shape {x.shape} but for axis {axis}; got {indices.shape}.")
     _check_range("gather", indices, x.shape[axis])
-    return _gather(x, indices=indices, axis=axis)  # type: ignore[no-any-return]
+    return _gather(x, indices=indices, axis=axis)
 
 
 def _table_forward(ctx: Ctx, table: Array, *, index: Array) -> Array:
@@ -206,4 +206,4 @@ def table_gather(table: TensorLike, index: Any) -> Tensor:
         raise ValueError("table_gather: expected a table of at least one dimension; got a 0-d tensor.")
     index = _indices("table_gather", index, table)
     _check_range("table_gather", index, table.shape[0])
-    return _table_gather(table, index=index)  # type: ignore[no-any-return]
+    return _table_gather(table, index=index)

@@ -52,7 +52,7 @@ def concatenate(tensors: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     shapes = [np.shape(t) for t in tensors]
     if len({(len(s), s[:axis], s[axis + 1 :]) for s in shapes}) > 1:
         raise ValueError(f"concatenate: expected shapes that agree off axis {axis}; got {shapes}.")
-    return _concatenate(*tensors, axis=axis)  # type: ignore[no-any-return]
+    return _concatenate(*tensors, axis=axis)
 
 
 def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
@@ -108,4 +108,4 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
         indices = as_ints("split", "indices_or_sections", indices_or_sections)
         if list(indices) != sorted(indices) or any(not 0 <= i <= size for i in indices):
             raise ValueError(f"split: expected ascending indices in [0, {size}]; got {indices}.")
-    return _split(x, indices=indices, axis=axis)  # type: ignore[no-any-return]
+    return _split(x, indices=indices, axis=axis)

@@ -65,7 +65,7 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
         ValueError: if the inner sizes differ.
         TypeError: for operands of different dtypes.
     """
-    return _matmul(x, y)  # type: ignore[no-any-return]
+    return _matmul(x, y)
 
 
 def _linear_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None) -> Array:
@@ -112,4 +112,4 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, de
     """
     if defer_bias:
         return with_bias(lambda added: _linear(x, weight, added), x, bias)
-    return _linear(x, weight, bias)  # type: ignore[no-any-return]
+    return _linear(x, weight, bias)

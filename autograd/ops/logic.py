@@ -54,7 +54,7 @@ def where(condition: Any, x: TensorLike, y: TensorLike) -> Tensor:
     condition = condition if backend.is_array(condition) else np.asarray(condition)
     if condition.dtype != bool:
         raise TypeError(f"where: expected a boolean condition; got dtype {condition.dtype}. Compare first.")
-    return _where(x, y, condition=condition)  # type: ignore[no-any-return]
+    return _where(x, y, condition=condition)
 
 
 def _module(x: Any, y: Any) -> Any:
@@ -129,7 +129,7 @@ def astype(x: TensorLike, dtype: Any) -> Tensor:
     target = dtypes.as_dtype(dtype)
     if not dtypes.is_float(target):
         x = x.detach() if isinstance(x, Tensor) else x
-    return _astype(x, dtype=target)  # type: ignore[no-any-return]
+    return _astype(x, dtype=target)
 
 
 def _to_device_forward(ctx: Ctx, x: Array, *, device: str) -> Array:
@@ -142,4 +142,4 @@ _to_device = Primitive("to_device", _to_device_forward, lambda ctx, g: backend.t
 
 def to_device(x: TensorLike, device: str) -> Tensor:
     """``x`` on "cpu", "gpu", "cuda" or "cuda:N"; the gradient goes back to where ``x`` was."""
-    return _to_device(x, device=device)  # type: ignore[no-any-return]
+    return _to_device(x, device=device)

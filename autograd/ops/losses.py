@@ -93,6 +93,4 @@ def cross_entropy(logits: TensorLike, target: Any, label_smoothing: float = 0.0,
     target = _loss_target(logits, target)
     if reduction == "mean" and math.prod(logits.shape) == 0:
         raise ValueError("cross_entropy: expected a non-empty batch for reduction='mean'; got 0 samples.")
-    return _cross_entropy(  # type: ignore[no-any-return]
-        logits, target=target, smoothing=label_smoothing, reduction=reduction
-    )
+    return _cross_entropy(logits, target=target, smoothing=label_smoothing, reduction=reduction)

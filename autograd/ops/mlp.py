@@ -78,4 +78,4 @@ def mlp(
     """
     if defer_bias:
         return with_bias(lambda added: _mlp(x, w1, b1, w2, added, recompute=recompute), x, b2)
-    return _mlp(x, w1, b1, w2, b2, recompute=recompute)  # type: ignore[no-any-return]
+    return _mlp(x, w1, b1, w2, b2, recompute=recompute)

@@ -88,7 +88,7 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     x = x if isinstance(x, Tensor) else Tensor(x)
     axis = normalize_axis("softmax", axis, x.ndim)
     _non_empty("softmax", x.shape, axis)
-    return _softmax(x, axis=axis, mask=None)  # type: ignore[no-any-return]
+    return _softmax(x, axis=axis, mask=None)
 
 
 def masked_softmax(x: TensorLike, mask: Any, axis: int = -1) -> Tensor:
@@ -115,7 +115,7 @@ def masked_softmax(x: TensorLike, mask: Any, axis: int = -1) -> Tensor:
     if not fits:
         raise ValueError(f"masked_softmax: expected a mask that broadcasts to {x.shape}; got {mask.shape}.")
     mask = to_device(mask, x.device).reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
-    return _masked_softmax(x, axis=axis, mask=mask)  # type: ignore[no-any-return]
+    return _masked_softmax(x, axis=axis, mask=mask)
 
 
 def _log_softmax_forward(ctx: Ctx, x: Array, *, axis: int) -> Array:
@@ -148,7 +148,7 @@ def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     x = x if isinstance(x, Tensor) else Tensor(x)
     axis = normalize_axis("log_softmax", axis, x.ndim)
     _non_empty("log_softmax", x.shape, axis)
-    return _log_softmax(x, axis=axis)  # type: ignore[no-any-return]
+    return _log_softmax(x, axis=axis)
 
 
 # ---- norms
@@ -191,7 +191,7 @@ def layer_norm(x: TensorLike, weight: TensorLike, bias: TensorLike, eps: float =
 
     Source: Ba et al. 2016, equation 3.
     """
-    return _layer_norm(x, weight, bias, eps=eps)  # type: ignore[no-any-return]
+    return _layer_norm(x, weight, bias, eps=eps)
 
 
 def _residual_forward(
@@ -282,9 +282,7 @@ def residual_layer_norm(
                 f"residual_layer_norm: expected keep of shape {x.shape[:1]} for x (B, ..., C); got {keep.shape} for x "
                 f"{x.shape}."
             )
-    return _residual_layer_norm(  # type: ignore[no-any-return]
-        x, branch, weight, bias, branch_bias, keep=keep, eps=eps, y_dtype=y_dtype
-    )
+    return _residual_layer_norm(x, branch, weight, bias, branch_bias, keep=keep, eps=eps, y_dtype=y_dtype)
 
 
 _NO_LENGTH = 1e-12
@@ -323,7 +321,7 @@ def l2_normalize(x: TensorLike, axis: int = -1, eps: float | None = None) -> Ten
     """
     x = x if isinstance(x, Tensor) else Tensor(x)
     axis = normalize_axis("l2_normalize", axis, x.ndim)
-    return _l2_normalize(x, axis=axis, eps=eps)  # type: ignore[no-any-return]
+    return _l2_normalize(x, axis=axis, eps=eps)
 
 
 # ---- activations
@@ -342,7 +340,7 @@ def gelu(x: TensorLike) -> Tensor:
 
     Source: Hendrycks & Gimpel 2016.
     """
-    return _gelu(x)  # type: ignore[no-any-return]
+    return _gelu(x)
 
 
 def _bias_gelu_forward(ctx: Ctx, x: Array, bias: Array) -> Array:
@@ -364,7 +362,7 @@ _bias_gelu = Primitive(
 
 def bias_gelu(x: TensorLike, bias: TensorLike) -> Tensor:
     """gelu(x + bias) with ``x`` (..., C) and ``bias`` (C,). Saves both by reference."""
-    return _bias_gelu(x, bias)  # type: ignore[no-any-return]
+    return _bias_gelu(x, bias)
 
 
 def _softplus_forward(ctx: Ctx, x: Array, *, beta: float, threshold: float) -> Array:
@@ -399,4 +397,4 @@ def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     """
     if not beta > 0:
         raise ValueError(f"softplus: expected beta above 0; got {beta}.")
-    return _softplus(x, beta=float(beta), threshold=float(threshold))  # type: ignore[no-any-return]
+    return _softplus(x, beta=float(beta), threshold=float(threshold))

@@ -48,7 +48,7 @@ def patch_merge(x: TensorLike) -> Tensor:
     x = x if isinstance(x, Tensor) else Tensor(x)
     if x.ndim != 4:
         raise ValueError(f"patch_merge: expected x (B, H, W, C); got {x.shape}.")
-    return _patch_merge(x)  # type: ignore[no-any-return]
+    return _patch_merge(x)
 
 
 def _rows_forward(
@@ -96,4 +96,4 @@ def patch_rows(
     channels = images.shape[1]
     if len(mean) != channels or len(std) != channels or not all(s > 0 for s in std):
         raise ValueError(f"patch_rows: expected {channels} means and positive stds; got {mean} and {std}.")
-    return _patch_rows(images, patch=patch, mean=mean, std=std, dtype=dtype)  # type: ignore[no-any-return]
+    return _patch_rows(images, patch=patch, mean=mean, std=std, dtype=dtype)

@@ -149,7 +149,7 @@ def _ndim(x: TensorLike) -> int:
 
 def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Sum over ``axis`` (default: all). Saves nothing."""
-    return _sum(x, axes=normalize_axes("sum", axis, _ndim(x)), keepdims=keepdims)  # type: ignore[no-any-return]
+    return _sum(x, axes=normalize_axes("sum", axis, _ndim(x)), keepdims=keepdims)
 
 
 def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -158,7 +158,7 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     Raises:
         ValueError: over an empty axis.
     """
-    return _mean(x, axes=normalize_axes("mean", axis, _ndim(x)), keepdims=keepdims)  # type: ignore[no-any-return]
+    return _mean(x, axes=normalize_axes("mean", axis, _ndim(x)), keepdims=keepdims)
 
 
 def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
@@ -168,17 +168,17 @@ def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False)
         ValueError: over an axis of at most ddof elements.
     """
     axes = normalize_axes("var", axis, _ndim(x))
-    return _var(x, axes=axes, ddof=ddof, keepdims=keepdims)  # type: ignore[no-any-return]
+    return _var(x, axes=axes, ddof=ddof, keepdims=keepdims)
 
 
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Largest element over ``axis``; ties share the gradient equally. Saves ``x`` and the result."""
-    return _max(x, axes=normalize_axes("max", axis, _ndim(x)), keepdims=keepdims)  # type: ignore[no-any-return]
+    return _max(x, axes=normalize_axes("max", axis, _ndim(x)), keepdims=keepdims)
 
 
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Smallest element over ``axis``; ties share the gradient equally. Saves ``x`` and the result."""
-    return _min(x, axes=normalize_axes("min", axis, _ndim(x)), keepdims=keepdims)  # type: ignore[no-any-return]
+    return _min(x, axes=normalize_axes("min", axis, _ndim(x)), keepdims=keepdims)
 
 
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -188,11 +188,11 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
         ValueError: over an empty axis.
     """
     axes = normalize_axes("logsumexp", axis, _ndim(x))
-    return _logsumexp(x, axes=axes, keepdims=keepdims)  # type: ignore[no-any-return]
+    return _logsumexp(x, axes=axes, keepdims=keepdims)
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Index of the first largest element along ``axis`` (default: of the flat array), int64, no gradient."""
     if axis is not None:
         axis = normalize_axis("argmax", axis, _ndim(x))
-    return _argmax(x, axis=axis, keepdims=keepdims)  # type: ignore[no-any-return]
+    return _argmax(x, axis=axis, keepdims=keepdims)

@@ -69,7 +69,7 @@ def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     wild = target.count(-1)
     if wild > 1 or any(n < -1 for n in target) or (size != known if not wild else known == 0 or size % known):
         raise ValueError(f"reshape: expected a shape of {size} elements for {_shape(x)}; got {target}.")
-    return _reshape(x, shape=target)  # type: ignore[no-any-return]
+    return _reshape(x, shape=target)
 
 
 def _transpose_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...]) -> Array:
@@ -90,7 +90,7 @@ def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
     order = tuple(range(ndim))[::-1] if axes is None else tuple(normalize_axis("transpose", a, ndim) for a in axes)
     if sorted(order) != list(range(ndim)):
         raise ValueError(f"transpose: expected a permutation of {ndim} axes; got {axes}.")
-    return _transpose(x, axes=order)  # type: ignore[no-any-return]
+    return _transpose(x, axes=order)
 
 
 def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
@@ -161,7 +161,7 @@ def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
     Raises:
         ValueError: if ``x`` does not broadcast to ``shape``.
     """
-    return _broadcast_to(x, shape=as_ints("broadcast_to", "shape", shape))  # type: ignore[no-any-return]
+    return _broadcast_to(x, shape=as_ints("broadcast_to", "shape", shape))
 
 
 # ---- moving elements along axes
@@ -193,7 +193,7 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | 
     if len(shifts) != len(axes):
         raise ValueError(f"roll: expected one shift an axis; got {len(shifts)} shifts for {len(axes)} axes.")
     axes = tuple(normalize_axis("roll", a, _ndim(x)) for a in axes)
-    return _roll(x, shift=shifts, axis=axes)  # type: ignore[no-any-return]
+    return _roll(x, shift=shifts, axis=axes)
 
 
 def _flip_forward(ctx: Ctx, x: Array, *, axes: tuple[int, ...]) -> Array:
@@ -206,7 +206,7 @@ _flip = Primitive("flip", _flip_forward, lambda ctx, g: array_module(g).flip(g, 
 
 def flip(x: TensorLike, axis: Axis = None) -> Tensor:
     """``x`` reversed along ``axis`` (default: all), a view. Saves nothing."""
-    return _flip(x, axes=normalize_axes("flip", axis, _ndim(x)))  # type: ignore[no-any-return]
+    return _flip(x, axes=normalize_axes("flip", axis, _ndim(x)))
 
 
 def _pad_forward(ctx: Ctx, x: Array, *, width: tuple[tuple[int, int], ...], value: float) -> Array:
@@ -245,7 +245,7 @@ def pad(
     if (width < 0).any():
         raise ValueError(f"pad: expected widths of 0 or more; got {pad_width}. Slice to crop.")
     pairs = tuple((int(a), int(b)) for a, b in width)
-    return _pad(x, width=pairs, value=constant_values)  # type: ignore[no-any-return]
+    return _pad(x, width=pairs, value=constant_values)
 
 
 # ---- windows
@@ -323,4 +323,4 @@ def sliding_window_view(
             f"sliding_window_view: expected windows of 1 to the size of their axis and steps of 1 or more; "
             f"got windows {window}, steps {hops} for axes {axes} of {shape}. Pad first."
         )
-    return _sliding_window_view(x, window=window, axes=axes, step=hops)  # type: ignore[no-any-return]
+    return _sliding_window_view(x, window=window, axes=axes, step=hops)

@@ -68,7 +68,7 @@ class Stream(_Sum):
         leaves it in float32, for what is no linear layer.
         """
         if self.branch is None or self._total is not None:
-            return layer(self.value())  # type: ignore[no-any-return]
+            return layer(self.value())
         y_dtype = None if wide else autocast_dtype()
         self._total, y = layer.after_residual(self.x, self.branch, self.keep, y_dtype)
         return y

@@ -102,7 +102,7 @@ def window_attention(
     Source: Liu et al. 2021, equation 4; Liu et al. 2022, equation 2 for cosine attention.
     """
     _check("window_attention", qkv, bias, qkv_bias, logit_scale, spec)
-    return _window_attention(qkv, bias, qkv_bias, logit_scale, spec=spec)  # type: ignore[no-any-return]
+    return _window_attention(qkv, bias, qkv_bias, logit_scale, spec=spec)
 
 
 def _pad(x: ag.Tensor, spec: AttentionSpec) -> ag.Tensor:

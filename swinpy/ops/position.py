@@ -64,4 +64,4 @@ def position_bias(table: ag.Tensor, index: PositionIndex, to_low: bool = False) 
             "Was it made for a smaller window?"
         )
     dtype = autocast_dtype() if to_low and table.dtype == np.float32 else None
-    return _position_bias(table, index=index, dtype=dtype)  # type: ignore[no-any-return]
+    return _position_bias(table, index=index, dtype=dtype)

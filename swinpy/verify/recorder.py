@@ -325,4 +325,4 @@ def _weighted_sum(output: Any) -> ag.Tensor:
     for t in (t for t in _tensors(output) if t.dtype.kind == "f"):
         weights = ag.Tensor(fixed_weights(t.shape)).astype(t.dtype).to(t.device)
         total = total + (t * weights).sum()
-    return total  # type: ignore[no-any-return]
+    return total

@@ -78,6 +78,6 @@ def register_compiled(
 def _late(name: str, load: Callable[[], ModuleType], accepts: Callable[..., str | None]) -> Implementation:
     @lru_cache(maxsize=1)
     def twin() -> Callable[..., Any]:
-        return getattr(load(), name)  # type: ignore[no-any-return]
+        return getattr(load(), name)
 
     return Implementation(lambda *a, **k: twin()(*a, **k), lambda *a, **k: is_available() or accepts(*a, **k))
