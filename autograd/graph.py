@@ -78,6 +78,9 @@ class Node:
         self.outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...] = ()
         self.hooks: dict[int, list[Callable[[Array], Array | None]]] = {}
 
+    def __repr__(self) -> str:
+        return f"Node({self.primitive.name!r}, {self.number})"
+
     def free(self) -> None:
         self.ctx = None
         self.sources = ()

@@ -69,15 +69,23 @@ def register_compiled(
     def decorate(load: Callable[[], ModuleType]) -> Callable[[], ModuleType]:
         _loaders.append(load)
         for kernel in kernels:
-            register_implementation(kernel, cpu=_late(kernel.name, load, accepts))
+            _late(kernel, load, accepts)
         return load
 
     return decorate
 
 
-def _late(name: str, load: Callable[[], ModuleType], accepts: Callable[..., str | None]) -> Implementation:
-    @lru_cache(maxsize=1)
-    def twin() -> Callable[..., Any]:
-        return getattr(load(), name)
+def _late(kernel: Kernel[..., Any], load: Callable[[], ModuleType], accepts: Callable[..., str | None]) -> None:
+    """Put the twin behind the kernel; its module is imported by the first call, and later ones go to it directly."""
 
-    return Implementation(lambda *a, **k: twin()(*a, **k), lambda *a, **k: is_available() or accepts(*a, **k))
+    def first(*args: Any, **kwargs: Any) -> Any:
+        twin: Callable[..., Any] = getattr(load(), kernel.name)
+        if kernel.cpu is late:
+            kernel.cpu = Implementation(twin, can_run)
+        return twin(*args, **kwargs)
+
+    def can_run(*args: Any, **kwargs: Any) -> str | None:
+        return is_available() or accepts(*args, **kwargs)
+
+    late = Implementation(first, can_run)
+    register_implementation(kernel, cpu=late)
