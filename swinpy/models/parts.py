@@ -174,21 +174,19 @@ class Mlp(Module):
         self.fc2 = Linear(hidden, channels)
         self.drop, self.defer_bias = drop, defer_bias
 
-    def hidden(self, x: ag.Tensor) -> ag.Tensor:
-        """gelu(fc1(x)), dropped out."""
+    def _with_dropout(self, x: ag.Tensor) -> ag.Tensor:
+        """dropout(fc2(dropout(gelu(fc1(x)))))."""
         assert self.fc1.bias is not None
         hidden = ag.bias_gelu(ag.linear(x, self.fc1.weight), self.fc1.bias)
-        return ag.dropout(hidden, self.drop, self.training)
+        return ag.dropout(self.fc2(ag.dropout(hidden, self.drop)), self.drop)
 
     def forward(self, x: ag.Tensor, recompute: bool = False) -> ag.Tensor:
         """(..., C) to (..., C).
 
-        Without dropout it is one op, which keeps one hidden map for backward, or none with ``recompute``. With dropout
-        ``recompute`` leaves the hidden map that fc2 reads.
+        Without dropout it is one op, which keeps x and one hidden map for backward. With ``recompute`` x alone is kept.
         """
         if self.drop and self.training:
-            hidden = ag.checkpoint(self.hidden, x) if recompute else self.hidden(x)
-            return ag.dropout(self.fc2(hidden), self.drop, self.training)
+            return ag.checkpoint(self._with_dropout, x) if recompute else self._with_dropout(x)
         fc1, fc2 = self.fc1, self.fc2
         return ag.mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, recompute, self.defer_bias)
 
@@ -230,6 +228,10 @@ class WindowAttention(Module):
     def position_bias(self, window: Pair) -> ag.Tensor | None:
         """Position bias of a window (no larger than built), (heads, N, N)."""
         raise NotImplementedError
+
+    def bias_dtype(self) -> Any:
+        """What fused attention reads position biases in: autocast's dtype, or None for the table's own."""
+        return autocast_dtype() if self.mode == "fused" else None
 
     def qkv_bias(self) -> ag.Tensor | None:
         """(3C,)."""
@@ -288,16 +290,15 @@ class Block(Module):
         return keep, ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
 
     def run_mlp(self, x: ag.Tensor, checkpoint: bool) -> ag.Tensor:
-        """``self.mlp(x)``; with ``checkpoint`` it keeps x alone for backward (with dropout its hidden layer, too)."""
+        """``self.mlp(x)``; with ``checkpoint`` it keeps x alone for backward."""
         out: ag.Tensor = self.mlp(x, recompute=True) if checkpoint else self.mlp(x)
         return out
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
         """One block.
 
-        With ``checkpoint`` it keeps for backward its inputs and the input of the MLP (with dropout: its hidden layer,
-        too). The rest is computed again but for fc2, a third of the block's products, whose result backward has no use
-        for.
+        With ``checkpoint`` it keeps for backward its inputs and the input of the MLP. The rest is computed again but
+        for fc2, a third of the block's products, whose result backward has no use for. (With dropout fc2 is, too.)
         """
         raise NotImplementedError
 

@@ -36,7 +36,7 @@ class TableAttention(WindowAttention):
         if self.relative_position_bias_table is None:
             return None
         index = position_index(window, self.window)
-        return position_bias(self.relative_position_bias_table, index, to_low=self.mode == "fused")
+        return position_bias(self.relative_position_bias_table, index, self.bias_dtype())
 
 
 class SwinBlock(Block):

@@ -69,7 +69,7 @@ class CosineAttention(WindowAttention):
             return None
         coordinates = coordinates_like(self.window, self.pretrained, self.formula, self.logit_scale.data)
         table = self.cpb_mlp(ag.Tensor(coordinates))
-        return position_bias(table, position_index(window, self.window), to_low=self.mode == "fused")
+        return position_bias(table, position_index(window, self.window), self.bias_dtype())
 
     def qkv_bias(self) -> ag.Tensor | None:
         """(3C,); the keys' third is zeros unless ``key_bias`` is "full"."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
-from autograd.extend import Ctx, Primitive, autocast_dtype
+from autograd.extend import Ctx, Primitive
 from swinpy.geometry import PositionIndex
 from swinpy.kernels.position_bias import position_bias_bwd, position_bias_fwd
 
@@ -29,7 +29,7 @@ def _vjp(ctx: Ctx, g: Array) -> Array:
 _position_bias = Primitive("position_bias", _forward, _vjp, fresh=True)
 
 
-def position_bias(table: ag.Tensor, index: PositionIndex, to_low: bool = False) -> ag.Tensor:
+def position_bias(table: ag.Tensor, index: PositionIndex, dtype: Any = None) -> ag.Tensor:
     """Biases of all pairs of tokens from a table of biases: ``table[index]`` with the heads in front.
 
     Saves nothing. The index was checked when it was made, on the host: on a GPU nothing waits. Backward adds up each
@@ -38,8 +38,8 @@ def position_bias(table: ag.Tensor, index: PositionIndex, to_low: bool = False) 
     Args:
         table: (T, heads).
         index: (N, M), from :func:`swinpy.geometry.position_index`; rows from 0 to T - 1.
-        to_low: where autocast is on, round a float32 table's biases to its dtype at once, as attention that reads them
-            would; their gradients are added up in float32 either way.
+        dtype: of the biases where the table is float32, by default float32: autocast's, as attention that reads them
+            would round them to. Their gradients are added up in float32 either way.
 
     Returns:
         (heads, N, M), as :func:`swinpy.ops.window_attention` takes it.
@@ -63,5 +63,4 @@ def position_bias(table: ag.Tensor, index: PositionIndex, to_low: bool = False) 
             f"position_bias: expected a table of at least {index.rows} rows; got {table.shape[0]}. "
             "Was it made for a smaller window?"
         )
-    dtype = autocast_dtype() if to_low and table.dtype == np.float32 else None
-    return _position_bias(table, index=index, dtype=dtype)
+    return _position_bias(table, index=index, dtype=dtype if table.dtype == np.float32 else None)
