@@ -45,7 +45,7 @@ def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Ar
     weight, bias = weight.astype(acc, copy=False), bias.astype(acc, copy=False)
     average = xp.full(channels, 1 / channels, acc)
 
-    def piece(block: slice) -> None:
+    def compute(block: slice) -> None:
         v = rows[block].astype(acc, copy=False)
         xp.matmul(v, average, out=mean[block])
         centred = v - mean[block, None]
@@ -55,7 +55,7 @@ def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Ar
         centred *= weight
         xp.add(centred, bias, out=out[block], casting="same_kind")
 
-    run_blocks(piece, rows.shape[0], channels * acc.itemsize, xp)
+    run_blocks(compute, rows.shape[0], channels * acc.itemsize, xp)
     return out.reshape(x.shape), mean, rstd
 
 
@@ -90,7 +90,7 @@ def layer_norm_bwd(
     gx = xp.empty(rows.shape, x.dtype)
     wide, average = weight.astype(acc, copy=False), xp.full(channels, 1 / channels, acc)
 
-    def piece(block: slice) -> tuple[Array, Array]:
+    def compute(block: slice) -> tuple[Array, Array]:
         gp = g_rows[block].astype(acc, copy=False)
         xhat = rows[block] - mean[block, None]
         xhat *= rstd[block, None]
@@ -106,8 +106,8 @@ def layer_norm_bwd(
         gx[block] = h
         return sums
 
-    parts = run_blocks(piece, rows.shape[0], channels * acc.itemsize, xp)
-    gweight, gbias = (total_of([p[i] for p in parts], weight) for i in (0, 1))
+    partials = run_blocks(compute, rows.shape[0], channels * acc.itemsize, xp)
+    gweight, gbias = (total_of([p[i] for p in partials], weight) for i in (0, 1))
     return gx.reshape(x.shape), gweight, gbias
 
 

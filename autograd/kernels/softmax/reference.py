@@ -48,14 +48,14 @@ def softmax_fwd(x: Array, mask: Array | None = None) -> Array:
     out = xp.empty(x.shape, x.dtype)
     full = None if mask is None else xp.broadcast_to(mask, x.shape)
 
-    def piece(block: slice) -> None:
+    def compute(block: slice) -> None:
         z = x[block].astype(acc)
         if full is not None:
             z += full[block]
         softmax_rows_(z, xp)
         out[block] = z
 
-    run_blocks(piece, x.shape[0], x.size // max(1, x.shape[0]) * acc.itemsize, xp)
+    run_blocks(compute, x.shape[0], x.size // max(1, x.shape[0]) * acc.itemsize, xp)
     return out
 
 

@@ -31,14 +31,14 @@ def softplus_fwd(x: Array, beta: float, threshold: float) -> Array:
     flat = x.reshape(-1)
     out = xp.empty(flat.shape, x.dtype)
 
-    def piece(block: slice) -> None:
+    def compute(block: slice) -> None:
         v = flat[block].astype(acc) * acc.type(beta)
         y = xp.log1p(xp.exp(-abs(v)))
         y += xp.maximum(v, 0)
         y /= acc.type(beta)
         out[block] = xp.where(v > threshold, flat[block], y)
 
-    run_blocks(piece, flat.size, 2 * acc.itemsize, xp)
+    run_blocks(compute, flat.size, 2 * acc.itemsize, xp)
     return out.reshape(x.shape)
 
 
@@ -56,11 +56,11 @@ def softplus_bwd(g: Array, x: Array, beta: float, threshold: float) -> Array:
     flat, flat_g = x.reshape(-1), g.reshape(-1)
     gx = xp.empty(flat.shape, x.dtype)
 
-    def piece(block: slice) -> None:
+    def compute(block: slice) -> None:
         v = flat[block].astype(acc) * acc.type(beta)
         e = xp.exp(-abs(v))
         slope = xp.where(v < 0, e, 1) / (1 + e)
         gx[block] = xp.where(v > threshold, flat_g[block], flat_g[block] * slope)
 
-    run_blocks(piece, flat.size, 2 * acc.itemsize, xp)
+    run_blocks(compute, flat.size, 2 * acc.itemsize, xp)
     return gx.reshape(x.shape)
