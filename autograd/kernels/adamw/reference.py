@@ -1,4 +1,4 @@
-"""AdamW on one array, in cache-sized pieces, and on all of a model's arrays with their norm and clipping."""
+"""AdamW on one array, block by block, and on all of a model's arrays with the norm and clipping of gradients."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def adamw(
 
 
 def _over_all(flops: int, passes: int) -> Callable[..., Cost]:
-    """The cost of ``flops`` operations an element of a list of arrays, all read or written ``passes`` times."""
+    """A cost function: ``flops`` operations per element of a list of arrays, all read or written ``passes`` times."""
     return lambda arrays, *_, **__: Cost(flops * sum(a.size for a in arrays), passes * sum(a.nbytes for a in arrays))
 
 

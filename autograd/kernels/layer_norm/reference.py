@@ -1,4 +1,4 @@
-"""Layer norm, and residual + layer norm: the definition that every other implementation is held to.
+"""Layer norm, and residual + layer norm.
 
 Statistics are in float32 for 16-bit inputs (else in the input's dtype), the variance in two passes.
 
@@ -136,7 +136,7 @@ def residual_layer_norm_fwd(
     branch_bias: Array | None = None,
     y_dtype: Any = None,
 ) -> tuple[Array, Array, Array, Array]:
-    """s = x + keep * (branch + branch_bias); y = layer_norm(s). A branch that is dropped, keep 0, is not read.
+    """s = x + keep * (branch + branch_bias); y = layer_norm(s). Where keep is 0, s is x whatever the branch holds.
 
     Args:
         x: (B, ..., C).
@@ -145,7 +145,7 @@ def residual_layer_norm_fwd(
         weight: (C,).
         bias: (C,).
         eps: added to the variance.
-        branch_bias: (C,), or None for 0: of the linear layer that made the branch, which left it to be added here.
+        branch_bias: (C,), or None for 0: the bias of the branch's last linear layer, if it was left to be added here.
         y_dtype: of y, by default x's.
 
     Returns:

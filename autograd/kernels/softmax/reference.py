@@ -18,7 +18,7 @@ __all__ = ["softmax_bwd", "softmax_fwd", "softmax_rows_"]
 
 
 def softmax_rows_(z: Array, xp: Any) -> None:
-    """Softmax of each row of the last axis, in place. A row of -inf alone becomes zeros."""
+    """Softmax over the last axis, in place. A row of -inf alone becomes zeros."""
     peak = z.max(axis=-1, keepdims=True)
     peak[peak == -np.inf] = 0
     z -= peak
@@ -34,7 +34,7 @@ def softmax_fwd(x: Array, mask: Array | None = None) -> Array:
 
     Args:
         x: (..., N), any layout; 16-bit floats are computed in float32.
-        mask: broadcasts to x, or None. -inf forbids a place; a row with no place left gives zeros.
+        mask: broadcasts to x, or None. -inf excludes an element; a row of -inf alone gives zeros.
 
     Returns:
         An array like x.
@@ -61,7 +61,7 @@ def softmax_fwd(x: Array, mask: Array | None = None) -> Array:
 
 @kernel(elementwise(4, 2))
 def softmax_bwd(g: Array, y: Array) -> Array:
-    """y (g - sum(g y)) over the last axis; the difference first, because it may cancel."""
+    """y (g - sum(g y)) over the last axis; the difference is taken first, because it may cancel."""
     acc = accumulator(y.dtype)
     wide = y.astype(acc, copy=False)
     product = g * wide

@@ -25,7 +25,7 @@ def softplus_fwd(x: Array, beta: float, threshold: float) -> Array:
     Args:
         x: any shape and layout; 16-bit floats are computed in float32.
         beta: positive.
-        threshold: from where on the function is taken for linear.
+        threshold: above it the function is linear.
     """
     xp, acc = array_module(x), accumulator(x.dtype)
     flat = x.reshape(-1)
@@ -48,9 +48,9 @@ def softplus_bwd(g: Array, x: Array, beta: float, threshold: float) -> Array:
 
     Args:
         g: like x, the gradient of the output.
-        x: as in forward; likewise beta and threshold.
-        beta: see x.
-        threshold: see x.
+        x: as in forward.
+        beta: as in forward.
+        threshold: as in forward.
     """
     xp, acc = array_module(x), accumulator(x.dtype)
     flat, flat_g = x.reshape(-1), g.reshape(-1)
