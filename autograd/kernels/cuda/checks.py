@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_ROWS", "all_float32", "cuda_dtype", "one_device", "row_lengths", "shapes", "too_old"]
 
 _BF16_CAPABILITY = 80
-MOST_ROWS = 2**30  # counted by an int, which blocks increase by the grid's rows once past the last row
+MOST_ROWS = 2**30  # row numbers are ints, with room to add the rows of a grid to the last one
 
 
 def cuda_dtype(*args: Any, **_: Any) -> str | None:

@@ -55,7 +55,7 @@ def _takes_dropout(x: Array, *, seed: int, offset: int, p: float, together: int 
 
 @register_cuda(reference.dropout, _takes_dropout)
 def dropout(x: Array, *, seed: int, offset: int, p: float, together: int = 1) -> Array:
-    """One launch; each thread draws the mask of the 16 bytes that it loads."""
+    """One launch; each thread draws the mask of the values that it loads."""
     x = contiguous(x)
     y = array_module(x).empty(x.shape, x.dtype)
     if not x.size:

@@ -1,7 +1,7 @@
 """Window attention from map to map: the reference, compiled twins, CUDA kernels.
 
-``mma`` and ``general`` launch the CUDA kernels, on tensor cores (``small_*.cu``, ``large_*.cu``) and without
-(``general_*.cu``); ``cuda`` chooses among them. ``cpu_parts`` has the steps of the compiled twins.
+``mma`` launches the CUDA kernels on tensor cores (``small_*.cu``, ``large_*.cu``), ``general`` those without
+(``general_*.cu``), and ``cuda`` chooses between them. ``cpu_parts`` has the steps of the compiled twins.
 """
 
 from __future__ import annotations
