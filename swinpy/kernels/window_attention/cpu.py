@@ -11,7 +11,7 @@ Bias and mask are one table. A shifted map has at most four kinds of windows (in
 or not), and the table holds their sum for each kind.
 
 A piece is a range of windows for a group of heads: all heads, unless their tables would be too large for the cache. The
-gradients that windows division (bias, qkv bias, logit scale) are a partial sum per piece, added up in order.
+gradients that windows share (bias, qkv bias, logit scale) are a partial sum per piece, added up in order.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def _forward(inputs: Any, out: Any, division: Any, number: int, start: int, stop
     (windows, n), channels, first_head = inputs.tokens.shape, out.shape[1], number // division.ranges * division.heads
     s = make_scratch(inputs, channels // inputs.scales.size, n, False)
     for w in range(start, stop):
-        for head in range(
-            first_head, first_head + division.heads
-        ):  # the inner loop: a token's heads are contiguous in memory
+        for head in range(first_head, first_head + division.heads):  # innermost: a token's heads are contiguous
             _window_forward(inputs, s, n, w % windows, w // windows * inputs.pixels, head, out)
 
 
@@ -109,7 +107,7 @@ def _products_backward(inputs: Any, s: Any, n: int, d: int, added: int, gbias: A
 def _window_backward(
     g: Any, inputs: Any, s: Any, n: int, place: int, first: int, head: int, gqkv: Any, partials: Any, row: int
 ) -> None:
-    """Backward of :func:`_window_forward`. Gradients that windows division are added to row ``row`` of ``partials``."""
+    """Backward of :func:`_window_forward`. Gradients that windows share are added to row ``row`` of ``partials``."""
     _, heads, rows, columns = inputs.table.shape
     channels, width, p = g.shape[1], inputs.width, place * n
     d, one, scale = channels // heads, g.dtype.type(1), inputs.scales[head]
@@ -131,7 +129,7 @@ def _window_backward(
 
 @jit
 def _backward(g: Any, inputs: Any, gqkv: Any, partials: Any, division: Any, number: int, start: int, stop: int) -> None:
-    """Backward of :func:`_forward`. Gradients that windows division are added to the piece's ``partials``."""
+    """Backward of :func:`_forward`. Gradients that windows share are added to the piece's ``partials``."""
     (windows, n), channels, first_head = inputs.tokens.shape, g.shape[1], number // division.ranges * division.heads
     s = make_scratch(inputs, channels // inputs.scales.size, n, True)
     for w in range(start, stop):
@@ -146,7 +144,7 @@ def _backward(g: Any, inputs: Any, gqkv: Any, partials: Any, division: Any, numb
 
 
 class _Partials(NamedTuple):
-    """Each piece's partial sums of the gradients that windows division, for its heads.
+    """Each piece's partial sums of the gradients that windows share, for its heads.
 
     Attributes:
         scores: (pieces * heads, rows, columns), of bias + mask.
@@ -238,7 +236,7 @@ def _pieces_of(inputs: AttentionInputs, batch: int) -> tuple[Any, _Division]:
 def window_attention_fwd(
     qkv: Any, bias: Any | None, qkv_bias: Any | None, logit_scale: Any | None, spec: AttentionSpec
 ) -> Any:
-    """One pass over the windows; scores of a block of queries exist at a time, in the cache."""
+    """One pass over the windows; only the scores of one block of queries exist at a time, in the cache."""
     inputs = _prepare(qkv, bias, qkv_bias, logit_scale, spec)
     out = empty((len(inputs.qkv), qkv.shape[3] // 3), qkv.dtype)
     pieces, division = _pieces_of(inputs, qkv.shape[0])
