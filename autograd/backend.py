@@ -41,6 +41,7 @@ class DeviceError(RuntimeError):
 
 
 def is_array(x: object) -> bool:
+    """Whether ``x`` is an array of NumPy's or CuPy's."""
     cupy = sys.modules.get("cupy")
     return isinstance(x, np.ndarray) or (cupy is not None and isinstance(x, cupy.ndarray))
 
@@ -121,6 +122,7 @@ def describe_device(device: str) -> str:
 
 
 def has_gpu() -> bool:
+    """Whether arrays can be put on a GPU."""
     return gpu_problem() is None
 
 

@@ -33,6 +33,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether ``dtype`` is a float type, bfloat16 included."""
     return bool(dtype.kind == "f" or dtype.name == "bfloat16")
 
 

@@ -1,7 +1,7 @@
-"""Kernels: a room a kernel, and what they share.
+"""Kernels: one room (folder) for each, and what they share.
 
-A room has ``reference.py``, which defines what is right, ``cpu.py`` with twins that Numba compiles, ``cuda.py`` and its
-``*.cu`` for GPUs. ``registry`` has what a kernel is, ``call`` how one of its implementations is chosen.
+A room has ``reference.py``, which defines the results; ``cpu.py``, the twins that Numba compiles; and ``cuda.py`` with
+its ``*.cu``, the twins for GPUs. ``registry`` says what a kernel is, ``call`` how one of its implementations is chosen.
 """
 
 from autograd.context import kernel_mode

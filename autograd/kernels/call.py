@@ -1,4 +1,4 @@
-"""Which implementation of a kernel runs: the ``kernel_mode`` in force, the arrays' device, and what each twin takes."""
+"""The choice of the implementation that runs: by kernel mode, by the arrays' device and by what each twin takes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from autograd.backend import Array
     from autograd.kernels.registry import Implementation, Kernel
 
-__all__ = ["KernelUnavailableError", "home_of", "kind_of", "refusal_of", "run"]
+__all__ = ["KernelUnavailableError", "first_array", "kind_of", "refusal_of", "run"]
 
 
 class KernelUnavailableError(RuntimeError):
     """The implementation that was asked for does not take these arguments; the message says why."""
 
 
-def home_of(args: tuple[Any, ...]) -> Array | None:
-    """The first array among the arguments: all of them are where it is."""
+def first_array(args: tuple[Any, ...]) -> Array | None:
+    """The first array among the arguments, lists included; all arrays are on its device. None without one."""
     for arg in args:
         if isinstance(arg, np.ndarray):
             return arg
@@ -31,24 +31,26 @@ def home_of(args: tuple[Any, ...]) -> Array | None:
     return None
 
 
-def kind_of(home: Array | None) -> str:
-    return "cpu" if home is None or device_of(home) == "cpu" else "cuda"
+def kind_of(array: Array | None) -> str:
+    """Of the device of an array: "cuda" on a GPU, else "cpu"."""
+    return "cpu" if array is None or device_of(array) == "cpu" else "cuda"
 
 
 def refusal_of(
-    kernel: Kernel[..., Any], kind: str, there: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    kernel: Kernel[..., Any], kind: str, device: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> str | None:
-    """Why the ``kind`` implementation does not run on arguments that are ``there`` (cpu or cuda); None if it does."""
+    """Why the ``kind`` implementation does not take the arguments, whose arrays are on ``device`` ("cpu" or "cuda");
+    None if it does."""
     implementation: Implementation | None = getattr(kernel, kind)
     if implementation is None:
         return f"no {kind} implementation"
-    if there != kind:
+    if device != kind:
         return f"the arrays are on the {'GPU' if kind == 'cpu' else 'CPU'}"
     return implementation.can_run(*args, **kwargs)
 
 
-def run(kernel: Kernel[..., Any], there: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run on arguments that are ``there`` (cpu or cuda), on their device.
+def run(kernel: Kernel[..., Any], device: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run the implementation that the mode chooses, on arguments whose arrays are on ``device`` ("cpu" or "cuda").
 
     Raises:
         KernelUnavailableError: in modes cuda and cpu, with the reason.
@@ -57,8 +59,8 @@ def run(kernel: Kernel[..., Any], there: str, args: tuple[Any, ...], kwargs: dic
     mode = STATE.get().kernels
     if mode == "reference" or (mode == "auto" and kernel.cpu is None and kernel.cuda is None):
         return kernel.reference(*args, **kwargs)
-    kind = mode if mode in ("cuda", "cpu") else there
-    refusal = refusal_of(kernel, kind, there, args, kwargs)
+    kind = mode if mode in ("cuda", "cpu") else device
+    refusal = refusal_of(kernel, kind, device, args, kwargs)
     checks = checks_in_force() if mode == "validate" else None
     if checks is not None:
         return noted(kernel, checks.setdefault(kernel.name, KernelCheck(kernel.name, kind)), refusal, args, kwargs)

@@ -1,7 +1,8 @@
-"""Matrix products: one pool of threads, no copies of transposed operands, weight gradients as one product.
+"""Matrix products on the one thread pool, without copies of transposed operands, and all gradients of a linear layer.
 
-BLAS takes a matrix row by row or column by column, so a transposed view costs nothing; anything else is copied once,
-and the copies are counted (:func:`operand_copies`), so that tests can assert that there are none where it matters.
+BLAS reads a matrix in row-major or in column-major order, so a transposed view needs no copy. Any other layout is
+copied once. The copies are counted (:func:`operand_copies`), so that tests can assert that there are none where it
+matters.
 """
 
 from __future__ import annotations
@@ -21,32 +22,33 @@ if TYPE_CHECKING:
 
 __all__ = ["linear_gradients", "operand_copies", "product", "worth_one_pass"]
 
-# Multiply-adds from which a product is worth cutting: below, waking a thread costs more than it saves.
+# Multiply-adds from which a product is divided into pieces. Below that, to wake a thread costs more than it saves.
 _LARGE = 1 << 22
-_PIECES = 8  # of a product that gives gradients; a fixed number, so that the bits do not depend on the threads
+_PIECES = 8  # of a product that is a long sum; a fixed number, so that the bits do not depend on the threads
 _copies = 0
 
 
 def operand_copies() -> int:
-    """How many operands of products have been copied so far because BLAS could not take them as they lay."""
+    """The number of operands that have been copied so far because BLAS could not read their layout."""
     return _copies
 
 
 def _operand(x: Array) -> Array:
-    """A matrix that BLAS takes: one axis contiguous, the other at a positive whole stride."""
+    """``x`` in a layout that BLAS reads (one axis contiguous, the other with a positive stride of whole elements),
+    copied if need be."""
     global _copies
     rows, columns = x.shape
     for long, short, n in ((x.strides[0], x.strides[1], columns), (x.strides[1], x.strides[0], rows)):
         if short == x.itemsize and long % x.itemsize == 0 and long >= n * x.itemsize:
             return x
-    if min(x.shape) <= 1 or not x.size:  # a vector: NumPy has other ways
+    if min(x.shape) <= 1 or not x.size:  # a vector, which NumPy multiplies in other ways
         return x
     _copies += 1
     return np.ascontiguousarray(x)
 
 
-def _parts(n: int, least: int, most: int) -> list[slice]:
-    """Up to ``most`` nearly equal slices of range(n), of at least about ``least`` each."""
+def _pieces(n: int, least: int, most: int) -> list[slice]:
+    """Up to ``most`` slices of range(n) of nearly equal sizes, each of at least about ``least`` elements."""
     count = max(1, min(most, n // least))
     ends = [n * i // count for i in range(count + 1)]
     return list(map(slice, ends[:-1], ends[1:]))
@@ -55,9 +57,17 @@ def _parts(n: int, least: int, most: int) -> list[slice]:
 def product(x: Array, y: Array, bias: Array | None = None) -> Array:
     """``x @ y``, plus ``bias`` on every row; 16-bit floats in float32 on the CPU (NumPy has no BLAS for them).
 
-    A large 2-D product is cut, and the engine's threads take the parts: by rows or columns of the result, or, where a
-    long sum gives a small result as in weight gradients, by parts of the sum. The cut depends on sizes alone, so that
-    the bits do not depend on the threads.
+    A large 2-D product is divided into pieces for the engine's threads: rows or columns of the result, or, where a long
+    sum gives a small result as in weight gradients, partial sums. The pieces depend on sizes alone, so that the bits do
+    not depend on the threads.
+
+    Args:
+        x: (..., m, k).
+        y: (..., k, n).
+        bias: (n,) or None.
+
+    Returns:
+        (..., m, n), a new array.
     """
     acc = accumulator(x.dtype)
     if array_module(x) is np and acc != x.dtype:
@@ -70,35 +80,36 @@ def product(x: Array, y: Array, bias: Array | None = None) -> Array:
     if x.size * y.shape[1] < _LARGE or not blas_is_single():
         with one_blas_thread():
             return _plus(x @ y, bias)
-    return _cut_product(x, y, bias)
+    return _product_of_pieces(x, y, bias)
 
 
 def _plus(out: Array, bias: Array | None) -> Array:
+    """``out`` after ``bias`` was added in place."""
     if bias is not None:
         out += bias
     return out
 
 
-def _cut_product(x: Array, y: Array, bias: Array | None) -> Array:
+def _product_of_pieces(x: Array, y: Array, bias: Array | None) -> Array:
     (m, k), n = x.shape, y.shape[1]
     if k >= 4 * max(m, n):
-        total: Array = sum_in_order(map_pieces(lambda part: x[:, part] @ y[part], _parts(k, 1, _PIECES)))
+        total: Array = sum_in_order(map_pieces(lambda terms: x[:, terms] @ y[terms], _pieces(k, 1, _PIECES)))
         return _plus(total, bias)
     out = empty((m, n), x.dtype)
     if m >= 2 * n or m >= 1024:
-        map_pieces(lambda rows: _plus(np.matmul(x[rows], y, out=out[rows]), bias), _parts(m, 192, 16))
+        map_pieces(lambda rows: _plus(np.matmul(x[rows], y, out=out[rows]), bias), _pieces(m, 192, 16))
         return out
 
-    def columns(part: slice) -> None:
-        _plus(np.matmul(x, y[:, part], out=out[:, part]), None if bias is None else bias[part])
+    def compute(columns: slice) -> None:
+        _plus(np.matmul(x, y[:, columns], out=out[:, columns]), None if bias is None else bias[columns])
 
-    map_pieces(columns, _parts(n, 192, 8))
+    map_pieces(compute, _pieces(n, 192, 8))
     return out
 
 
 def worth_one_pass(g: Array, weight: Array) -> bool:
-    """Whether a linear layer's gradients are large enough to share out, and the partial sums of the weight's small
-    enough."""
+    """Whether :func:`linear_gradients` pays: the gradients are large enough for several threads, and the partial sums
+    of the weight's gradient are small enough."""
     return (
         array_module(g) is np
         and accumulator(g.dtype) == g.dtype
@@ -109,21 +120,24 @@ def worth_one_pass(g: Array, weight: Array) -> bool:
 
 
 def linear_gradients(g: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """Gradients of a linear layer for x, weight and bias, in one pass over pieces of the rows by all threads.
+    """Gradients of a linear layer for x, weight and bias, in one pass over its rows by all threads.
 
     Args:
         g: (rows, out), the gradient of the output.
         x: (rows, in).
         weight: (out, in).
+
+    Returns:
+        (rows, in), (out, in) and (out,).
     """
     g, x, weight = _operand(g), _operand(x), _operand(weight)
     gx = empty((len(g), weight.shape[1]), g.dtype)
 
-    def piece(block: slice) -> tuple[Array, Array]:
-        part = g[block]
-        np.matmul(part, weight, out=gx[block])
-        return part.T @ x[block], part.sum(axis=0)
+    def compute(rows: slice) -> tuple[Array, Array]:
+        g_rows = g[rows]
+        np.matmul(g_rows, weight, out=gx[rows])
+        return g_rows.T @ x[rows], g_rows.sum(axis=0)
 
-    pieces = _PIECES if len(g) >= _PIECES * max(weight.shape) else _PIECES // 2
-    parts = map_pieces(piece, _parts(len(g), 1, pieces))
-    return gx, sum_in_order([w for w, _ in parts]), sum_in_order([b for _, b in parts])
+    count = _PIECES if len(g) >= _PIECES * max(weight.shape) else _PIECES // 2
+    partials = map_pieces(compute, _pieces(len(g), 1, count))
+    return gx, sum_in_order([w for w, _ in partials]), sum_in_order([b for _, b in partials])

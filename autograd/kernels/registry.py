@@ -1,4 +1,4 @@
-"""The kernel registry: a kernel is a reference that is called by its own name, and the faster twins put behind it.
+"""The kernel registry: a kernel is a reference that is called by its own name, and the faster twins of it.
 
 The reference is plain NumPy/CuPy code and defines what is right. ``cuda`` and ``cpu`` implementations are optional;
 each can say why it does not take given arguments, and :func:`explain` shows the user that reason. Which one runs is
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 import numpy as np
 
 from autograd.backend import device_scope
-from autograd.kernels.call import home_of, kind_of, refusal_of, run
+from autograd.kernels.call import first_array, kind_of, refusal_of, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Cost:
-    """What one call must do at the least: arithmetic operations (2 for a multiply-add) and bytes moved."""
+    """The least that one call must do.
+
+    Attributes:
+        flops: arithmetic operations, 2 for a multiply-add.
+        bytes: read and written, each array once.
+    """
 
     flops: int
     bytes: int
@@ -63,15 +68,15 @@ class Implementation:
 
 @dataclass(eq=False)
 class Kernel(Generic[P, R]):
-    """A reference and its twins. A call runs the one that the kernel mode chooses; arguments are the reference's.
+    """A reference and its twins. A call has the reference's arguments and runs what the kernel mode chooses.
 
-    A reference that needs another kernel's definition calls that kernel's ``.reference``: by its name it would run
-    whatever twin the mode chooses, and mode "reference" would be none.
+    A reference that needs another kernel calls that kernel's ``.reference``. Called by its name, the kernel would run
+    the twin that the mode chooses, and the result would not be the reference's.
 
     Attributes:
         name: ``<op>_fwd`` or ``<op>_bwd``; the name of the reference function.
         reference: plain ``xp`` code.
-        cost: same arguments; the :class:`Cost` of the call.
+        cost: takes the same arguments; returns the :class:`Cost` of the call.
         cuda: a handwritten kernel for arrays on a GPU.
         cpu: a compiled twin for NumPy arrays.
         writes: indices of arguments (arrays, or lists of arrays) that are updated in place.
@@ -94,11 +99,11 @@ class Kernel(Generic[P, R]):
             KernelUnavailableError: in modes cuda and cpu, with the reason.
             KernelMismatchError: in mode validate.
         """
-        home = home_of(args)
-        if home is None or isinstance(home, np.ndarray):
+        first = first_array(args)
+        if first is None or isinstance(first, np.ndarray):
             return run(self, "cpu", args, kwargs)
-        with device_scope(home):
-            return run(self, kind_of(home), args, kwargs)
+        with device_scope(first):
+            return run(self, kind_of(first), args, kwargs)
 
     def __repr__(self) -> str:
         return f"Kernel({self.name!r})"
@@ -108,17 +113,18 @@ KERNELS: dict[str, Kernel[..., Any]] = {}
 
 
 def kernel(cost: Callable[..., Cost], writes: tuple[int, ...] = ()) -> Callable[[Callable[P, R]], Kernel[P, R]]:
-    """Make the decorated reference a kernel.
+    """Make the decorated reference a kernel, and register it.
 
     Args:
-        cost: the :class:`Cost` of a call, from the same arguments.
+        cost: takes the same arguments; returns the :class:`Cost` of the call.
         writes: indices of arguments that are updated in place.
     """
     return lambda reference: register_kernel(Kernel(reference.__name__, reference, cost, writes=writes))
 
 
 def elementwise(flops: int, reads: int, writes: int = 1) -> Callable[..., Cost]:
-    """The cost of ``flops`` operations an element of the first argument, and of arrays of its size read and written."""
+    """A cost function: ``flops`` operations per element of the first argument, and ``reads`` and ``writes`` arrays of
+    its size."""
     return lambda x, *_, **__: Cost(flops * x.size, (reads + writes) * x.nbytes)
 
 
@@ -137,13 +143,18 @@ def register_kernel(kernel: Kernel[P, R]) -> Kernel[P, R]:
 def register_implementation(
     kernel: Kernel[..., Any] | str, *, cuda: Implementation | None = None, cpu: Implementation | None = None
 ) -> None:
-    """Put a faster implementation behind a kernel, given itself or by name.
+    """Give a kernel a faster implementation.
+
+    Args:
+        kernel: itself or its name.
+        cuda: for arrays on a GPU; None to leave what it has.
+        cpu: for NumPy arrays; None to leave what it has.
 
     Raises:
         KeyError: for an unknown kernel, listing the known ones.
     """
-    row = _known("register_implementation", kernel)
-    row.cuda, row.cpu = cuda or row.cuda, cpu or row.cpu
+    known = _known("register_implementation", kernel)
+    known.cuda, known.cpu = cuda or known.cuda, cpu or known.cpu
 
 
 def _known(caller: str, kernel: Kernel[..., Any] | str) -> Kernel[..., Any]:
@@ -155,16 +166,20 @@ def _known(caller: str, kernel: Kernel[..., Any] | str) -> Kernel[..., Any]:
 
 
 def explain(kernel: Kernel[..., Any] | str, *args: Any, **kwargs: Any) -> str:
-    """Which implementation of a kernel, given itself or by name, runs on these arguments in mode auto, and why not the
-    others.
+    """Say which implementation of a kernel runs on the given arguments in mode auto, and why not the others.
+
+    Args:
+        kernel: itself or its name.
+        *args: of the kernel.
+        **kwargs: of the kernel.
 
     Raises:
         KeyError: for an unknown kernel, listing the known ones.
     """
-    row = _known("explain", kernel)
-    there = kind_of(home_of(args))
-    reasons = {kind: refusal_of(row, kind, there, args, kwargs) for kind in ("cuda", "cpu")}
+    known = _known("explain", kernel)
+    device = kind_of(first_array(args))
+    reasons = {kind: refusal_of(known, kind, device, args, kwargs) for kind in ("cuda", "cpu")}
     chosen = next((kind for kind, reason in reasons.items() if reason is None), "reference")
-    lines = [f"{row.name}: runs {chosen}"]
+    lines = [f"{known.name}: runs {chosen}"]
     lines += [f"  {kind}: {reason}" for kind, reason in reasons.items() if reason is not None]
     return "\n".join(lines)

@@ -1,13 +1,13 @@
-"""One setting for threads, and the one pool that runs pieces of work: references, BLAS products and compiled kernels.
+"""The number of threads, and the one thread pool: it runs the pieces of references, BLAS products and compiled kernels.
 
-Work is cut into pieces that each compute their own rows. NumPy, BLAS and the compiled kernels all let go of Python's
-lock, so pieces run side by side in plain threads. BLAS has threads of its own, which would compete with the pool (and
-spin for a while after each product): while pieces run, it is held to one. For that, threadpoolctl must be installed
-(extra ``fast``), or the environment must say so before NumPy is imported (OPENBLAS_NUM_THREADS=1).
+A kernel divides its rows into pieces, and each piece computes rows of its own. NumPy, BLAS and compiled kernels release
+Python's lock, so plain threads run pieces in parallel. BLAS has threads of its own, which would compete with the pool
+(and spin for a while after each product). So BLAS is held to one thread while pieces run. That takes threadpoolctl
+(extra ``fast``), or OPENBLAS_NUM_THREADS=1 in the environment before NumPy is imported.
 
-To wake a thread that sleeps takes the system tens of microseconds, as long as much of the work of a small model. With
-compiled kernels, threads that have worked stay awake for a moment: they listen for the bell that announces more
-(:mod:`autograd.kernels.compiled.pieces`).
+The system takes tens of microseconds to wake a sleeping thread, as long as many kernels of a small model run. With
+compiled kernels, the pool's threads therefore stay awake for a moment after their work: they watch a counter, the bell,
+which is incremented when there is more to do (:mod:`autograd.kernels.compiled.pieces`).
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ __all__ = [
 ]
 
 _count: int | None = None
-_offers: SimpleQueue[_Offer | None] | None = None  # to the helpers, threads that wait for work
+_offers: SimpleQueue[_Offer | None] | None = None  # read by the helpers: the pool's own threads
 _lock = threading.Lock()
-bell = np.zeros(2, np.int64)  # how often work was announced, and how many helpers listen
+bell = np.zeros(2, np.int64)  # how often work was announced, and how many helpers are listening
 _listen: Callable[[int], Any] | None = None
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def get_num_threads() -> int:
-    """How many threads the engine computes with: what was set, else the cores that the process may use."""
+    """The number of threads that the engine computes with: what was set, else the cores that the process may use."""
     return _count if _count is not None else cores()
 
 
 def set_num_threads(n: int) -> None:
     """Compute with ``n`` threads from now on: references, matrix products and compiled kernels alike.
 
-    Results do not depend on it, to the last bit, where BLAS can be held to one thread (see :func:`blas_is_single`).
+    Where BLAS can be held to one thread (see :func:`blas_is_single`), results do not depend on it, to the last bit.
 
     Args:
         n: 1 or more.
@@ -78,13 +78,13 @@ def set_num_threads(n: int) -> None:
 
 
 def _forget_helpers() -> None:
-    """The next call starts new ones."""
+    """Leave the helpers to themselves; the next call that needs some starts new ones."""
     global _offers
     _offers = None
 
 
 def _in_forked_child() -> None:
-    """It has none of its parent's threads, which may have held the lock, listened or been at work."""
+    """Start afresh: a forked child has no threads of its parent's, which may have held the lock or been listening."""
     global _lock, _depth
     _lock, _depth = threading.Lock(), 0
     bell[:] = 0
@@ -96,10 +96,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Offer:
-    """Work for a helper; whoever comes first takes it: a helper, or its owner back.
+    """Work offered to the helpers. Either a helper accepts it or its owner takes it back, whoever is first.
 
-    A step of training makes hundreds of these, most of them for some hundred microseconds of work, so it is two bare
-    locks: a Future of the standard library costs several times as much.
+    A training step makes hundreds of offers, most of them for some hundred microseconds of work. So an offer is two
+    bare locks: a Future of the standard library costs several times as much.
     """
 
     def __init__(self, work: Callable[[int], Any]) -> None:
@@ -109,7 +109,7 @@ class _Offer:
         self._error: BaseException | None = None
 
     def accept(self, number: int) -> None:
-        """By the helper of this number."""
+        """Called by the helper of this number: do the work, unless somebody else has it."""
         if self._taken.acquire(blocking=False):
             try:
                 assert self._work is not None
@@ -121,9 +121,12 @@ class _Offer:
                 self._done.release()
 
     def settle(self) -> BaseException | None:
-        """By the owner, who has nothing left to do: take it back, or wait for the helper that is at it; its error.
+        """Called by the owner, once it has nothing left to do: take the offer back, or wait until its helper is done.
 
-        What is taken back stays in the queue until a helper comes by, but keeps no arrays alive.
+        An offer that is taken back stays in the queue until a helper comes across it, but keeps no arrays alive.
+
+        Returns:
+            The error that the work raised, or None.
         """
         if self._taken.acquire(blocking=False):
             self._work, self._over = None, True
@@ -133,13 +136,17 @@ class _Offer:
 
 
 def listen_with(listen: Callable[[int], Any]) -> None:
-    """Helpers call ``listen`` before they fall asleep, with how often they heard the bell: it comes back when the bell
-    has rung again, or after a moment."""
+    """Let helpers call ``listen`` before they fall asleep.
+
+    Args:
+        listen: takes how often the bell has rung so far; returns when it has rung again, or after a moment.
+    """
     global _listen
     _listen = listen
 
 
 def _help(offers: SimpleQueue[_Offer | None], number: int) -> None:
+    """The loop of one helper, until it reads None."""
     while True:
         heard = int(bell[0])
         if _listen is not None and offers.empty():
@@ -152,7 +159,8 @@ def _help(offers: SimpleQueue[_Offer | None], number: int) -> None:
     offers.put(None)  # for the next helper
 
 
-def _to_helpers() -> SimpleQueue[_Offer | None]:
+def _helpers() -> SimpleQueue[_Offer | None]:
+    """The queue that the helpers read; starts them if there are none."""
     global _offers
     with _lock:
         if _offers is None:
@@ -166,20 +174,22 @@ _forwards = True
 
 
 def from_the_end() -> bool:
-    """Every other time: what the call before read and wrote last is still in the caches."""
+    """Whether to take pieces from the last to the first: every other call, because the caches still hold what the
+    previous call used last."""
     global _forwards
     _forwards = not _forwards
     return not _forwards
 
 
 def _in_this_context(work: Callable[[int], Any]) -> Callable[[int], Any]:
-    """``work`` under what context variables say here, in another thread."""
+    """``work`` for another thread, with the values that context variables have in this one."""
     context = contextvars.copy_context()
     return lambda number: context.run(work, number)
 
 
 def _settled(offers: list[_Offer]) -> list[BaseException | None]:
-    """The errors of all offers, once nobody is at them, Ctrl-C or not: helpers write to the caller's arrays."""
+    """The errors of all offers, once no helper works on one. Ctrl-C does not end the wait: helpers write to the
+    caller's arrays."""
     errors: list[BaseException | None] = []
     left = list(offers)
     while left:
@@ -192,16 +202,20 @@ def _settled(offers: list[_Offer]) -> list[BaseException | None]:
 
 
 def on_threads(work: Callable[[int], Any], most: int) -> None:
-    """Call ``work`` with numbers from 0 on, on up to ``most`` threads at once, until all of them have come back.
+    """Call ``work`` on up to ``most`` threads at once, and return when all calls have returned.
 
-    The calls share the work out among themselves: one that finds nothing left to do returns. This thread has number 0,
-    every other one always the same: its caches hold what it worked on before.
+    The calls divide the work among themselves: one that finds nothing left to do returns.
+
+    Args:
+        work: takes the number of its thread. This thread has number 0 and each helper always the same one, because
+            its caches hold what it worked on before.
+        most: how many threads can be of use, this one included.
     """
     threads = min(get_num_threads(), most)
     if threads < 2:
         work(0)
         return
-    queue = _to_helpers()
+    queue = _helpers()
     offers = [_Offer(_in_this_context(work)) for _ in range(threads - 1)]
     for offer in offers:
         queue.put(offer)
@@ -214,10 +228,15 @@ def on_threads(work: Callable[[int], Any], most: int) -> None:
             raise error
 
 
-def map_pieces(piece: Callable[..., Any], arguments: list[Any]) -> list[Any]:
-    """``[piece(a) for a in arguments]`` on all threads; each call works on its part alone, and may use BLAS.
+def map_pieces(compute: Callable[..., Any], arguments: list[Any]) -> list[Any]:
+    """``[compute(a) for a in arguments]`` on all threads, results in order.
 
-    Each thread has a share of its own and helps others when it has done that; the results come back in order.
+    Each thread begins with a share of its own, a run of neighbouring pieces. Then it takes pieces of the others'
+    shares.
+
+    Args:
+        compute: computes a piece. It writes to rows of its own alone, and may use BLAS.
+        arguments: one for each piece.
     """
     n, threads, backwards = len(arguments), get_num_threads(), from_the_end()
     results: list[Any] = [None] * n
@@ -229,7 +248,7 @@ def map_pieces(piece: Callable[..., Any], arguments: list[Any]) -> list[Any]:
             bell[0] += 1
         for share in (*shares[number:], *shares[:number]):
             for i in share:
-                results[i] = piece(arguments[i])
+                results[i] = compute(arguments[i])
 
     with one_blas_thread():
         on_threads(work, n)
@@ -245,7 +264,7 @@ def _single_by_environment() -> bool:
 
 @lru_cache(maxsize=1)
 def _blas_pools() -> tuple[Any, ...]:
-    """NumPy's BLAS as threadpoolctl sees it; none where it is not installed or finds none that it can set."""
+    """NumPy's BLAS as threadpoolctl sees it; empty where that is not installed or finds no BLAS that it can set."""
     if find_spec("threadpoolctl") is None:
         return ()
     from threadpoolctl import ThreadpoolController
@@ -255,7 +274,7 @@ def _blas_pools() -> tuple[Any, ...]:
 
 @lru_cache(maxsize=1)
 def blas_is_single() -> bool:
-    """Whether BLAS can be held to one thread, so that large products are cut here and share the engine's pool."""
+    """Whether BLAS can be held to one thread; large products are then divided into pieces for the engine's threads."""
     return _single_by_environment() or bool(_blas_pools())
 
 
@@ -265,7 +284,10 @@ _before: list[int] = []
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """BLAS uses one thread inside the block; then as many as before. Blocks may nest and overlap across threads."""
+    """Hold BLAS to one thread inside the ``with`` statement; afterwards it has as many as before.
+
+    The statements may nest, and those of several threads may overlap.
+    """
     global _depth
     if _single_by_environment() or not _blas_pools():
         yield

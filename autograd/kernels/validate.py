@@ -1,7 +1,7 @@
-"""Mode ``validate``: a kernel's implementation and its reference run side by side, and their results are compared.
+"""Mode ``validate``: a kernel's implementation and its reference both run, and their results are compared.
 
-In the mode by itself a difference raises. Inside :func:`validation` the comparisons are written down instead, one
-:class:`KernelCheck` a kernel, and a run goes on past a difference with the reference's results.
+In this mode a difference raises. Inside :func:`validation` it does not: comparisons are recorded, one
+:class:`KernelCheck` per kernel, and the run goes on with the reference's results.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ _CHECKS: ContextVar[dict[str, KernelCheck] | None] = ContextVar("autograd_kernel
 
 
 def checks_in_force() -> dict[str, KernelCheck] | None:
-    """Where comparisons are written down; None outside :func:`validation`."""
+    """The record of comparisons by kernel name; None outside :func:`validation`."""
     return _CHECKS.get()
 
 
 def arrays_in(value: Any) -> list[Array]:
-    """The arrays of an argument or a result: itself, or those of a list or tuple."""
+    """The arrays of an argument or a result: itself, or those of a list or tuple, nested ones included."""
     if isinstance(value, (list, tuple)):
         return [array for item in value for array in arrays_in(item)]
     return [value] if is_array(value) else []
 
 
-# Allowed difference from the reference, relative to the largest value of an output: summation order over at most
-# some thousand terms in the dtype that accumulates (float32 for 16-bit floats, whose own rounding then dominates).
+# Allowed difference from the reference, relative to the largest value of an output. It covers another order of a sum of
+# some thousand terms in the accumulation dtype. That is float32 for 16-bit floats, whose own rounding dominates.
 _TOLERANCE = {"float64": 1e-11, "float32": 2e-4, "float16": 4e-3, "bfloat16": 3e-2}
 
 
 def _precision(want: Array, args: tuple[Any, ...]) -> np.dtype[Any]:
-    """The dtype that ``want`` was computed in: not its own where it is wider than what its operands add up in."""
-    made = next((accumulator(a.dtype) for a in arrays_in(args) if is_float(a.dtype)), want.dtype)
-    return made if made.itemsize < want.dtype.itemsize else want.dtype
+    """The dtype whose precision ``want`` has: its own, or the operands' accumulation dtype if that is narrower."""
+    acc = next((accumulator(a.dtype) for a in arrays_in(args) if is_float(a.dtype)), want.dtype)
+    return acc if acc.itemsize < want.dtype.itemsize else want.dtype
 
 
 def _largest(x: Array) -> float:
@@ -86,8 +86,8 @@ def _largest(x: Array) -> float:
 def _compare(kernel: Kernel[..., Any], expected: list[Array], got: list[Array], args: tuple[Any, ...]) -> float:
     """The largest difference, relative to the largest value of its output.
 
-    A statistic that a forward kernel hands to backward (an output after the first) rounds by its operand: the mean of
-    rows that have none is noise, and is held to the size of the rows.
+    A forward kernel's outputs after the first are statistics for backward. Their rounding error is relative to the
+    operand: the mean of rows whose mean is zero is noise. So they are compared relative to the first operand, too.
 
     Raises:
         KernelMismatchError: if it is beyond tolerance, or the outputs differ in number, shape or dtype.
@@ -122,7 +122,7 @@ def _compare(kernel: Kernel[..., Any], expected: list[Array], got: list[Array], 
 def _reference(
     kernel: Kernel[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, list[Array], list[Any]]:
-    """The reference on copies of what it writes to: its result, all of its outputs, its arguments."""
+    """Run the reference on copies of what it writes to: its result, all of its outputs, and its arguments."""
     own = [_copied(a) if i in kernel.writes else a for i, a in enumerate(args)]
     result = kernel.reference(*own, **kwargs)
     return result, _outputs(kernel, result, own), own
@@ -133,13 +133,18 @@ def _copied(arg: Any) -> Any:
 
 
 def _outputs(kernel: Kernel[..., Any], result: Any, args: Sequence[Any]) -> list[Array]:
-    """The arrays that a call returned, and those that it wrote to."""
+    """The arrays that a call returned, then those that it wrote to."""
     return [*arrays_in(result), *arrays_in([args[i] for i in kernel.writes])]
 
 
 def validated(
     kernel: Kernel[..., Any], implementation: Implementation, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
+    """The implementation's result, after it was compared with the reference's.
+
+    Raises:
+        KernelMismatchError: if they differ.
+    """
     _, expected, _ = _reference(kernel, args, kwargs)
     result = implementation.run(*args, **kwargs)
     _compare(kernel, expected, _outputs(kernel, result, args), args)
@@ -149,7 +154,7 @@ def validated(
 def noted(
     kernel: Kernel[..., Any], check: KernelCheck, refusal: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """As :func:`validated`, but differences go into ``check``; the reference's results are what counts."""
+    """The reference's result; how the implementation's differs goes into ``check``."""
     if refusal is not None:
         check.refused[refusal] = check.refused.get(refusal, 0) + 1
         return kernel.reference(*args, **kwargs)
@@ -171,9 +176,12 @@ def noted(
 
 @contextmanager
 def validation() -> Iterator[dict[str, KernelCheck]]:
-    """Mode ``validate``, but write every comparison down and go on: one :class:`KernelCheck` for each kernel called.
+    """Mode ``validate``, but every comparison is recorded and the run goes on.
 
-    After a difference, and after a right result too, the reference's values are what the caller gets.
+    Callers get the reference's values, whether or not the implementation's differ.
+
+    Yields:
+        A :class:`KernelCheck` for each kernel that has been called, by name.
     """
     checks: dict[str, KernelCheck] = {}
     token = _CHECKS.set(checks)

@@ -1,4 +1,4 @@
-"""Kernels of Swin's own ops, a room each; importing one registers it."""
+"""Kernels of Swin's own ops, one room (folder) for each. To import a room registers its kernels."""
 
 from swinpy.kernels.position_bias import position_bias_bwd, position_bias_fwd
 from swinpy.kernels.window_attention import window_attention_bwd, window_attention_fwd

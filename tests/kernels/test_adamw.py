@@ -8,7 +8,7 @@ from support.implementations import needs_numba
 
 from autograd.kernels import KERNELS, kernel_mode
 from autograd.kernels.adamw.reference import adamw, grad_norm, multi_adamw
-from autograd.kernels.blocks import PIECE_BYTES
+from autograd.kernels.blocks import BLOCK_BYTES
 
 OPTIONS = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.05}
 
@@ -24,7 +24,7 @@ def _by_hand(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step, grad_scal
 
 
 @pytest.mark.parametrize("grad_scale", [1.0, 0.25])
-@pytest.mark.parametrize("shape", [(5,), (3, 4), (), (0, 3), (2, PIECE_BYTES // 8)])
+@pytest.mark.parametrize("shape", [(5,), (3, 4), (), (0, 3), (2, BLOCK_BYTES // 8)])
 def test_ten_steps_by_hand(shape, grad_scale):
     rng = np.random.default_rng(4)
     param = np.asarray(rng.standard_normal(shape))

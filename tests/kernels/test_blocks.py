@@ -18,7 +18,7 @@ def cut(monkeypatch):
     """Work in pieces of a row or so, on so many threads."""
 
     def call(threads, piece_bytes=64):
-        monkeypatch.setattr(blocks, "PIECE_BYTES", piece_bytes)
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", piece_bytes)
         monkeypatch.setattr(products, "_LARGE", 1)
         monkeypatch.setattr(products, "blas_is_single", lambda: True)
         ag.set_num_threads(threads)

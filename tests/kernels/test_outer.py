@@ -31,19 +31,19 @@ def _normal(rng: np.random.Generator, *shape: int, dtype: Any = np.float32) -> A
 @example(blocks=[3, 3], left=400, right=700, flipped=True, dtype=np.float32, seed=0)  # added up by all threads
 def test_any_size(blocks: list[int], left: int, right: int, flipped: bool, dtype: Any, seed: int) -> None:
     """Every other block is a piece of its own; memory starts as NaN, and A's and B's rows do not start at 0."""
-    from autograd.kernels.compiled.outer import add_outer, gradient, room, sums_of
+    from autograd.kernels.compiled.outer import add_outer, gradient, make_partials, scratch_size
 
     rng = np.random.default_rng(seed)
     n = sum(blocks)
     a, b = _normal(rng, n, left, dtype=dtype), _normal(rng, n, right, dtype=dtype)
-    sums = sums_of(-(-len(blocks) // 2), left, right, np.dtype(dtype))
-    sums[:] = 0
+    partials = make_partials(-(-len(blocks) // 2), left, right, np.dtype(dtype))
+    partials[:] = 0
     start = 0
     for i, rows in enumerate(blocks):
-        panels = (np.full(room(rows, width), np.nan, dtype) for width in (left, right))
-        add_outer(a, start, b, start, rows, *panels, sums[i // 2])
+        panels = (np.full(scratch_size(rows, width), np.nan, dtype) for width in (left, right))
+        add_outer(a, start, b, start, rows, *panels, partials[i // 2])
         start += rows
-    got = gradient(sums, left, right, flipped)
+    got = gradient(partials, left, right, flipped)
     wide = a.astype(np.longdouble), b.astype(np.longdouble)
     want, size = wide[0].T @ wide[1], abs(wide[0]).T @ abs(wide[1])
     assert got.shape == ((right, left) if flipped else (left, right))

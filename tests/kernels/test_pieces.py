@@ -35,21 +35,21 @@ def _mark(weight, seen, rows, number, start, stop):
 @jit
 def _wait(together, number, start, stop):
     """Until as many as there are pieces have come: it ends only if as many threads work at once."""
-    pieces._count(together, 0, 1)
-    while pieces._look(together, 0) < len(together):
+    pieces._fetch_add(together, 0, 1)
+    while pieces._spin(together, 0) < len(together):
         pass
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-@pytest.mark.parametrize(("rows", "parts"), [(0, 1), (5, 1), (5, 2), (64, 16), (1000, 100)])
-def test_every_piece_once(count, rows, parts):
+@pytest.mark.parametrize(("rows", "many"), [(0, 1), (5, 1), (5, 2), (64, 16), (1000, 100)])
+def test_every_piece_once(count, rows, many):
     ag.set_num_threads(count)
-    cut = pieces.even_pieces(rows, parts)
+    bounds = pieces.even_pieces(rows, many)
     for _ in range(6):  # in both directions, helpers asleep and awake
-        seen, marks = np.zeros(parts), np.zeros(rows, np.int64)
-        pieces.run_pieces(_mark, cut, 2.0, seen, marks)
+        seen, marks = np.zeros(many), np.zeros(rows, np.int64)
+        pieces.run_pieces(_mark, bounds, 2.0, seen, marks)
         np.testing.assert_array_equal(seen, 2)
-        np.testing.assert_array_equal(marks, np.repeat(np.arange(parts) + 1, cut[:, 1] - cut[:, 0]))
+        np.testing.assert_array_equal(marks, np.repeat(np.arange(many) + 1, bounds[:, 1] - bounds[:, 0]))
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -62,12 +62,12 @@ def test_that_many_threads_work(count):
 def test_calls_from_several_threads_keep_apart():
     """Each with memory of its own; the helpers are shared."""
     ag.set_num_threads(3)
-    cut, wrong = pieces.even_pieces(64, 16), []
+    bounds, wrong = pieces.even_pieces(64, 16), []
 
     def calls():
         for _ in range(50):
             seen, marks = np.zeros(16), np.zeros(64, np.int64)
-            pieces.run_pieces(_mark, cut, 1.0, seen, marks)
+            pieces.run_pieces(_mark, bounds, 1.0, seen, marks)
             wrong.extend(seen[seen != 1])
 
     callers = [threading.Thread(target=calls) for _ in range(4)]

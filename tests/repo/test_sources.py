@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,3 +88,37 @@ def test_nothing_unsafe(module: Module) -> None:
 @pytest.mark.parametrize("module", modules(), ids=repr)
 def test_every_file_says_what_it_is_for(module: Module) -> None:
     assert ast.get_docstring(module.tree)
+
+
+def _documented(module: Module) -> dict[str, bool]:
+    """The public functions of a module, and whether each has a docstring."""
+    functions = [node for node in module.tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return {f.name: ast.get_docstring(f) is not None for f in functions if not f.name.startswith("_")}
+
+
+def _undocumented(module: Module, references: dict[str, Module]) -> list[str]:
+    """Public functions without a docstring. A twin may do without one if its namesake in the reference has one."""
+    room, _, file = module.name.rpartition(".")
+    twins = file in ("cpu", "cuda") and f"{room}.reference" in references
+    elsewhere = _documented(references[f"{room}.reference"]) if twins else {}
+    return [name for name, has_one in _documented(module).items() if not has_one and not elsewhere.get(name)]
+
+
+@pytest.mark.parametrize("module", modules(), ids=repr)
+def test_every_public_function_has_a_docstring(module: Module) -> None:
+    assert _undocumented(module, {m.name: m for m in modules()}) == []
+
+
+def test_what_counts_as_documented() -> None:
+    """A twin without a docstring needs a namesake that has one; other functions need their own."""
+
+    def made(name: str, *lines: str) -> Module:
+        return Module(name, Path(name), ast.parse("\n".join(lines)))
+
+    silent, spoken, private = "def one(): pass", "def two(): 'It says what it does.'", "def _three(): pass"
+    reference = made("room.reference", "def one(): 'What it does.'", silent.replace("one", "two"))
+    twins = [made(f"room.{file}", silent, "def two(): pass", private) for file in ("cpu", "cuda")]
+    references = {reference.name: reference}
+    assert [_undocumented(twin, references) for twin in twins] == [["two"], ["two"]]
+    assert _undocumented(reference, references) == ["two"]
+    assert _undocumented(made("room.other", silent, spoken, private), references) == ["one"]

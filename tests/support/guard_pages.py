@@ -78,12 +78,14 @@ def _calls() -> Iterator[tuple[str, Any, dict[str, Any]]]:
 
 def _outer(rows: int, left: int, right: int, dtype: Any, edge: str) -> None:
     """What a block gives to a weight's gradient, scratch guarded, too."""
-    from autograd.kernels.compiled.outer import add_outer, room, sums_of
+    from autograd.kernels.compiled.outer import add_outer, make_partials, scratch_size
 
     first = 2
     a, b = (np.ones((first + rows, width), dtype) for width in (left, right))
-    panels = [np.full(room(rows, width), np.nan, dtype) for width in (left, right)]
-    a, b, panels, (sums,) = _guarded((a, b, panels, [np.zeros(sums_of(1, left, right, a.dtype).size, dtype)]), edge)
+    panels = [np.full(scratch_size(rows, width), np.nan, dtype) for width in (left, right)]
+    a, b, panels, (sums,) = _guarded(
+        (a, b, panels, [np.zeros(make_partials(1, left, right, a.dtype).size, dtype)]), edge
+    )
     add_outer(a, first, b, first, rows, *panels, sums)
 
 

@@ -1,11 +1,11 @@
-"""AdamW and the norm of gradients: the definition, compiled twins, CUDA kernels."""
+"""AdamW and the norm of gradients: the reference, compiled twins, CUDA kernels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from autograd.dtypes import is_float
-from autograd.kernels.adamw import cuda as _cuda  # noqa: F401 (puts launchers behind the kernels)
+from autograd.kernels.adamw import cuda as _cuda  # noqa: F401 (registers the launchers)
 from autograd.kernels.adamw.reference import adamw, grad_norm, multi_adamw
 from autograd.kernels.compiled import compiled_dtype, register_compiled
 from autograd.kernels.validate import arrays_in

@@ -1,4 +1,7 @@
-"""Launching adamw.cu: the norm of all gradients, and AdamW on all parameters."""
+"""Launches adamw.cu: the norm of all gradients, and AdamW on all parameters.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from autograd.kernels.cuda import register_cuda
 from autograd.kernels.cuda.budget import Budget
 from autograd.kernels.cuda.launch import contiguous, launch
 from autograd.kernels.cuda.source import FLOAT_NAMES, program
-from autograd.kernels.cuda.tables import CHUNK, chunks, table
+from autograd.kernels.cuda.tables import CHUNK, address_table, chunk_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +45,7 @@ def _program(kind: str) -> Program:
 
 
 def variants() -> list[Program]:
-    """What there is to compile: each type."""
+    """The programs to compile: each type."""
     return [_program(kind) for kind in FLOAT_NAMES.values()]
 
 
@@ -55,21 +58,23 @@ def _decays(decays: tuple[float, ...], device: int) -> Array:
 
 
 def _table(*lists: Sequence[Array]) -> tuple[Array, Array]:
-    """Addresses and sizes for the kernels (a column of addresses a list: params, grads, both moments); the chunks."""
+    """A column of addresses for each list (params, grads, both moments) and one of sizes; and the chunks."""
     sizes, device = tuple(a.size for a in lists[0]), lists[0][0].device.id
-    return table(*([a.data.ptr for a in arrays] for arrays in lists), sizes, device=device), chunks(sizes, device)
+    addresses = ([a.data.ptr for a in arrays] for arrays in lists)
+    return address_table(*addresses, sizes, device=device), chunk_table(sizes, device)
 
 
-def _partials(code: Program, rows: Array, pieces: Array) -> Array:
-    """Sums of squares, one a chunk."""
-    partials = array_module(rows).empty(len(pieces), np.float64)
-    if len(pieces):
-        launch(code, "grad_squares", len(pieces), _THREADS, (rows, pieces, partials), _SHARED)
+def _partials(code: Program, rows: Array, chunks: Array) -> Array:
+    """The sum of squares of each chunk."""
+    partials = array_module(rows).empty(len(chunks), np.float64)
+    if len(chunks):
+        launch(code, "grad_squares", len(chunks), _THREADS, (rows, chunks, partials), _SHARED)
     return partials
 
 
 @register_cuda(reference.grad_norm)
 def grad_norm(grads: Sequence[Array]) -> Array:
+    """Two launches: float64 sums of squares per chunk, then their total in order. No wait for the GPU."""
     grads = [contiguous(g) for g in grads]
     first = grads[0]
     code = _program(FLOAT_NAMES[first.dtype.name])
@@ -96,6 +101,7 @@ def multi_adamw(
     clip_grad: float | None = None,
     grad_divisor: float = 1.0,
 ) -> Array:
+    """Three launches for all arrays: sums of squares, the scalars of the step, the update. No wait for the GPU."""
     check_multi_adamw(params, grads, exp_avgs, exp_avg_sqs, decays)
     grads = [contiguous(g) for g in grads]
     first, (lr_at, lr), (step_at, step) = params[0], _where(lr), _where(step)
@@ -103,20 +109,20 @@ def multi_adamw(
         check_adamw(step)
     code, xp = _program(FLOAT_NAMES[first.dtype.name]), array_module(first)
     with first.device:
-        rows, pieces = _table(params, grads, exp_avgs, exp_avg_sqs)
-        partials = _partials(code, rows, pieces)
+        rows, chunks = _table(params, grads, exp_avgs, exp_avg_sqs)
+        partials = _partials(code, rows, chunks)
         numbers = xp.empty(_NUMBERS, np.float64)
         settings = (lr_at, lr, step_at, step, beta1, beta2, clip_grad or 0.0, grad_divisor)
         launch(code, "adamw_numbers", 1, _THREADS, (partials, len(partials), *settings, numbers), _SHARED)
-        if len(pieces):
+        if len(chunks):
             betas = (beta1, 1 - beta1, beta2, 1 - beta2)
-            shared = (rows, pieces, _decays(tuple(decays), first.device.id), numbers)
-            launch(code, "multi_adamw", len(pieces), _THREADS, (*shared, *betas, eps))
+            shared = (rows, chunks, _decays(tuple(decays), first.device.id), numbers)
+            launch(code, "multi_adamw", len(chunks), _THREADS, (*shared, *betas, eps))
     return numbers[0]
 
 
 def _where(value: Any) -> tuple[Array | None, Any]:
-    """A number that is on the device, or one that is not: (array, 0) or (None, number)."""
+    """A number on the device as (array, 0), a number on the host as (None, number)."""
     if is_array(value) and value.size != 1:
         raise ValueError(f"multi_adamw: expected lr and step to be one number each; got shape {value.shape}.")
     return (contiguous(value), 0) if is_array(value) else (None, value)

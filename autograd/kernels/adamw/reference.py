@@ -1,4 +1,4 @@
-"""AdamW on one array, in cache-sized pieces, and on all of a model's arrays with their norm and clipping."""
+"""AdamW on one array, block by block, and on all of a model's arrays with the norm and clipping of gradients."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def adamw(
     step_size, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
     p, g, m, v = (a.reshape(-1) for a in (param, grad, exp_avg, exp_avg_sq))
 
-    def piece(block: slice) -> None:
+    def compute(block: slice) -> None:
         gp, mp, vp, pp = g[block], m[block], v[block], p[block]
         gp = gp * grad_scale if grad_scale != 1.0 else gp
         mp *= beta1
@@ -85,11 +85,11 @@ def adamw(
         denominator += eps
         pp -= step_size * (mp / denominator)
 
-    run_blocks(piece, p.size, 4 * p.itemsize, xp)
+    run_blocks(compute, p.size, 4 * p.itemsize, xp)
 
 
 def _over_all(flops: int, passes: int) -> Callable[..., Cost]:
-    """The cost of ``flops`` operations an element of a list of arrays, all read or written ``passes`` times."""
+    """A cost function: ``flops`` operations per element of a list of arrays, all read or written ``passes`` times."""
     return lambda arrays, *_, **__: Cost(flops * sum(a.size for a in arrays), passes * sum(a.nbytes for a in arrays))
 
 

@@ -1,7 +1,7 @@
-"""What compiled kernels share; and the door by which a room puts its Numba twins (extra ``fast``) behind its kernels.
+"""What compiled kernels share, and the decorator by which a room registers its Numba twins (extra ``fast``).
 
-Files that import Numba at their top, ``cpu.py`` of a room and those of this folder, are imported when a kernel first
-runs. Nothing but a room's loader and each other may import them.
+Some files import Numba at their top: ``cpu.py`` of a room, and the others of this folder. They are imported when a
+kernel first runs. Only a room's loader, and such files themselves, may import them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _loaders: list[Callable[[], ModuleType]] = []
 
 
 def warmup() -> None:
-    """Import Numba and all compiled kernels now, not when each first runs (a second or so); nothing without Numba.
+    """Import Numba and all compiled kernels now, which takes about a second, instead of when each first runs.
 
-    Code for the types of a call is still compiled, or read from the disk, at the first such call.
+    Without Numba this does nothing. Code is still compiled, or read from the disk, at the first call with given types.
     """
     if is_available() is None:
         for load in _loaders:
@@ -46,7 +46,7 @@ def is_available() -> str | None:
 
 
 def compiled_dtype(*args: Any, **_: Any) -> str | None:
-    """None if the arrays among the arguments, and the dtypes asked for, are one that kernels are compiled for, else why
+    """None if all float arrays and dtypes among the arguments are of one dtype that kernels are compiled for, else why
     not."""
     dtypes = {a.dtype for a in arrays_in(args) if isinstance(a, np.ndarray) and is_float(a.dtype)}
     dtypes |= {a for a in args if isinstance(a, np.dtype)}
@@ -59,11 +59,11 @@ def compiled_dtype(*args: Any, **_: Any) -> str | None:
 def register_compiled(
     *kernels: Kernel[..., Any], accepts: Callable[..., str | None] = compiled_dtype
 ) -> Callable[[Callable[[], ModuleType]], Callable[[], ModuleType]]:
-    """Put compiled twins behind kernels: decorates a function that imports and returns the module that has them.
+    """Give kernels compiled twins: decorates a function that imports and returns the module that has the twins.
 
     Args:
-        kernels: each has a twin of its name in the module.
-        accepts: None if the twins take the arguments, else why not.
+        *kernels: each has a twin of its name in the module.
+        accepts: called with a kernel's arguments; None if the twins take them, else why not.
     """
 
     def decorate(load: Callable[[], ModuleType]) -> Callable[[], ModuleType]:

@@ -1,11 +1,11 @@
-"""Products of a tall matrix and a weight: A B + bias, by tiles that stay in registers, without BLAS.
+"""Products of a tall matrix and a weight, A B + bias, with register blocking and without BLAS.
 
-BLAS arranges both operands anew for every call, which at the inner sizes of a Swin (96 to 768) costs as much as a fifth
-of the product. Here the weight alone is arranged, once for all rows: in panels of COLUMNS columns, row after row, so
-that a tile reads it as it lies. Everything is one compiled call on a range of rows, which other compiled code can go on
-with while the rows are in the cache.
+BLAS packs both operands anew for every call. At the inner sizes of a Swin (96 to 768) that takes up to a fifth of the
+product's time. Here the weight alone is packed, once for all rows: in panels of COLUMNS columns, each row-major, so
+that a tile reads contiguous memory. The product of a range of rows is one compiled function. Other compiled code calls
+it and goes on with these rows while they are in the cache.
 
-Each number of the result is one sum in the order of the inner index, so it does not depend on how rows are cut.
+Each element of the result is one sum in the order of the inner index, so it does not depend on the pieces.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.compiled.pieces import cut_at, even_pieces, run_pieces
+from autograd.kernels.compiled.pieces import even_pieces, pieces_between, run_pieces
 from autograd.kernels.compiled.tiles import COLUMNS, HEIGHT, make_tile_on_bias, padded_columns
 from autograd.kernels.compiled.toolkit import jit
 
-__all__ = ["Packed", "even_block", "is_tall", "multiply_rows", "pack", "product_rows", "row_pieces"]
+__all__ = ["Packed", "even_block", "is_tall", "multiply_rows", "pack", "product_rows", "tile_pieces"]
 
-_BLOCK = 96  # about so many rows stay in the cache while all panels pass
-_LEAST_ROWS, _MOST_DEPTH = 768, 1536  # otherwise arranging the weight costs too much, or panels leave the cache
-_WORTH = 1 << 21  # multiply-adds, of a piece
-_SHARE = 1 << 17  # numbers from which a weight is packed by all threads
+_BLOCK = 96  # rows, about: they stay in the cache while all panels are read
+_LEAST_ROWS, _MOST_DEPTH = 768, 1536  # otherwise it costs too much to pack the weight, or panels leave the cache
+_PIECE_WORK = 1 << 21  # multiply-adds of a piece, at least
+_MANY_WEIGHTS = 1 << 17  # from this size on a weight is packed by all threads
 
 _tile = make_tile_on_bias(HEIGHT)
 
 
 def is_tall(rows: int, weight: Any) -> bool:
-    """Whether a product of so many rows with ``weight`` is faster here than by BLAS."""
+    """Whether the product of a matrix of ``rows`` rows and ``weight`` is faster here than by BLAS."""
     return weight.dtype == np.float32 and rows >= _LEAST_ROWS and max(weight.shape) <= _MOST_DEPTH
 
 
 class Packed:
-    """A weight in panels, and the bias padded to whole panels.
+    """A weight in panels, and its bias padded to whole panels.
 
     Attributes:
         panels: (panels * depth * COLUMNS,).
-        bias: (padded columns,).
-        depth: inner size.
+        bias: (panels * COLUMNS,).
+        depth: inner size of the product.
         columns: of the result.
     """
 
@@ -84,27 +84,33 @@ def _pack_columns(weight: Any, panels: Any, _: int, start: int, stop: int) -> No
 
 
 def pack(weight: Any, transposed: bool, bias: Any | None = None) -> Packed:
-    """B = weight (depth, columns), or weight^T of a weight (columns, depth), for :func:`product_rows`."""
+    """Pack a weight for :func:`product_rows`.
+
+    Args:
+        weight: B (depth, columns), C-ordered; its transpose if ``transposed``.
+        transposed: whether ``weight`` is B^T (columns, depth).
+        bias: (columns,), or None for 0.
+    """
     depth, columns = weight.shape[::-1] if transposed else weight.shape
     packed = Packed(depth, columns, bias, weight.dtype)
-    arrange = _pack_columns if transposed else _pack_rows
-    count = -(-columns // COLUMNS)
-    shares = 4 if weight.size >= _SHARE and count >= 4 else 1
-    run_pieces(arrange, even_pieces(count, shares), weight, packed.panels)
+    kernel = _pack_columns if transposed else _pack_rows
+    panels = -(-columns // COLUMNS)
+    count = 4 if weight.size >= _MANY_WEIGHTS and panels >= 4 else 1
+    run_pieces(kernel, even_pieces(panels, count), weight, packed.panels)
     return packed
 
 
 @jit
 def even_block(rows: int) -> int:
-    """The size of blocks of rows: equal ones, of whole tiles, at most half as large again as _BLOCK. A last block of a
-    few rows would cost a whole pass over the weight."""
+    """The rows of a block, if ``rows`` are divided into equal blocks of whole tiles: at most 1.5 times _BLOCK. They are
+    equal because a last block of a few rows would still cost a whole pass over the weight."""
     blocks = max(1, (rows + _BLOCK // 2) // _BLOCK)
     return max(1, -(-rows // (blocks * HEIGHT))) * HEIGHT
 
 
 @jit
 def _edge(a: Any, row: int, panels: Any, at: int, bias: Any, first: int, out: Any, rows: int, width: int) -> None:
-    """A tile that reaches beyond the result, by way of a whole one."""
+    """A tile that reaches beyond the result: computed as a whole one in scratch memory, and copied in part."""
     depth = a.shape[1]
     left, whole = np.zeros((HEIGHT, depth), a.dtype), np.empty((HEIGHT, COLUMNS), a.dtype)
     left[:rows] = a[row : row + rows]
@@ -117,12 +123,12 @@ def multiply_rows(a: Any, panels: Any, bias: Any, out: Any, start: int, stop: in
     """out[start:stop] = a[start:stop] B + bias.
 
     Args:
-        a: (rows, depth).
-        panels: of a :class:`Packed`; likewise bias.
-        bias: see panels.
-        out: (rows, columns).
-        start: first row.
-        stop: behind the last row.
+        a: (rows, depth), C-ordered.
+        panels: B, see :class:`Packed`.
+        bias: see :class:`Packed`.
+        out: (rows, columns), C-ordered.
+        start: the first row.
+        stop: the row after the last.
     """
     depth, columns = a.shape[1], out.shape[1]
     whole_columns, block = columns // COLUMNS * COLUMNS, even_block(stop - start)
@@ -141,26 +147,37 @@ def multiply_rows(a: Any, panels: Any, bias: Any, out: Any, start: int, stop: in
 
 
 @jit
-def _piece(a: Any, panels: Any, bias: Any, out: Any, _: int, start: int, stop: int) -> None:
+def _multiply(a: Any, panels: Any, bias: Any, out: Any, _: int, start: int, stop: int) -> None:
     multiply_rows(a, panels, bias, out, start, stop)
 
 
 def product_rows(a: Any, packed: Packed) -> Any:
-    """a B + bias by all threads, as a new array."""
+    """a B + bias of all rows, by all threads.
+
+    Args:
+        a: (rows, depth), C-ordered.
+        packed: B (depth, columns) and the bias.
+
+    Returns:
+        (rows, columns), a new array.
+    """
     out = empty((len(a), packed.columns), a.dtype)
-    cut = row_pieces(len(a), a.shape[1] * packed.columns)
-    run_pieces(_piece, cut, a, packed.panels, packed.bias, out)
+    pieces = tile_pieces(len(a), a.shape[1] * packed.columns)
+    run_pieces(_multiply, pieces, a, packed.panels, packed.bias, out)
     return out
 
 
 @lru_cache(maxsize=512)
-def row_pieces(rows: int, work: int, most: int = 16) -> Any:
-    """(start, stop) of up to ``most`` pieces of about equal size, of whole tiles, each worth waking a thread for.
+def tile_pieces(rows: int, work: int, most: int = 16) -> Any:
+    """Pieces of whole tiles and nearly equal sizes, each with enough work to wake a thread for.
 
     Args:
         rows: in all.
-        work: multiply-adds a row.
-        most: pieces.
+        work: multiply-adds per row.
+        most: the largest number of pieces.
+
+    Returns:
+        (pieces, 2), the start and stop of each.
     """
-    count = max(1, min(most, rows // _BLOCK, rows * work // _WORTH))
-    return cut_at([rows * i // count // HEIGHT * HEIGHT for i in range(count)] + [rows])
+    count = max(1, min(most, rows // _BLOCK, rows * work // _PIECE_WORK))
+    return pieces_between([rows * i // count // HEIGHT * HEIGHT for i in range(count)] + [rows])

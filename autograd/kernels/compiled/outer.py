@@ -1,11 +1,11 @@
-"""Weight gradients, A^T B of two tall matrices, block of rows by block of rows while these lie in the cache.
+"""Weight gradients: A^T B of two tall matrices, block by block while the rows lie in the cache.
 
-Compiled code that goes through the rows of a layer anyway adds what each block gives, so that what the gradient is made
-of (the hidden rows of an MLP and their gradients) never goes through main memory.
+Compiled code that passes over the rows of a layer calls this with each block. So what the gradient is made of (the
+hidden rows of an MLP, and their gradients) never goes through main memory.
 
-Both blocks are arranged in panels of the columns that a tile reads: HEIGHT of A, COLUMNS of B. The sums lie in panels
-of COLUMNS columns, too: tiles go through them from the first number to the last. Each piece of the rows has sums of its
-own, which are added up in order: the same bits with any number of threads.
+Both blocks are packed in panels of the columns that a tile reads: HEIGHT of A, COLUMNS of B. The sums lie in panels of
+COLUMNS columns, too, so that tiles write them in the order of memory. Each piece has a partial sum of its own. The
+partial sums are added up in order, so that the bits do not depend on the threads.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from autograd.kernels.compiled.pieces import even_pieces, run_pieces
 from autograd.kernels.compiled.tiles import COLUMNS, HEIGHT, LANES, copy_vectors, make_tile, padded_columns
 from autograd.kernels.compiled.toolkit import jit, read, write
 
-__all__ = ["add_outer", "add_rows", "gradient", "piece_count", "room", "sums_of"]
+__all__ = ["add_outer", "add_rows", "gradient", "make_partials", "most_pieces", "scratch_size"]
 
 _VECTORS = -(-HEIGHT // LANES)  # that hold a row of a panel of A
-_SHARE = 1 << 17  # numbers from which all threads add up the pieces' sums
-_ROWS = 1024  # of a piece, if there are enough of them: to clear and add up its sums costs as much as 30 rows
+_MANY_WEIGHTS = 1 << 17  # from this size on a gradient is added up by all threads
+_ROWS = 1024  # of a piece, if there are enough: to clear and add up its partial sum costs as much as 30 rows
 
 _tile = make_tile(HEIGHT, start="apart")
 
@@ -32,21 +32,22 @@ _tile = make_tile(HEIGHT, start="apart")
 
 
 @jit
-def _padded(left: int) -> int:
+def _padded_height(left: int) -> int:
+    """``left`` rounded up to whole tiles."""
     return -(-left // HEIGHT) * HEIGHT
 
 
 @jit
-def room(rows: int, columns: int) -> int:
-    """Numbers of scratch that :func:`add_outer` needs for a block of one matrix."""
+def scratch_size(rows: int, columns: int) -> int:
+    """Elements of scratch memory that :func:`add_outer` needs for a block of one matrix."""
     return rows * (columns + HEIGHT + COLUMNS) + _VECTORS * LANES
 
 
 @jit
 def _pack_left(a: Any, first: int, rows: int, panels: Any) -> None:
-    """Rows [first, first + rows) of A (rows, left) in panels of HEIGHT columns, the last one filled up with zeros.
+    """Rows [first, first + rows) of A (rows, left) in panels of HEIGHT columns, the last one padded with zeros.
 
-    A row of a panel is copied as whole vectors; what that writes too much is written over by the next row.
+    A row of a panel is copied as whole vectors. They may reach into the next row, which is then written over them.
     """
     columns = a.shape[1]
     for start in range(0, columns, HEIGHT):
@@ -62,7 +63,7 @@ def _pack_left(a: Any, first: int, rows: int, panels: Any) -> None:
 
 @jit
 def _pack_right(b: Any, first: int, rows: int, panels: Any) -> None:
-    """Rows [first, first + rows) of B (rows, right) in panels of COLUMNS columns, the last one filled up with zeros."""
+    """Rows [first, first + rows) of B (rows, right) in panels of COLUMNS columns, the last one padded with zeros."""
     columns = b.shape[1]
     whole = columns // COLUMNS * COLUMNS
     for r in range(rows):
@@ -75,54 +76,64 @@ def _pack_right(b: Any, first: int, rows: int, panels: Any) -> None:
 
 
 @jit
-def add_outer(a: Any, a_first: int, b: Any, b_first: int, rows: int, a_panels: Any, b_panels: Any, sums: Any) -> None:
-    """sums += A^T B of ``rows`` rows, of A from a_first on and of B from b_first on.
+def add_outer(
+    a: Any, a_first: int, b: Any, b_first: int, rows: int, a_panels: Any, b_panels: Any, partial: Any
+) -> None:
+    """partial += A^T B of a block of rows.
 
     Args:
-        a: (rows, left), C-ordered.
-        a_first: its first row.
-        b: (rows, right), C-ordered.
-        b_first: its first row.
-        rows: how many.
-        a_panels: scratch, see :func:`room`.
+        a: (all rows, left), C-ordered.
+        a_first: the block's first row in A.
+        b: (all rows, right), C-ordered.
+        b_first: the block's first row in B.
+        rows: of the block.
+        a_panels: scratch memory, see :func:`scratch_size`.
         b_panels: the same for B.
-        sums: a row of :func:`sums_of`.
+        partial: a row of :func:`make_partials`.
     """
     left, right = a.shape[1], b.shape[1]
-    high = _padded(left)
+    high = _padded_height(left)
     _pack_left(a, a_first, rows, a_panels)
     _pack_right(b, b_first, rows, b_panels)
     for j in range(0, right, COLUMNS):
         for i in range(0, left, HEIGHT):
             at = j * high + i * COLUMNS
-            _tile(a_panels, i * rows, 1, HEIGHT, b_panels, j * rows, COLUMNS, sums, at, COLUMNS, rows)
+            _tile(a_panels, i * rows, 1, HEIGHT, b_panels, j * rows, COLUMNS, partial, at, COLUMNS, rows)
 
 
 @jit
 def add_rows(maps: Any, at: int, padded: int, rows: int, total: Any) -> None:
-    """The sum of rows to ``total``, as wide as they with padding; by themselves first, which rounds less."""
-    part = np.zeros(padded, total.dtype)
+    """total (padded,) += the sum of a block of rows. The block is summed first, which rounds less than one long sum.
+
+    Args:
+        maps: flat rows of ``padded`` elements.
+        at: where the block begins.
+        padded: elements of a row.
+        rows: of the block.
+        total: (padded,).
+    """
+    block_sum = np.zeros(padded, total.dtype)
     for i in range(rows):
         for c in range(padded):
-            write(part, c, read(part, c) + read(maps, at + i * padded + c))
+            write(block_sum, c, read(block_sum, c) + read(maps, at + i * padded + c))
     for c in range(padded):
-        write(total, c, read(total, c) + read(part, c))
+        write(total, c, read(total, c) + read(block_sum, c))
 
 
 @jit
-def _add_up(sums: Any, left: int, right: int, flipped: bool, out: Any, _: int, start: int, stop: int) -> None:
+def _add_up(partials: Any, left: int, right: int, flipped: bool, out: Any, _: int, start: int, stop: int) -> None:
     """Panels [start, stop) of the gradient, (left, right), or ``flipped`` (right, left)."""
-    high = _padded(left)
-    total = np.empty(COLUMNS, sums.dtype)
+    high = _padded_height(left)
+    total = np.empty(COLUMNS, partials.dtype)
     for panel in range(start, stop):
         first = panel * COLUMNS
         width = min(COLUMNS, right - first)
         for i in range(left):
             at = first * high + i * COLUMNS
-            total[:] = sums[0, at : at + COLUMNS]
-            for piece in range(1, sums.shape[0]):
+            total[:] = partials[0, at : at + COLUMNS]
+            for piece in range(1, partials.shape[0]):
                 for c in range(COLUMNS):
-                    total[c] += sums[piece, at + c]
+                    total[c] += partials[piece, at + c]
             if flipped:
                 for c in range(width):
                     out[first + c, i] = total[c]
@@ -133,21 +144,20 @@ def _add_up(sums: Any, left: int, right: int, flipped: bool, out: Any, _: int, s
 # ---- on the Python side
 
 
-def piece_count(rows: int) -> int:
-    """Into how many pieces at most to cut rows that give a weight's gradient: 4 to 16."""
+def most_pieces(rows: int) -> int:
+    """The largest number of pieces, 4 to 16, for rows that give a weight's gradient."""
     return min(16, max(4, rows // _ROWS))
 
 
-def sums_of(pieces: int, left: int, right: int, dtype: Any) -> Any:
-    """(pieces, numbers): memory for what each piece gives to A^T B of A (rows, left) and B (rows, right)."""
-    return empty((pieces, padded_columns(right) * _padded(left)), dtype)
+def make_partials(pieces: int, left: int, right: int, dtype: Any) -> Any:
+    """Memory for the partial sum of each piece, of A^T B for A (rows, left) and B (rows, right): (pieces, elements)."""
+    return empty((pieces, padded_columns(right) * _padded_height(left)), dtype)
 
 
-def gradient(sums: Any, left: int, right: int, flipped: bool) -> Any:
-    """The sums of all pieces added up: (left, right), or ``flipped`` (right, left)."""
-    out = np.empty((right, left) if flipped else (left, right), sums.dtype)
+def gradient(partials: Any, left: int, right: int, flipped: bool) -> Any:
+    """The total of :func:`make_partials`: (left, right), or its transpose (right, left) if ``flipped``."""
+    out = np.empty((right, left) if flipped else (left, right), partials.dtype)
     panels = -(-right // COLUMNS)
-    run_pieces(
-        _add_up, even_pieces(panels, min(panels, 8) if out.size >= _SHARE else 1), sums, left, right, flipped, out
-    )
+    pieces = even_pieces(panels, min(panels, 8) if out.size >= _MANY_WEIGHTS else 1)
+    run_pieces(_add_up, pieces, partials, left, right, flipped, out)
     return out

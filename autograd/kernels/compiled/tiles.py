@@ -1,11 +1,11 @@
-"""Products of small matrices that lie in the cache: the inner loops of compiled attention.
+"""Products of small matrices that lie in the cache: the inner loops of compiled attention and linear layers.
 
-BLAS is made for large matrices; a 49 x 32 one costs it more to set up than to multiply. ``multiply`` covers the result
-with tiles of ROWS x COLUMNS numbers. A tile stays in registers while the inner index runs: each step loads one row of
-B (two vectors) and, one after another, ROWS numbers of A, each spread over a vector. LLVM does not find that shape by
-itself, so it is written in its own language.
+BLAS is made for large matrices; for one of 49 x 32 it takes longer to set up than to multiply. ``multiply`` covers the
+result with tiles of ROWS x COLUMNS elements. A tile stays in registers while the inner index runs (register blocking).
+Each step loads one row of B (two vectors) and, one after another, ROWS elements of A, each broadcast to the lanes of a
+vector. LLVM does not find this shape by itself, so the tile is written in LLVM's language.
 
-A matrix is an array's memory from an offset on. Sizes of the result are rounded up to whole tiles, so scratch arrays
+A matrix is an array's memory from an offset on. Sizes of the result are rounded up to whole tiles. So scratch arrays
 are padded (:func:`padded_rows`, :func:`padded_columns`), and what lies in the padding must be finite.
 """
 
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def _lanes() -> int:
-    """float32 numbers in a vector register of this processor."""
+    """The number of float32 lanes in a vector register of this processor."""
     try:
         features = binding.get_host_cpu_features()
     except RuntimeError:  # llvmlite cannot tell on this platform
@@ -47,17 +47,19 @@ def _lanes() -> int:
 
 
 LANES = _lanes()
-_VECTORS = 2  # of B, side by side
+_VECTORS = 2  # in a row of a tile
 ROWS = 4  # ROWS * _VECTORS = 8 sums at once hide the latency of a multiply-add and fit 16 registers
 COLUMNS = LANES * _VECTORS
-HEIGHT = 6  # rows of tiles of larger products: with two vectors a row 12 sums, what 16 registers leave room for
+HEIGHT = 6  # rows of a tile of larger products: 12 sums, which is what 16 registers leave room for
 
 
 def padded_rows(n: int) -> int:
+    """``n`` rounded up to whole tiles of ROWS rows."""
     return -(-n // ROWS) * ROWS
 
 
 def padded_columns(n: int) -> int:
+    """``n`` rounded up to whole tiles of COLUMNS columns."""
     return -(-n // COLUMNS) * COLUMNS
 
 
@@ -66,7 +68,7 @@ def _constant(n: int) -> Any:
 
 
 class _Matrix:
-    """A matrix argument of the tile in LLVM's language: where it starts, and vectors of it."""
+    """A matrix argument in LLVM's language: its address, and loads and stores of its vectors."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, array: Any, at: Any) -> None:
         self.builder, number = builder, ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
@@ -74,22 +76,23 @@ class _Matrix:
         self.vector = ir.VectorType(number, LANES)
         self.start = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
 
-    def place(self, offset: Any, n: int) -> Any:
-        """Of the n-th vector from an offset."""
+    def pointer(self, offset: Any, n: int) -> Any:
+        """The address of the n-th vector from an offset."""
         there = self.builder.gep(self.start, [self.builder.add(offset, _constant(LANES * n))])
         return self.builder.bitcast(there, self.vector.as_pointer())
 
     def load(self, offset: Any, n: int) -> Any:
-        return self.builder.load(self.place(offset, n), align=self.align)
+        return self.builder.load(self.pointer(offset, n), align=self.align)
 
     def store(self, value: Any, offset: Any, n: int) -> None:
-        self.builder.store(value, self.place(offset, n), align=self.align)
+        self.builder.store(value, self.pointer(offset, n), align=self.align)
 
-    def spread(self, offset: Any) -> Any:
-        """One number of the matrix in all lanes of a vector."""
+    def broadcast(self, offset: Any) -> Any:
+        """One element of the matrix in all lanes of a vector."""
         return self.fill(self.builder.load(self.builder.gep(self.start, [offset])))
 
     def fill(self, number: Any) -> Any:
+        """A number in all lanes of a vector."""
         nothing = ir.Constant(self.vector, ir.Undefined)
         first = self.builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
@@ -97,16 +100,16 @@ class _Matrix:
 
 
 def _generate(context: Any, builder: Any, signature: Any, args: Any, rows: int, start: str) -> Any:
-    """The tile's code: sums in registers, one step of the inner index after another, then the sums to C.
+    """Generate the code of a tile: its sums stay in registers over the loop of the inner index, and then go to C.
 
     Args:
-        context: Numba's; likewise builder and signature.
-        builder: see context.
-        signature: see context.
+        context: Numba's.
+        builder: Numba's.
+        signature: Numba's.
         args: of the compiled function.
         rows: of the tile.
-        start: what the sums begin with: "zero", "result" (C is added to) or "bias" (a further array and offset: a row).
-            "apart" begins with zero, too, and adds the sums to C at the end: of many products, that rounds less.
+        start: what the sums begin with: "zero", "result" (C, which is added to) or "bias" (a row of one more array).
+            "apart" begins with zero and adds the sums to C at the end, which rounds less over many products.
     """
     a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth = args[:11]
     left = _Matrix(context, builder, signature.args[0], a, a_at)
@@ -127,7 +130,7 @@ def _generate(context: Any, builder: Any, signature: Any, args: Any, rows: int, 
         b_here, a_here = builder.mul(loop.index, b_row), builder.mul(loop.index, a_column)
         row = [right.load(b_here, n) for n in range(_VECTORS)]
         for i in range(rows):
-            number = left.spread(builder.add(a_rows[i], a_here))
+            number = left.broadcast(builder.add(a_rows[i], a_here))
             for n in range(_VECTORS):
                 builder.store(builder.call(fma, [number, row[n], builder.load(sums[i, n])]), sums[i, n])
     for (i, n), total in sums.items():
@@ -137,10 +140,10 @@ def _generate(context: Any, builder: Any, signature: Any, args: Any, rows: int, 
 
 
 def make_tile(rows: int, start: str = "zero") -> Any:
-    """A compiled function: C = A B, or C += A B (``start`` "result" or "apart"), for one tile of ``rows`` by COLUMNS.
+    """A compiled function for one tile of ``rows`` by COLUMNS: C = A B, or C += A B (``start`` "result" or "apart").
 
-    Its arguments: A, offset, distance of its rows, distance of its columns; B, offset, distance of its rows; C, offset,
-    distance of its rows; and the inner size.
+    Its arguments are A, its offset, row stride and column stride; B, its offset and row stride; C, its offset and row
+    stride; and the inner size. Strides are in elements.
     """
 
     @instruction
@@ -165,7 +168,7 @@ def make_tile(rows: int, start: str = "zero") -> Any:
 
 
 def make_tile_on_bias(rows: int) -> Any:
-    """As :func:`make_tile`, C = A B + bias in every row; two more arguments: the array of the bias, and an offset."""
+    """As :func:`make_tile`, but C = A B + bias in every row. Two more arguments: the bias, and its offset."""
 
     @instruction
     def tile(
@@ -210,21 +213,21 @@ def multiply_to(
     columns: int,
     depth: int,
 ) -> None:
-    """C = A B for ``rows`` and ``columns`` rounded up to whole tiles, B from the start of its array.
+    """C = A B, with ``rows`` and ``columns`` rounded up to whole tiles.
 
     Args:
         a: element (i, k) lies at a_at + i * a_row + k * a_column.
-        a_at: see a.
-        a_row: see a.
-        a_column: see a.
-        b: row-major with b_row numbers from row to row; columns up to whole tiles.
-        b_row: see b.
-        c: row-major from c_at on with c_row numbers from row to row; rows and columns up to whole tiles.
-        c_at: see c.
-        c_row: see c.
+        a_at: offset of A.
+        a_row: row stride of A, in elements.
+        a_column: column stride of A.
+        b: element (k, j) lies at k * b_row + j; padded to whole tiles.
+        b_row: row stride of B.
+        c: element (i, j) lies at c_at + i * c_row + j; padded to whole tiles.
+        c_at: offset of C.
+        c_row: row stride of C.
         rows: of C.
         columns: of C.
-        depth: inner size, exact.
+        depth: inner size, which is not rounded.
     """
     for i in range(0, rows, ROWS):
         for j in range(0, columns, COLUMNS):
@@ -245,7 +248,7 @@ def multiply(
     columns: int,
     depth: int,
 ) -> None:
-    """:func:`multiply_to` with C from the start of its array."""
+    """As :func:`multiply_to`, with C at the start of its array."""
     multiply_to(a, a_at, a_row, a_column, b, b_row, c, 0, c_row, rows, columns, depth)
 
 
@@ -264,14 +267,14 @@ def add_product(
     columns: int,
     depth: int,
 ) -> None:
-    """C += A B; as :func:`multiply`, with B from b_at on."""
+    """C += A B, as :func:`multiply`, with B at offset b_at."""
     for i in range(0, rows, ROWS):
         for j in range(0, columns, COLUMNS):
             _tile_add(a, a_at + i * a_row, a_row, a_column, b, b_at + j, b_row, c, i * c_row + j, c_row, depth)
 
 
 def _generate_row(context: Any, builder: Any, signature: Any, args: Any, add_up: bool) -> Any:
-    """to = (source + bias) * scale, a vector at a time; or to = source * scale, added to ``bias`` as well."""
+    """Generate to = (source + bias) * scale; with ``add_up`` to = source * scale, bias += to."""
     source, s_at, bias, b_at, scale, to, t_at, vectors = args
     left = _Matrix(context, builder, signature.args[0], source, s_at)
     right = _Matrix(context, builder, signature.args[2], bias, b_at)
@@ -289,10 +292,12 @@ def _generate_row(context: Any, builder: Any, signature: Any, args: Any, add_up:
 
 
 def _row(add_up: bool) -> Any:
-    """A compiled function on a row of whole vectors: loops on rows as short as a head's spend more time on finding out
-    that their arrays do not overlap than on the row.
+    """A compiled function on a row of whole vectors.
 
-    Its arguments: source and offset, bias and offset, scale, target and offset, and the number of vectors.
+    In a plain loop over a row as short as a head's, LLVM's check that the arrays do not overlap takes longer than the
+    row.
+
+    Its arguments are source and offset, bias and offset, scale, target and offset, and the number of vectors.
     """
 
     @instruction
@@ -307,7 +312,7 @@ def _row(add_up: bool) -> Any:
 
 @instruction
 def copy_vectors(context: Any, source: Any, s_at: Any, to: Any, t_at: Any, vectors: Any) -> Any:
-    """``vectors`` times LANES numbers from one place to another, of arrays that do not overlap."""
+    """Copy ``vectors`` vectors of LANES elements from source at s_at to another array at t_at."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         left = _Matrix(context, builder, signature.args[0], args[0], args[1])

@@ -1,9 +1,9 @@
 """What compiled kernels are made with: the decorator, functions that vectorise, contiguous arguments.
 
-A kernel is compiled without parallelism of its own and lets go of Python's lock: it computes rows [start, stop) of its
-arguments, and the engine's threads take such pieces (:mod:`autograd.kernels.compiled.pieces`).
+A kernel is compiled without parallelism of its own, and it releases Python's lock. It computes rows [start, stop), a
+piece, and the engine's threads take the pieces (:mod:`autograd.kernels.compiled.pieces`).
 
-Compiled code is kept on disk beside the sources (or in the user's cache directory where these cannot be written to).
+Compiled code is kept on disk beside the sources, or in the user's cache directory if that folder is read-only.
 """
 
 from __future__ import annotations
@@ -44,15 +44,17 @@ __all__ = [
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
-# What LLVM may assume. Sums may be taken in any order (lanes of a vector; the order is fixed once compiled) and
-# a * b + c may be one instruction; NaN and infinities are left alone, unlike with full fast-math.
+# What LLVM may assume. Sums may be taken in any order (that of SIMD lanes; it is fixed once compiled), and a * b + c
+# may be one instruction. NaN and infinities keep their meaning, unlike with full fast-math.
 _FLAGS = {"reassoc", "contract", "arcp", "nsz"}
-_EXACT_ORDER = _FLAGS - {"reassoc"}  # for polynomials, whose order is chosen for its rounding
-_ALONE = ("nsz",)  # for one instruction, as it stands; Numba gives those that have no flag at all the function's
+_EXACT_ORDER = _FLAGS - {"reassoc"}  # for polynomials, whose order of operations was chosen for small rounding errors
+_ALONE = (
+    "nsz",
+)  # for an instruction that is to stay as it is; Numba would give one without any flag the function's flags
 
 
 def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function for compiled code that is written in LLVM's language; it is called without the ``context``."""
+    """Decorator of a function for compiled code that is written in LLVM's language; called without the ``context``."""
     return cast("Callable[..., Any]", intrinsic(function))
 
 
@@ -62,8 +64,11 @@ _SHIPPED = Path(__file__).resolve().parents[3]
 
 
 def _sources() -> str:
-    """What all kernels' sources hold, as a hash. Numba would look at a kernel's own file alone, and at its time: not at
-    the functions that were compiled into it."""
+    """A hash of the sources of all compiled kernels.
+
+    Numba by itself compares the time of a kernel's own file, and would not notice a change of the functions that were
+    inlined into it.
+    """
     rooms = {twin.parent for package in ("autograd", "swinpy") for twin in (_SHIPPED / package).rglob("cpu.py")}
     files = sorted({f for room in (Path(__file__).parent, *rooms) for f in room.glob("*.py")})
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
@@ -74,7 +79,7 @@ _said = False
 
 
 def _say(kept: Path | None) -> None:
-    """One line, where code for these sources has not been kept yet."""
+    """Print one line if no compiled code of these sources has been kept yet in the folder ``kept``."""
     global _said
     mark = kept and kept / "swinpy-kernels.txt"
     with contextlib.suppress(OSError):
@@ -93,12 +98,12 @@ def _say(kept: Path | None) -> None:
 
 
 def jit(function: _F) -> _F:
-    """Compile a function on plain arrays and numbers when it is first called, for the types of that call."""
+    """Compile a function of arrays and numbers at its first call with given types."""
     dispatcher = numba.njit(nogil=True, fastmath=_FLAGS, error_model="numpy")(function)
     kept = None
     try:
         dispatcher.enable_caching()
-    except RuntimeError:  # Numba finds no place
+    except RuntimeError:  # Numba finds no folder that can be written to
         pass
     else:
         dispatcher._cache._cache_file._source_stamp = _STAMP
@@ -110,8 +115,8 @@ def jit(function: _F) -> _F:
 
 # ---- functions that vectorise
 #
-# LLVM vectorises polynomials but not calls into libm, so float32 has polynomials here; float64, the mode for checks,
-# keeps libm's last digits. Constants are of the argument's dtype: a Python float would widen everything to float64.
+# LLVM vectorises polynomials but not calls into libm. So float32 has polynomials here, while float64, the dtype for
+# checks, keeps libm's accuracy. Constants have the argument's dtype: a Python float would widen everything to float64.
 
 
 @instruction
@@ -127,7 +132,7 @@ def nearest(context: Any, x: Any) -> Any:
 
 @instruction
 def larger(context: Any, x: Any, y: Any) -> Any:
-    """The larger of two numbers that are not NaN: only without NaN does a running maximum vectorise."""
+    """The larger of two numbers that are not NaN. A running maximum vectorises only if NaN is ruled out."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = args[0].type
@@ -139,8 +144,8 @@ def larger(context: Any, x: Any, y: Any) -> Any:
 
 @instruction
 def product(context: Any, x: Any, y: Any) -> Any:
-    """x * y rounded, never half of one fused instruction: h - mean(h) of unrounded products h does not cancel where
-    it must."""
+    """x * y, rounded, never fused into a multiply-add: in h - mean(h), unrounded products h would not cancel where they
+    must."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fmul(*args, flags=_ALONE)
@@ -150,8 +155,8 @@ def product(context: Any, x: Any, y: Any) -> Any:
 
 @instruction
 def difference(context: Any, x: Any, y: Any) -> Any:
-    """x - y in the order as written. Of x - y - z both have to be one: LLVM takes x - (y + z) for it if the outer
-    subtraction allows that, and a small z is lost beside a large y."""
+    """x - y, never reordered. For x - y - z use it twice: LLVM may turn that into x - (y + z), in which a small z is
+    lost beside a large y."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fsub(*args, flags=_ALONE)
@@ -161,7 +166,7 @@ def difference(context: Any, x: Any, y: Any) -> Any:
 
 @instruction
 def power_of_two(context: Any, n: Any) -> Any:
-    """2**n of an integral float32 in [-126, 127]: n + 127 is written into the exponent's bits."""
+    """2**n for an integral float32 n in [-126, 127]: n + 127 becomes the exponent's bits."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         word = ir.IntType(32)
@@ -173,8 +178,10 @@ def power_of_two(context: Any, n: Any) -> Any:
 
 @instruction
 def read(context: Any, array: Any, place: Any) -> Any:
-    """The number at ``place`` of a C-ordered array's memory: no check, no wrapping of negative indices, no row taken
-    out (which would count references on a counter that the threads share)."""
+    """The element at ``place`` of a C-ordered array's memory, without bounds check or wrapping of negative indices.
+
+    It needs no view of a row. To make one changes the array's reference count, which the threads share.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -185,7 +192,7 @@ def read(context: Any, array: Any, place: Any) -> Any:
 
 @instruction
 def write(context: Any, array: Any, place: Any, value: Any) -> Any:
-    """``value`` to ``place`` of a C-ordered array's memory, as :func:`read`."""
+    """Store ``value`` at ``place`` of a C-ordered array's memory, as :func:`read` loads."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -212,8 +219,11 @@ def _prefetch(context: Any, array: Any, place: Any) -> Any:
 
 @jit
 def will_write(array: Any, start: int, stop: int) -> None:
-    """Begin to fetch the lines of places [start, stop) that are written soon: a store to a line that is not in the
-    cache waits for it, and hardware foresees loads better than stores. Places past the end do no harm."""
+    """Prefetch the cache lines of places [start, stop), which are written soon.
+
+    A store waits for a line that is not in the cache, and hardware prefetches for loads better than for stores. Places
+    past the array's end do no harm.
+    """
     for place in range(start, stop, 64 // array.itemsize):
         _prefetch(array, place)
 
@@ -228,7 +238,7 @@ _EXP_LOW, _LEAST, _MOST = np.float32(-87), np.float32(-126), np.float32(127)
 
 
 def compiled(stub: Callable[..., Any]) -> Callable[[_F], _F]:
-    """Decorator of a function that takes Numba's type of x and returns what to compile for ``stub(x)``."""
+    """Decorator of a function that takes Numba's type of x and returns the function to compile for ``stub(x)``."""
 
     def decorate(choose: _F) -> _F:
         def template(x):  # type: ignore[no-untyped-def]  # Numba compares signatures, annotations and all
@@ -243,7 +253,7 @@ def compiled(stub: Callable[..., Any]) -> Callable[[_F], _F]:
 
 
 def exp(x: Any) -> Any:
-    """exp(x) for x up to 88 in compiled code; in float32 0 for x < -87, where numbers become denormal and slow."""
+    """exp(x) for x up to 88, in compiled code. In float32 it is 0 for x < -87, where results are denormal and slow."""
     raise NotImplementedError("exp: expected to be called from compiled code.")
 
 
@@ -314,10 +324,11 @@ def _cdf(x: Any) -> Any:
 
 
 def plain(x: Any) -> Any:
-    """``x`` C-ordered, aligned and writable, copied if need be: each further layout would be compiled anew."""
+    """``x`` C-ordered, aligned and writable, copied if need be. Kernels would be compiled anew for every other
+    layout."""
     return x if x.flags.carray else np.array(x, order="C")
 
 
 def rows_of(x: Any) -> Any:
-    """``x`` (..., C) as plain (rows, C)."""
+    """``x`` (..., C) as (rows, C), made contiguous by :func:`plain`."""
     return plain(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])

@@ -1,11 +1,11 @@
-"""Cross-entropy: the definition, compiled twins, CUDA kernels."""
+"""Cross-entropy: the reference, compiled twins, CUDA kernels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from autograd.kernels.compiled import register_compiled
-from autograd.kernels.cross_entropy import cuda as _cuda  # noqa: F401 (puts launchers behind the kernels)
+from autograd.kernels.cross_entropy import cuda as _cuda  # noqa: F401 (registers the launchers)
 from autograd.kernels.cross_entropy.reference import cross_entropy_bwd, cross_entropy_fwd
 
 if TYPE_CHECKING:

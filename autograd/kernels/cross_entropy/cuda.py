@@ -1,4 +1,7 @@
-"""Launching cross_entropy.cu."""
+"""Launches cross_entropy.cu.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ __all__ = ["BUDGETS", "cross_entropy_bwd", "cross_entropy_fwd", "variants"]
 
 _FILE = Path(__file__).with_name("cross_entropy.cu")
 BUDGETS = {"cross_entropy_fwd": Budget(registers=112, spill_bytes=16), "cross_entropy_bwd": Budget(registers=112)}
-_WIDTHS = (4,)  # of loads: a row is read as logits, as probabilities and as log-probabilities
+_WIDTHS = (4,)  # values per load: a row is read as logits, as probabilities and as log-probabilities
 _FLOAT32 = np.dtype(np.float32)
 
 
 def variants() -> list[Program]:
-    """Programs that a compile check covers, for a thousand classes."""
+    """The programs to compile, for a thousand classes."""
     kinds = (("float", "i64", 1), ("float", "float", 0), ("f16", "float", 0), ("bf16", "float", 0))
     return [
         program(_FILE, T=kind, TARGET=target, HARD=hard, **row_layout(1000, _WIDTHS).defines)
@@ -40,7 +43,7 @@ def variants() -> list[Program]:
 
 
 def _plan(x: Array, target: Array) -> tuple[Program, RowLayout, int, Array]:
-    """The program, its layout, the grid, and the target as the kernel takes it."""
+    """The program, its layout, the number of blocks, and the target as the kernel takes it."""
     layout = row_layout(x.shape[1], _WIDTHS)
     hard = target.dtype.kind in "iu"
     target = contiguous(target.astype(np.int64, copy=False) if hard else target)
@@ -65,6 +68,7 @@ def _takes_cross_entropy_fwd(logits: Array, target: Array, smoothing: float) -> 
 
 @register_cuda(reference.cross_entropy_fwd, _takes_cross_entropy_fwd)
 def cross_entropy_fwd(logits: Array, target: Array, smoothing: float) -> tuple[Array, Array]:
+    """One launch; a row stays in registers."""
     xp, (rows, classes) = array_module(logits), logits.shape
     loss, log_probs = xp.empty(rows, _FLOAT32), xp.empty((rows, classes), _FLOAT32)
     if rows:
@@ -85,11 +89,12 @@ def _takes_cross_entropy_bwd(g: Array, log_probs: Array, target: Array, smoothin
 
 @register_cuda(reference.cross_entropy_bwd, _takes_cross_entropy_bwd)
 def cross_entropy_bwd(g: Array, log_probs: Array, target: Array, smoothing: float) -> Array:
+    """One launch; a gradient that broadcasts one number is read as one."""
     rows, classes = log_probs.shape
     grad = array_module(log_probs).empty(log_probs.shape, _FLOAT32)
     if rows:
         code, layout, grid, target = _plan(log_probs, target)
-        step = int(g.strides[0] != 0)  # of a loss's mean, the gradient is one number broadcast
+        step = int(g.strides[0] != 0)  # 0 for the gradient of a mean, which broadcasts one number
         kept, spread = 1 - smoothing, smoothing / classes
         g = contiguous(g if step else g[:1])
         args = (g, step, contiguous(log_probs), target, kept, spread, grad, rows, classes)

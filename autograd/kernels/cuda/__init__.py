@@ -1,8 +1,9 @@
-"""What handwritten CUDA kernels share; and the door by which a room puts its launchers behind its kernels.
+"""What handwritten CUDA kernels share, and the decorator by which a room registers its launchers.
 
-``device.cuh`` holds all that kernels use of CUDA, ``source`` puts a program together, ``launch`` checks and starts it,
-``checks`` says what kernels take, ``layout`` how rows and matrices are shared out among threads. A room's ``cuda.py``
-is imported with the room; CuPy compiles a kernel when it first runs.
+``device.cuh`` holds all that kernels use of CUDA. ``source`` puts a program together, ``launch`` checks and starts it,
+``checks`` says what kernels take, and ``layout`` divides rows and matrices among threads. In this folder and in rooms'
+``cuda.py``, a block is a thread block, and a chunk is what one of them works on. A room's ``cuda.py`` is imported with
+the room; CuPy compiles a kernel when it first runs.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ R = TypeVar("R")
 def register_cuda(
     kernel: Kernel[P, R], accepts: Callable[..., str | None] = cuda_dtype
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Put the decorated launcher behind a kernel, for arrays on a GPU.
+    """Make the decorated launcher a kernel's implementation for arrays on a GPU.
 
     Args:
-        kernel: with the launcher's arguments and results.
-        accepts: None if the launcher takes the arguments (which are on a GPU), else why not.
+        kernel: has the launcher's arguments and results.
+        accepts: called with arguments that are on a GPU; None if the launcher takes them, else why not.
     """
 
     def decorate(launcher: Callable[P, R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""What CUDA kernels can take, as far as rooms share it: each check gives None, or the reason why not."""
+"""Checks of what CUDA kernels take, as far as rooms share them: each returns None, or the reason why not."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["MOST_ROWS", "all_float32", "cuda_dtype", "one_device", "row_lengths", "shapes", "too_old"]
 
 _BF16_CAPABILITY = 80
-MOST_ROWS = 2**30  # counted by an int, with room for the step of blocks that take row after row
+MOST_ROWS = 2**30  # row numbers are ints, with room to add the rows of a grid to the last one
 
 
 def cuda_dtype(*args: Any, **_: Any) -> str | None:
-    """None if the arrays are on one device and floats of one dtype that kernels exist for; else why not.
+    """None if the arrays are on one device and of one float dtype that kernels exist for, else why not.
 
-    Kernels that find arrays by addresses in a table, and products by cuBLAS, have no other check of either.
+    For kernels that find arrays by addresses in a table, and for products by cuBLAS, this is the only check of both.
     """
     arrays = arrays_in(args)
     apart = one_device(*arrays)
@@ -38,20 +38,21 @@ def cuda_dtype(*args: Any, **_: Any) -> str | None:
 
 
 def too_old(names: Collection[str], on: Array) -> str | None:
-    """Why the device of ``on`` does not compute with the dtypes of these names."""
+    """None if the device of ``on`` computes with the dtypes of these names, else why not."""
     if "bfloat16" in names and capability(on) < _BF16_CAPABILITY:
         return f"bfloat16 needs compute capability 8.0; got {capability(on) / 10}"
     return None
 
 
 def all_float32(**arrays: Array) -> str | None:
-    """All of them, which messages call by their keywords, are float32."""
+    """None if all arrays are float32, else which is not, by its keyword."""
     wrong = next((f"{name} is {a.dtype}" for name, a in arrays.items() if a.dtype.name != "float32"), None)
     return wrong and f"the CUDA kernel takes float32 there; {wrong}"
 
 
 def shapes(**wanted: tuple[Any, tuple[int, ...]]) -> str | None:
-    """Each array, named by its keyword, has the shape beside it; None in place of an array passes."""
+    """None if each array has the shape beside it, else which has not, by its keyword. None in place of an array
+    passes."""
     for name, (array, shape) in wanted.items():
         if array is not None and array.shape != shape:
             return f"expected {name} of shape {shape}; got {array.shape}"
@@ -59,13 +60,13 @@ def shapes(**wanted: tuple[Any, tuple[int, ...]]) -> str | None:
 
 
 def one_device(*arrays: Array) -> str | None:
-    """All of them are on one device."""
+    """None if all arrays are on one device, else on which they are."""
     devices = sorted({device_of(a) for a in arrays})
     return f"CUDA kernels take arrays of one device; got {', '.join(devices)}" if len(devices) > 1 else None
 
 
 def row_lengths(x: Array) -> str | None:
-    """Rows of 1 to LONGEST_ROW values, and not too many of them."""
+    """None if ``x`` has rows of 1 to LONGEST_ROW values and at most MOST_ROWS of them, else why not."""
     if x.ndim == 0 or not 0 < x.shape[-1] <= LONGEST_ROW or x.size // x.shape[-1] > MOST_ROWS:
         return f"CUDA kernels take rows of 1 to {LONGEST_ROW} values, and at most 2**30 of them; got shape {x.shape}"
     return None

@@ -1,4 +1,4 @@
-"""Launching column_sum.cu."""
+"""Launches column_sum.cu: sums over the rows of a matrix, in a fixed order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 def variants() -> list[Program]:
-    """Programs that a compile check covers: each type of data."""
+    """The programs to compile: each type of data."""
     kinds = (
         ("float", "float", 4),
         ("float", "f16", 1),
@@ -37,7 +37,7 @@ def variants() -> list[Program]:
 
 
 def _pass(x: Array, outputs: list[Array]) -> None:
-    """Sums over each chunk's rows; ``outputs`` share out the columns of all chunks."""
+    """Sum the rows of each chunk. The columns are divided among ``outputs``, each (chunks, columns of it)."""
     rows, columns = x.shape
     layout = tile_layout(rows, columns, x.itemsize)
     kinds = {"T": TYPE_NAMES[x.dtype.name], "OUT": TYPE_NAMES[outputs[0].dtype.name]}
@@ -47,22 +47,22 @@ def _pass(x: Array, outputs: list[Array]) -> None:
     launch(code, "column_sum", layout.grid, layout.threads, args, layout.shared)
 
 
-def column_sums(x: Array, parts: int = 1, dtype: Any = _FLOAT32) -> list[Array]:
-    """Sums over the rows of (rows, C), by a fixed cut into chunks of rows: the same bits every time.
+def column_sums(x: Array, outputs: int = 1, dtype: Any = _FLOAT32) -> list[Array]:
+    """Sums over the rows of a matrix. The chunks of rows depend on sizes alone, so that the bits repeat.
 
     Args:
         x: (rows, C), float32 or 16-bit; sums are made in float32.
-        parts: 1 to 3: how many arrays share out the columns.
+        outputs: 1 to 3, the number of arrays among which the columns are divided.
         dtype: of the results.
 
     Returns:
-        ``parts`` arrays of C / parts.
+        ``outputs`` arrays of C / outputs.
     """
     xp = array_module(x)
     rows, columns = x.shape
     if x.size == 0:
-        return [xp.zeros(columns // parts, dtype) for _ in range(parts)]
-    totals = [xp.empty(columns // parts, dtype) for _ in range(parts)]
+        return [xp.zeros(columns // outputs, dtype) for _ in range(outputs)]
+    totals = [xp.empty(columns // outputs, dtype) for _ in range(outputs)]
     x = contiguous(x)
     chunks = tile_layout(rows, columns, x.itemsize).grid[1]
     if chunks > 1:

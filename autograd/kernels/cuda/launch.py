@@ -1,7 +1,7 @@
-"""The one way to launch a kernel: every argument checked against the source, every launch and copy counted.
+"""The only way to launch a kernel: every argument is checked against the source, every launch and copy is counted.
 
-CuPy checks nothing: a RawKernel ignores strides, takes a Python float for a double and an int for an int64, and reads
-whatever memory it is given.
+CuPy itself checks nothing: a RawKernel ignores strides, passes a Python float as a double and an int as an int64, and
+reads whatever memory it is given.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["Counts", "capability", "contiguous", "counting", "launch", "multiprocessors"]
 
 _MOST_YZ = 65535
-_ALIGNMENT = 16  # of the widest load; CuPy aligns to 512, but a view may begin anywhere
-_STATIC_SHARED = 48 * 1024  # more than this has to be asked for
+_ALIGNMENT = 16  # bytes, of the widest load; CuPy aligns arrays to 512, but a view may begin anywhere
+_STATIC_SHARED = 48 * 1024  # bytes; more has to be requested of the driver
 
 
 @dataclass
 class Counts:
-    """What :func:`counting` saw.
+    """What :func:`counting` counts.
 
     Attributes:
-        launches: number of launches by kernel.
-        copies: arrays that were copied because a kernel cannot read their layout.
+        launches: the number of launches, by kernel.
+        copies: the number of arrays that were copied because a kernel cannot read their layout.
     """
 
     launches: dict[str, int] = field(default_factory=dict)
@@ -47,7 +47,7 @@ _COUNTS: ContextVar[Counts | None] = ContextVar("autograd_cuda_counts", default=
 
 @contextmanager
 def counting() -> Iterator[Counts]:
-    """Count launches and hidden copies within a block."""
+    """Count launches, and copies for the sake of layouts, inside the ``with`` statement."""
     counts = Counts()
     token = _COUNTS.set(counts)
     try:
@@ -57,7 +57,7 @@ def counting() -> Iterator[Counts]:
 
 
 def contiguous(x: Array) -> Array:
-    """``x`` itself if it is C-ordered and begins at a multiple of 16 bytes, else a copy, which is counted."""
+    """``x`` itself if it is C-ordered and aligned to 16 bytes, else a copy, which is counted."""
     if x.flags.c_contiguous and x.data.ptr % _ALIGNMENT == 0:
         return x
     counts = _COUNTS.get()
@@ -68,6 +68,7 @@ def contiguous(x: Array) -> Array:
 
 @lru_cache(maxsize=16)
 def _properties(device: int) -> tuple[int, int, int]:
+    """Compute capability, number of multiprocessors, device."""
     import cupy
 
     properties = cupy.cuda.runtime.getDeviceProperties(device)
@@ -75,18 +76,18 @@ def _properties(device: int) -> tuple[int, int, int]:
 
 
 def capability(x: Array) -> int:
-    """Compute capability of the device that ``x`` is on: 80 for sm_80."""
+    """The compute capability of the device that ``x`` is on: 80 for sm_80."""
     return _properties(x.device.id)[0]
 
 
 def multiprocessors(x: Array) -> int:
-    """Number of multiprocessors of the device that ``x`` is on."""
+    """The number of multiprocessors of the device that ``x`` is on."""
     return _properties(x.device.id)[1]
 
 
 @dataclass
 class _Compiled:
-    """A compiled kernel, and the most shared memory that was asked for: the driver keeps one limit a kernel."""
+    """A compiled kernel, and the most shared memory requested for it so far: the driver keeps one limit per kernel."""
 
     function: Any
     shared: int = _STATIC_SHARED
@@ -99,7 +100,7 @@ class _Compiled:
 
 @lru_cache(maxsize=1024)
 def _compiled(program: Program, kernel: str, device: int) -> _Compiled:
-    """The kernel. CuPy compiles for the device in force and keeps the result on disk, keyed by the text."""
+    """The kernel. CuPy compiles it for the current device and keeps the result on disk, by the program's text."""
     import cupy
 
     module = cupy.RawModule(code=program.text, options=("-std=c++17",), backend="nvrtc")
@@ -107,14 +108,14 @@ def _compiled(program: Program, kernel: str, device: int) -> _Compiled:
 
 
 def _argument(kernel: str, parameter: Parameter, value: Any, device: str) -> Any:
-    """``value`` as the kernel takes it; raises what says which argument is wrong and how."""
+    """``value`` as the kernel takes it. Raises an error that names the parameter if it is wrong."""
     where = f"{kernel}: expected {parameter.name} to be"
     if not parameter.pointer:
         if is_array(value):
             raise TypeError(f"{where} a number; got an array of shape {value.shape}.")
         return parameter.numpy.type(value)
     if value is None:
-        return np.uint64(0)  # a null pointer: the kernel tests for it
+        return np.uint64(0)  # a null pointer, which the kernel tests for
     if not is_array(value):
         raise TypeError(f"{where} an array on {device}; got {type(value).__name__}.")
     if device_of(value) != device:
@@ -146,8 +147,8 @@ def launch(
         kernel: its name in the source.
         grid: blocks in x, or in x, y and z.
         block: threads in a block.
-        args: one value a parameter: C-ordered arrays of one device (None for a null pointer), and numbers, which are
-            cast to what the source says.
+        args: one value per parameter: C-ordered arrays of one device (None for a null pointer), and numbers, which are
+            cast to the types in the source.
         shared: bytes of dynamic shared memory.
 
     Raises:

@@ -1,8 +1,8 @@
-"""CUDA programs: what text is compiled, and what its kernels take.
+"""CUDA programs: the text that is compiled, and the parameters of its kernels.
 
-A program is a file ``*.cu`` behind the headers and a few ``#define``s; ``#include "name.cuh"`` takes in a file that
-stands beside it, or here. Its kernels are found in the text, so that the launcher checks every call against what the
-code says and nothing is declared twice.
+A program is the headers, a few ``#define``s and a ``*.cu`` file, as one text. ``#include "name.cuh"`` inserts a file
+from the same folder, or from this one. The kernels' signatures are parsed from the text. So the launcher checks every
+call against the code itself, and nothing is declared twice.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TYPES = {
     "bool": "bool",
 }
 TYPE_NAMES = {dtype: name for name, dtype in _TYPES.items()}
-FLOAT_NAMES = {dtype: TYPE_NAMES[dtype] for dtype in ("float32", "float16", "bfloat16")}  # what kernels compute with
+FLOAT_NAMES = {dtype: TYPE_NAMES[dtype] for dtype in ("float32", "float16", "bfloat16")}  # that kernels compute with
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Parameter:
 
     Attributes:
         name: as in the source.
-        dtype: name of the dtype of the scalar, or of the array that a pointer points to.
-        pointer: an array of the device, else a scalar.
-        const: the kernel only reads it.
+        dtype: name of the scalar's dtype, or of that of the array that a pointer points to.
+        pointer: whether it is an array, else a scalar.
+        const: whether the kernel only reads it.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Parameter:
 
     @property
     def numpy(self) -> np.dtype[Any]:
+        """``dtype`` as NumPy's."""
         return as_dtype(self.dtype)
 
 
@@ -90,11 +91,12 @@ class Program:
 
     @property
     def text(self) -> str:
-        """The whole source: one text, so that whatever caches compiled code by its text notices every change."""
+        """The whole source as one text, so that a cache of compiled code by its text notices every change."""
         return _text(self)
 
     @property
     def entries(self) -> dict[str, Entry]:
+        """The kernels by name."""
         return entries_of(self.text)
 
 
@@ -110,7 +112,8 @@ def _text(wanted: Program) -> str:
 
 
 def _source(path: Path) -> str:
-    """A file's text with what it includes in its place: compilers at run time know no folders, only what lines say."""
+    """A file's text with included files inserted. A run-time compiler knows no folders, so ``#line`` says where lines
+    are from."""
     lines = [f'#line 1 "{path.name}"']
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         include = _INCLUDE.fullmatch(line)
@@ -133,10 +136,10 @@ def _parameter(text: str, types: dict[str, str]) -> Parameter:
 
 @lru_cache(maxsize=256)
 def entries_of(text: str) -> dict[str, Entry]:
-    """The kernels of a whole source text.
+    """The kernels of a whole source text, by name.
 
     Raises:
-        ValueError: for a kernel that is written in another way, or a parameter of a type that cannot be checked.
+        ValueError: for a kernel that is not declared as expected, or a parameter of a type that cannot be checked.
     """
     types = dict(_DEFINE.findall(text))
     text = _COMMENT.sub(" ", text)

@@ -1,7 +1,8 @@
-"""Tables for kernels that work on all arrays of a list in one launch, kept on the device as long as nothing moves.
+"""Tables for kernels that work on all arrays of a list in one launch. They stay on the device while no array moves.
 
-The list is cut in chunks, a block each, so that many small arrays and a few large ones fill the device alike. Memory
-pools hand out the same addresses step after step, so tables are kept by what is in them: an upload waits for the GPU.
+Arrays are divided into chunks, one for each block, so that many small arrays and a few large ones both fill the device.
+To upload a table, the host waits for the GPU. But memory pools hand out the same addresses in every step, so tables are
+cached by their contents.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 
     from autograd.backend import Array
 
-__all__ = ["CHUNK", "chunks", "table"]
+__all__ = ["CHUNK", "address_table", "chunk_table"]
 
-CHUNK = 8192  # values of a block: 8 rounds of 16 bytes a thread in float32
+CHUNK = 8192  # values per block: 8 loads of 16 bytes per thread in float32
 
 
 @lru_cache(maxsize=32)
-def chunks(sizes: tuple[int, ...], device: int) -> Array:
-    """(array, chunk within it) of every chunk of arrays of such sizes, int32, on a device."""
+def chunk_table(sizes: tuple[int, ...], device: int) -> Array:
+    """Every chunk of arrays of the given sizes, on a device: int32 (chunks, 2), array and number of the chunk in it."""
     import cupy
 
     pairs = [(i, chunk) for i, size in enumerate(sizes) for chunk in range(-(-size // CHUNK))]
@@ -31,8 +32,13 @@ def chunks(sizes: tuple[int, ...], device: int) -> Array:
         return cupy.asarray(np.array(pairs, np.int32).reshape(-1, 2))
 
 
-def table(*columns: Sequence[int], device: int) -> Array:
-    """Rows of 64-bit words on a device, given column by column: addresses of arrays (``a.data.ptr``), sizes."""
+def address_table(*columns: Sequence[int], device: int) -> Array:
+    """A table of 64-bit words on a device, one row for each array.
+
+    Args:
+        *columns: addresses (``a.data.ptr``) or sizes of the arrays.
+        device: its number.
+    """
     return _table(tuple(map(tuple, columns)), device)
 
 

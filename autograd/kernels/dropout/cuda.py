@@ -1,4 +1,7 @@
-"""Launching dropout.cu."""
+"""Launches dropout.cu.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,12 @@ _MASK = 2**64 - 1
 
 
 def variants() -> list[Program]:
-    """What there is to compile: each type, 16 bytes and one value a thread."""
+    """The programs to compile: each type, with 16 bytes and with one value per thread."""
     return [program(_FILE, T=kind, N=n) for kind, width in _WIDTH.items() for n in (width, 1)]
 
 
 def _draw(x: Array, seed: int, offset: int, p: float) -> tuple[int, int, int, float]:
-    """seed, offset, threshold and scale as the kernels take them; the scale rounded as the reference rounds it."""
+    """seed, offset, threshold and scale as the kernels take them; the scale is rounded as in the reference."""
     scale = float(np.asarray(1 / (1 - p)).astype(x.dtype))
     return seed & _MASK, offset & _MASK, math.ceil(p * 2**24), scale
 
@@ -52,6 +55,7 @@ def _takes_dropout(x: Array, *, seed: int, offset: int, p: float, together: int 
 
 @register_cuda(reference.dropout, _takes_dropout)
 def dropout(x: Array, *, seed: int, offset: int, p: float, together: int = 1) -> Array:
+    """One launch; each thread draws the mask of the values that it loads."""
     x = contiguous(x)
     y = array_module(x).empty(x.shape, x.dtype)
     if not x.size:
@@ -73,6 +77,7 @@ def _takes_keep_scale(like: Array, *, seed: int, offset: int, p: float) -> str |
 
 @register_cuda(reference.keep_scale, _takes_keep_scale)
 def keep_scale(like: Array, *, seed: int, offset: int, p: float) -> Array:
+    """One launch, a thread for each sample."""
     count = like.shape[0]
     y = array_module(like).empty(count, like.dtype)
     if count:

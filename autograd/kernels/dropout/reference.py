@@ -21,7 +21,7 @@ def _scales(like: Array, count: int, seed: int, offset: int, p: float) -> Array:
     return (keep / (1 - p)).astype(as_float(like.dtype))
 
 
-# Ten rounds of a generator that makes four numbers at a time: about 30 operations a number.
+# Ten rounds of a generator that makes four numbers at a time: about 30 operations per number.
 @kernel(elementwise(30, 1))
 def dropout(x: Array, *, seed: int, offset: int, p: float, together: int = 1) -> Array:
     """Zero elements with probability ``p`` and multiply the others by 1 / (1 - p).
@@ -31,7 +31,8 @@ def dropout(x: Array, *, seed: int, offset: int, p: float, together: int = 1) ->
         seed: of the draw.
         offset: the draw's first counter.
         p: in [0, 1).
-        together: so many elements, neighbours in C order, share a fate (DropPath: those of a sample); divides the size.
+        together: this many elements, neighbours in C order, are kept or zeroed together (DropPath: those of a sample).
+            It divides the size.
 
     Returns:
         A new array like x. Its own gradient: the same call on the output's gradient.

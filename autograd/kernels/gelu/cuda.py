@@ -1,4 +1,7 @@
-"""Launching gelu.cu."""
+"""Launches gelu.cu.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,13 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 def variants() -> list[Program]:
-    """Programs that a compile check covers: each type of data."""
+    """The programs to compile: each type of data."""
     kinds = (("float", 4), ("float", 1), ("f16", 8), ("f16", 1), ("bf16", 8), ("bf16", 1))
     return [program(FILE, T=kind, N=width) for kind, width in kinds]
 
 
 def _program(x: Array) -> tuple[Program, int]:
-    """The program for single elements, and the blocks that take all of them."""
+    """The program for the elementwise kernels, and the number of blocks."""
     width = vector_width(x.shape[-1] if x.ndim else 1, vector_widths(x.itemsize))
     code = program(FILE, T=TYPE_NAMES[x.dtype.name], N=width)
     return code, -(-x.size // (width * _THREADS))
@@ -54,6 +57,7 @@ def _forward(x: Array, bias: Array | None) -> Array:
 
 @register_cuda(reference.gelu_fwd)
 def gelu_fwd(x: Array) -> Array:
+    """One launch, 16 bytes per thread where rows allow it."""
     return _forward(x, None)
 
 
@@ -63,6 +67,7 @@ def _takes_bias_gelu_fwd(x: Array, bias: Array | None) -> str | None:
 
 @register_cuda(reference.bias_gelu_fwd, _takes_bias_gelu_fwd)
 def bias_gelu_fwd(x: Array, bias: Array | None) -> Array:
+    """As :func:`gelu_fwd`; the same kernel adds the bias."""
     return _forward(x, None if bias is None else contiguous(bias))
 
 
@@ -72,6 +77,7 @@ def _takes_gelu_bwd(g: Array, x: Array) -> str | None:
 
 @register_cuda(reference.gelu_bwd, _takes_gelu_bwd)
 def gelu_bwd(g: Array, x: Array) -> Array:
+    """One launch, 16 bytes per thread where rows allow it."""
     g, x = contiguous(g), contiguous(x)
     gx = array_module(x).empty(x.shape, x.dtype)
     code, blocks = _program(x)
@@ -90,6 +96,7 @@ def _takes_bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> str | None:
 
 @register_cuda(reference.bias_gelu_bwd, _takes_bias_gelu_bwd)
 def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> tuple[Array, Array | None]:
+    """One pass over g and x, with a partial sum of the bias's gradient per chunk; then a sum over columns."""
     if bias is None:
         return gelu_bwd(g, x), None
     gx, gbias, _ = bias_gelu_both(g, x, bias, keep=False)
@@ -97,7 +104,7 @@ def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> tuple[Array, Array 
 
 
 def bias_gelu_both(g: Array, x: Array, bias: Array, keep: bool) -> tuple[Array, Array, Array | None]:
-    """The results of backward, and if it is to be kept that of forward once more, from one pass over x."""
+    """The results of :func:`bias_gelu_bwd`, and with ``keep`` that of :func:`bias_gelu_fwd`, from one pass over x."""
     xp = array_module(x)
     gx, y = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype) if keep else None
     if not x.size:

@@ -1,4 +1,4 @@
-"""The error function by rational approximations, in cache-sized pieces.
+"""The error function by rational approximations, in blocks that fit the cache.
 
 float64: the piecewise approximations of Sun's fdlibm (s_erf.c), below 1 ulp there and below 2 here.
 float32 (and float16, computed in float32): one odd rational function on [-4, 4], error below 3e-7.
@@ -16,7 +16,7 @@ from autograd.kernels.blocks import run_blocks
 if TYPE_CHECKING:
     from autograd.backend import Array
 
-__all__ = ["erf", "erf32_into", "erf_piece"]
+__all__ = ["erf", "erf32_into", "erf_block"]
 
 # float32: erf(t) = t P(t^2) / Q(t^2) on [-4, 4], highest power first
 _P32 = (
@@ -144,8 +144,8 @@ def _tail(a: Array, r: tuple[float, ...], s: tuple[float, ...], xp: Any) -> Arra
     return xp.exp(-head * head - 0.5625) * xp.exp(exponent) / a
 
 
-def _erf64_piece(x: Array) -> Array:
-    """erf of one contiguous float64 piece: each range of |x| is gathered, computed and scattered."""
+def _erf64_block(x: Array) -> Array:
+    """erf of one contiguous float64 block; each range of |x| is gathered, computed and scattered."""
     xp = array_module(x)
     a = abs(x).reshape(-1)
     out = xp.where(a >= 6, xp.float64(1.0), a)  # NaN stays NaN
@@ -165,10 +165,10 @@ def _erf64_piece(x: Array) -> Array:
     return xp.copysign(out.reshape(x.shape), x)
 
 
-def erf_piece(x: Array) -> Array:
-    """erf of one contiguous piece that fits the cache, float32 or float64, as a new array."""
+def erf_block(x: Array) -> Array:
+    """erf of one contiguous block, float32 or float64, as a new array."""
     if x.dtype == np.float64:
-        return _erf64_piece(x)
+        return _erf64_block(x)
     return erf32_into(x.copy(), array_module(x).empty_like(x))
 
 
@@ -181,10 +181,10 @@ def erf(x: Array) -> Array:
     xp = array_module(x)
     flat = x.reshape(-1)
     out = xp.empty(flat.shape, x.dtype)
-    compute = np.float64 if x.dtype == np.float64 else np.float32
+    wide = np.float64 if x.dtype == np.float64 else np.float32
 
-    def piece(block: slice) -> None:
-        out[block] = erf_piece(xp.ascontiguousarray(flat[block], dtype=compute))
+    def compute(block: slice) -> None:
+        out[block] = erf_block(xp.ascontiguousarray(flat[block], dtype=wide))
 
-    run_blocks(piece, flat.size, 8, xp)
+    run_blocks(compute, flat.size, 8, xp)
     return out.reshape(x.shape)

@@ -12,7 +12,7 @@ import numpy as np
 
 from autograd.backend import array_module
 from autograd.kernels.blocks import as_rows, run_blocks, total_of
-from autograd.kernels.gelu.erf import erf32_into, erf_piece
+from autograd.kernels.gelu.erf import erf32_into, erf_block
 from autograd.kernels.registry import elementwise, kernel
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ _INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
 
 
 def _cdf(x: Array) -> Array:
-    """Phi(x) of one piece, float32 or float64."""
+    """Phi(x) of one block, float32 or float64."""
     if x.dtype == np.float64:
-        cdf = erf_piece(x * _SQRT_HALF)
+        cdf = erf_block(x * _SQRT_HALF)
     else:
         t = x * np.float32(_SQRT_HALF)
         cdf = erf32_into(t, t)
@@ -61,23 +61,23 @@ def bias_gelu_fwd(x: Array, bias: Array | None) -> Array:
         bias: (C,) or None.
     """
     xp = array_module(x)
-    compute = _compute_dtype(x)
+    wide = _compute_dtype(x)
     rows = x.reshape(-1, 1) if bias is None else as_rows(x)
     out = xp.empty(rows.shape, x.dtype)
 
-    def piece(block: slice) -> None:
-        v = rows[block].astype(compute)
+    def compute(block: slice) -> None:
+        v = rows[block].astype(wide)
         if bias is not None:
             v += bias
         xp.multiply(v, _cdf(v), out=out[block], casting="same_kind")
 
-    run_blocks(piece, rows.shape[0], rows.shape[1] * compute().itemsize * 2, xp)
+    run_blocks(compute, rows.shape[0], rows.shape[1] * wide().itemsize * 2, xp)
     return out.reshape(x.shape)
 
 
 @kernel(elementwise(37, 2))
 def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> tuple[Array, Array | None]:
-    """Gradients for x and bias, Phi recomputed from x: nothing but x needs to be kept.
+    """Gradients for x and bias, Phi recomputed from x, so that nothing but x needs to be kept.
 
     Args:
         g: (..., C), the output gradient.
@@ -88,12 +88,12 @@ def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> tuple[Array, Array 
         (gx, gbias); gbias is None without a bias, else summed in float32 or wider.
     """
     xp = array_module(x)
-    compute = _compute_dtype(x)
+    wide = _compute_dtype(x)
     rows, g_rows = (x.reshape(-1, 1), g.reshape(-1, 1)) if bias is None else (as_rows(x), as_rows(g))
     gx = xp.empty(rows.shape, x.dtype)
 
-    def piece(block: slice) -> Array | None:
-        v = rows[block].astype(compute)
+    def compute(block: slice) -> Array | None:
+        v = rows[block].astype(wide)
         if bias is not None:
             v += bias
         slope = v * v
@@ -106,5 +106,5 @@ def bias_gelu_bwd(g: Array, x: Array, bias: Array | None) -> tuple[Array, Array 
         gx[block] = slope
         return None if bias is None else slope.sum(axis=0)
 
-    parts = run_blocks(piece, rows.shape[0], rows.shape[1] * compute().itemsize * 2, xp)
-    return gx.reshape(x.shape), None if bias is None else total_of(parts, bias)
+    partials = run_blocks(compute, rows.shape[0], rows.shape[1] * wide().itemsize * 2, xp)
+    return gx.reshape(x.shape), None if bias is None else total_of(partials, bias)

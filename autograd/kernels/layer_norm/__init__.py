@@ -1,11 +1,11 @@
-"""Layer norm and residual + layer norm: the definition, compiled twins, CUDA kernels."""
+"""Layer norm and residual + layer norm: the reference, compiled twins, CUDA kernels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from autograd.kernels.compiled import register_compiled
-from autograd.kernels.layer_norm import cuda as _cuda  # noqa: F401 (puts launchers behind the kernels)
+from autograd.kernels.layer_norm import cuda as _cuda  # noqa: F401 (registers the launchers)
 from autograd.kernels.layer_norm.reference import (
     layer_norm_bwd,
     layer_norm_fwd,

@@ -1,4 +1,7 @@
-"""Layer norm and residual + layer norm, compiled: each row is read into the cache once and finished there."""
+"""Layer norm and residual + layer norm, compiled: each row is read into the cache once and finished there.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.compiled.pieces import add_up, pieces, run_pieces
+from autograd.kernels.compiled.pieces import add_up, row_pieces, run_pieces
 from autograd.kernels.compiled.toolkit import (
     jit,
     plain,
@@ -20,25 +23,23 @@ from autograd.kernels.compiled.toolkit import (
 
 __all__ = ["layer_norm_bwd", "layer_norm_fwd", "residual_layer_norm_bwd", "residual_layer_norm_fwd"]
 
-# Row sums of gradients are collected this many rows at a time before they are added to the piece's total: sums of few
-# numbers stay small, which keeps the rounding error of a long sum down.
-_GROUP = 64
+_GROUP = 64  # rows whose gradients are summed before they are added to the partial sum, which rounds less
 _AHEAD = 8  # rows; see ``will_write``
 
 
-# Rows may be short (16 channels), so numbers are read and written at their place: see ``read``.
+# Rows may be short (16 channels), so that views of rows would cost too much: see ``read``.
 
 
 @jit
 def _normalise(x: Any, i: int, stop: int, weight: Any, bias: Any, eps: Any, out: Any, mean: Any, rstd: Any) -> None:
-    """Rows i to i + 3, those below ``stop``: writes norm, mean and rstd.
+    """Write norm, mean and rstd of rows i to i + 3, as far as they are below ``stop``.
 
-    Side by side, as a row alone is a chain of operations that wait for each other. With a residual and without it is
-    the same code: a model takes the one or the other with and without checkpointing, and its bits must not change.
+    Four rows at once, because the operations on one row wait for each other. Kernels with and without a residual call
+    the same code: a model runs one or the other with and without checkpointing, and its bits must not change.
     """
     channels, zero, one = weight.size, x.dtype.type(0), x.dtype.type(1)
     inverse = one / x.dtype.type(channels)
-    i1, i2, i3 = min(i + 1, stop - 1), min(i + 2, stop - 1), min(i + 3, stop - 1)  # past the end: the last one again
+    i1, i2, i3 = min(i + 1, stop - 1), min(i + 2, stop - 1), min(i + 3, stop - 1)  # past the end the last row again
     at0, at1, at2, at3 = i * channels, i1 * channels, i2 * channels, i3 * channels
     mean0 = mean1 = mean2 = mean3 = zero
     for j in range(channels):
@@ -84,7 +85,7 @@ def _residual_forward(
     x: Any,
     branch: Any,
     branch_bias: Any,  # may be empty
-    keep: Any,  # a scale a sample, or empty
+    keep: Any,  # a scale for each sample, or empty
     weight: Any,
     bias: Any,
     eps: float,
@@ -117,6 +118,7 @@ def _residual_forward(
 
 @jit
 def _add_group(group: Any, sums: Any) -> None:
+    """Add a group's sum to ``sums``, and clear it."""
     for j in range(group.size):
         write(sums, j, read(sums, j) + read(group, j))
         write(group, j, group.dtype.type(0))
@@ -133,17 +135,16 @@ def _backward(
     keep: Any,
     gx: Any,
     gbranch: Any,
-    all_sums: Any,
+    partials: Any,
     number: int,
     start: int,
     stop: int,
 ) -> None:
-    """Rows of gx, with ``extra`` added (where it has rows), and of gbranch = keep gx (where there is keep).
+    """Rows [start, stop) of gx, plus ``extra`` unless that is empty, and of gbranch = keep gx unless keep is empty.
 
-    The sums (2, C) of the piece of this number get what the rows give to weight and bias; a third row what they give to
-    the branch's bias.
+    ``partials`` (pieces, 2, C) get the sums for weight and bias; with a third row, also for the branch's bias.
     """
-    sums = all_sums[number]
+    sums = partials[number]
     channels, zero, shifts = weight.size, x.dtype.type(0), len(sums) == 3
     per_sample = x.shape[0] // max(1, keep.size)
     inverse = x.dtype.type(1) / x.dtype.type(channels)
@@ -179,20 +180,22 @@ def _backward(
 
 
 def layer_norm_fwd(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
+    """One pass over x, four rows at once; the variance comes from a second loop over rows in the cache."""
     rows = rows_of(x)
     out, mean, rstd = empty(rows.shape, x.dtype), np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
     weight, bias = plain(weight), plain(bias)
-    cut = pieces(len(rows), 2 * rows.shape[1] * x.itemsize)
-    run_pieces(_forward, cut, rows, weight, bias, eps, out, mean, rstd)
+    pieces = row_pieces(len(rows), 2 * rows.shape[1] * x.itemsize)
+    run_pieces(_forward, pieces, rows, weight, bias, eps, out, mean, rstd)
     return out.reshape(x.shape), mean, rstd
 
 
 def _none(x: Any) -> Any:
-    """Stands for rows that there are none of."""
+    """Rows (0, 0), in place of an argument that is None."""
     return np.empty((0, 0), x.dtype)
 
 
 def _optional(vector: Any | None, x: Any) -> Any:
+    """A vector made contiguous, or an empty one in place of None."""
     return np.empty(0, x.dtype) if vector is None else plain(vector)
 
 
@@ -205,13 +208,14 @@ def _gradients(
     weight, mean, rstd = plain(weight), plain(mean), plain(rstd)
     gx = empty(rows.shape, x.dtype)
     gbranch = empty(rows.shape, x.dtype) if keeps.size else gx
-    cut = pieces(len(rows), (4 if keeps.size else 3) * rows.shape[1] * x.itemsize)
-    sums = np.empty((len(cut), results, rows.shape[1]), x.dtype)
-    run_pieces(_backward, cut, g_rows, rows, weight, mean, rstd, extra, keeps, gx, gbranch, sums)
-    return gx.reshape(x.shape), gbranch.reshape(x.shape), *(total.copy() for total in add_up(sums))
+    pieces = row_pieces(len(rows), (4 if keeps.size else 3) * rows.shape[1] * x.itemsize)
+    partials = np.empty((len(pieces), results, rows.shape[1]), x.dtype)
+    run_pieces(_backward, pieces, g_rows, rows, weight, mean, rstd, extra, keeps, gx, gbranch, partials)
+    return gx.reshape(x.shape), gbranch.reshape(x.shape), *(total.copy() for total in add_up(partials))
 
 
 def layer_norm_bwd(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, g_sum: Any | None = None) -> tuple[Any, Any, Any]:
+    """One pass for all three gradients, with a partial sum per piece for weight and bias."""
     gx, _, gweight, gbias = _gradients(g, x, weight, mean, rstd, g_sum, None, 2)
     return gx, gweight, gbias
 
@@ -226,12 +230,13 @@ def residual_layer_norm_fwd(
     branch_bias: Any | None = None,
     y_dtype: Any | None = None,  # x's; others are refused
 ) -> tuple[Any, Any, Any, Any]:
+    """One pass: each row of the sum is normalised while it is in the cache."""
     rows, branches, keeps, shift = rows_of(x), rows_of(branch), _optional(keep, x), _optional(branch_bias, x)
     total, out = empty(rows.shape, x.dtype), empty(rows.shape, x.dtype)
     mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
     weight, bias = plain(weight), plain(bias)
-    cut = pieces(len(rows), 4 * rows.shape[1] * x.itemsize)
-    run_pieces(_residual_forward, cut, rows, branches, shift, keeps, weight, bias, eps, total, out, mean, rstd)
+    pieces = row_pieces(len(rows), 4 * rows.shape[1] * x.itemsize)
+    run_pieces(_residual_forward, pieces, rows, branches, shift, keeps, weight, bias, eps, total, out, mean, rstd)
     return total.reshape(x.shape), out.reshape(x.shape), mean, rstd
 
 
@@ -246,6 +251,7 @@ def residual_layer_norm_bwd(
     to_branch_bias: bool = False,
     branch_dtype: Any | None = None,  # total's; others are refused
 ) -> tuple[Any, Any, Any, Any, Any | None]:
+    """As :func:`layer_norm_bwd`; the same pass scales the branch's gradient and sums that of its bias."""
     gx, gbranch, *sums = _gradients(g, total, weight, mean, rstd, g_sum, keep, 3 if to_branch_bias else 2)
     gweight, gbias, gbranch_bias = (*sums, None)[:3]
     return gx, gbranch, gweight, gbias, gbranch_bias

@@ -1,4 +1,7 @@
-"""Launching layer_norm.cu."""
+"""Launches layer_norm.cu: a row stays in the registers of the threads that share it.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +44,12 @@ BUDGETS = {
     "layer_norm_branch_bias_bwd": Budget(registers=255, spill_bytes=24),
 }
 
-_BLOCKS = 4  # of backward that stay on a multiprocessor; each writes a row of partial sums
+_BLOCKS = 4  # of backward per multiprocessor; each writes a row of partial sums
 _FLOAT32 = np.dtype(np.float32)
 
 
 def variants() -> list[Program]:
-    """Programs that a compile check covers: for rows of 8, 32 and 128 lanes, and an odd width."""
+    """The programs to compile: for rows of 8, 32 and 128 lanes, and an odd width."""
     kinds = {
         ("float", "float"): (7, 96, 1024, 1536),
         ("f16", "f16"): (7, 96, 1024, 1536),
@@ -63,13 +66,13 @@ def variants() -> list[Program]:
 
 
 def _widths(size: int, low: int) -> tuple[int, ...]:
-    """Values of a load, for types of so many bytes: of 16 or 8 bytes in either type."""
+    """Values per load, for two types of ``size`` and ``low`` bytes: a load has 16 or 8 bytes in either."""
     return tuple(n for n in vector_widths(size) if n * low in (8, 16))
 
 
 def _plan(x: Array, low: np.dtype[Any] | None = None) -> tuple[Program, RowLayout, int, int]:
-    """The program (``low`` is the dtype of branch and y, by default x's), its layout, the rows, and the blocks that
-    have all of them at once."""
+    """The program, its layout, the number of rows, and the blocks for all rows at once. ``low`` is the dtype of branch
+    and y, by default x's."""
     layout = row_layout(x.shape[-1], _widths(x.itemsize, (low or x.dtype).itemsize))
     rows = math.prod(x.shape[:-1])
     kind, low_kind = (TYPE_NAMES[dtype.name] for dtype in (x.dtype, low or x.dtype))
@@ -83,6 +86,7 @@ def _takes_layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> s
 
 @register_cuda(reference.layer_norm_fwd, _takes_layer_norm_fwd)
 def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
+    """One launch; the variance comes from a second pass over registers."""
     xp, columns = array_module(x), x.shape[-1]
     code, layout, rows, grid = _plan(x)
     x, weight, bias = contiguous(x), contiguous(weight), contiguous(bias)
@@ -98,7 +102,8 @@ def _kept(x: Array, keep: Array | None) -> str | None:
 
 
 def _beside(x: Array, low: Array, other: np.dtype[Any] | None) -> str | None:
-    """``low`` (on the same device), and what else is in ``other``, may be in 16 bits beside a float32 x."""
+    """None if ``low`` is on x's device and, as dtype ``other``, of x's dtype or of 16 bits beside a float32 x; else why
+    not."""
     apart = one_device(x, low)
     if apart:
         return apart
@@ -140,8 +145,9 @@ def residual_layer_norm_fwd(
     branch_bias: Array | None = None,
     y_dtype: np.dtype[Any] | None = None,
 ) -> tuple[Array, Array, Array, Array]:
+    """One launch, which also adds the branch. A branch and y in different dtypes are cast by CuPy."""
     y_dtype = y_dtype or x.dtype
-    if branch.dtype != y_dtype:  # the kernel has both in one dtype
+    if branch.dtype != y_dtype:  # the kernel takes both in one dtype only
         total, y, mean, rstd = residual_layer_norm_fwd(
             x, branch.astype(x.dtype, copy=False), keep, weight, bias, eps, branch_bias
         )
@@ -160,8 +166,8 @@ def residual_layer_norm_fwd(
 
 
 def _unspread(g: Array) -> tuple[Array, int]:
-    """The rows of a gradient that differ, where broadcasting spread them (as a mean over a map does), and how many rows
-    of ``g`` share each."""
+    """The distinct rows of a gradient that was broadcast (as that of a mean over a map is), and how many rows of ``g``
+    each of them stands for."""
     first = last = g.ndim - 1
     while first and (g.strides[first - 1] == 0 or g.shape[first - 1] == 1):
         first -= 1
@@ -236,6 +242,8 @@ def _takes_layer_norm_bwd(
 def layer_norm_bwd(
     g: Array, x: Array, weight: Array, mean: Array, rstd: Array, g_sum: Array | None = None
 ) -> tuple[Array, Array, Array]:
+    """One pass, with a partial sum of both parameters' gradients per block; then a sum over columns. A gradient that is
+    broadcast over a map is read as one row per image."""
     gx, _, gweight, gbias = _backward(g, x, weight, mean, rstd, g_sum, None, 2, has_branch=False)
     return gx, gweight, gbias
 
@@ -252,8 +260,9 @@ def residual_layer_norm_bwd(
     to_branch_bias: bool = False,
     branch_dtype: np.dtype[Any] | None = None,
 ) -> tuple[Array, Array, Array, Array, Array | None]:
+    """As :func:`layer_norm_bwd`; the same pass makes the branch's gradient and the sums for its bias."""
     branch_dtype = branch_dtype or total.dtype
-    if g.dtype != branch_dtype:  # the kernel has both in one dtype
+    if g.dtype != branch_dtype:  # the kernel takes both in one dtype only
         wide = residual_layer_norm_bwd(
             g_sum, g.astype(total.dtype, copy=False), total, keep, weight, mean, rstd, to_branch_bias
         )

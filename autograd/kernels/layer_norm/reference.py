@@ -1,4 +1,4 @@
-"""Layer norm, and residual + layer norm: the definition that every other implementation is held to.
+"""Layer norm, and residual + layer norm.
 
 Statistics are in float32 for 16-bit inputs (else in the input's dtype), the variance in two passes.
 
@@ -45,7 +45,7 @@ def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Ar
     weight, bias = weight.astype(acc, copy=False), bias.astype(acc, copy=False)
     average = xp.full(channels, 1 / channels, acc)
 
-    def piece(block: slice) -> None:
+    def compute(block: slice) -> None:
         v = rows[block].astype(acc, copy=False)
         xp.matmul(v, average, out=mean[block])
         centred = v - mean[block, None]
@@ -55,7 +55,7 @@ def layer_norm_fwd(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Ar
         centred *= weight
         xp.add(centred, bias, out=out[block], casting="same_kind")
 
-    run_blocks(piece, rows.shape[0], channels * acc.itemsize, xp)
+    run_blocks(compute, rows.shape[0], channels * acc.itemsize, xp)
     return out.reshape(x.shape), mean, rstd
 
 
@@ -90,7 +90,7 @@ def layer_norm_bwd(
     gx = xp.empty(rows.shape, x.dtype)
     wide, average = weight.astype(acc, copy=False), xp.full(channels, 1 / channels, acc)
 
-    def piece(block: slice) -> tuple[Array, Array]:
+    def compute(block: slice) -> tuple[Array, Array]:
         gp = g_rows[block].astype(acc, copy=False)
         xhat = rows[block] - mean[block, None]
         xhat *= rstd[block, None]
@@ -106,8 +106,8 @@ def layer_norm_bwd(
         gx[block] = h
         return sums
 
-    parts = run_blocks(piece, rows.shape[0], channels * acc.itemsize, xp)
-    gweight, gbias = (total_of([p[i] for p in parts], weight) for i in (0, 1))
+    partials = run_blocks(compute, rows.shape[0], channels * acc.itemsize, xp)
+    gweight, gbias = (total_of([p[i] for p in partials], weight) for i in (0, 1))
     return gx.reshape(x.shape), gweight, gbias
 
 
@@ -136,7 +136,7 @@ def residual_layer_norm_fwd(
     branch_bias: Array | None = None,
     y_dtype: Any = None,
 ) -> tuple[Array, Array, Array, Array]:
-    """s = x + keep * (branch + branch_bias); y = layer_norm(s). A branch that is dropped, keep 0, is not read.
+    """s = x + keep * (branch + branch_bias); y = layer_norm(s). Where keep is 0, s is x whatever the branch holds.
 
     Args:
         x: (B, ..., C).
@@ -145,7 +145,7 @@ def residual_layer_norm_fwd(
         weight: (C,).
         bias: (C,).
         eps: added to the variance.
-        branch_bias: (C,), or None for 0: of the linear layer that made the branch, which left it to be added here.
+        branch_bias: (C,), or None for 0: the bias of the branch's last linear layer, if it was left to be added here.
         y_dtype: of y, by default x's.
 
     Returns:

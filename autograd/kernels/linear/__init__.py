@@ -1,11 +1,11 @@
-"""The linear layer: the definition, compiled twins, products of a GPU."""
+"""The linear layer: the reference, compiled twins, products of a GPU."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from autograd.kernels.compiled import register_compiled
-from autograd.kernels.linear import cuda as _cuda  # noqa: F401 (puts launchers behind the kernels)
+from autograd.kernels.linear import cuda as _cuda  # noqa: F401 (registers the launchers)
 from autograd.kernels.linear.reference import linear_bwd, linear_fwd
 
 if TYPE_CHECKING:

@@ -1,6 +1,8 @@
-"""Linear layers on a GPU: products of matrices by CuPy (cuBLAS, float32 sums), all else by our kernels.
+"""Linear layers on a GPU: matrix products by CuPy (cuBLAS, float32 sums), everything else by our kernels.
 
-Only products of two dimensions go to cuBLAS as they are: of more, CuPy makes float32 copies of 16-bit operands.
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+
+Products are of two dimensions: for more, CuPy would make float32 copies of 16-bit operands.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ def _takes_linear_fwd(x: Array, weight: Array, bias: Array | None) -> str | None
 
 @register_cuda(reference.linear_fwd, _takes_linear_fwd)
 def linear_fwd(x: Array, weight: Array, bias: Array | None) -> Array:
+    """One product, then the bias."""
     return product(as_rows(x), weight.T, bias).reshape(*x.shape[:-1], weight.shape[0])
 
 
@@ -46,6 +49,7 @@ def _takes_linear_bwd(g: Array, x: Array | None, weight: Array | None, needs: tu
 def linear_bwd(
     g: Array, x: Array, weight: Array, needs: tuple[bool, ...]
 ) -> tuple[Array | None, Array | None, Array | None]:
+    """A product for x, one for the weight, a sum over columns for the bias."""
     rows = as_rows(g)
     gx = gw = gb = None
     if needs[0]:

@@ -1,11 +1,11 @@
-"""The MLP of a transformer block: the definition, compiled twins, products and kernels of a GPU."""
+"""The MLP of a transformer block: the reference, compiled twins, products and kernels of a GPU."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from autograd.kernels.compiled import register_compiled
-from autograd.kernels.mlp import cuda as _cuda  # noqa: F401 (puts launchers behind the kernels)
+from autograd.kernels.mlp import cuda as _cuda  # noqa: F401 (registers the launchers)
 from autograd.kernels.mlp.reference import mlp_bwd, mlp_fwd
 
 if TYPE_CHECKING:

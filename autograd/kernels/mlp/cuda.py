@@ -1,6 +1,8 @@
-"""The MLP on a GPU: products of matrices by CuPy (cuBLAS, float32 sums), all else by our kernels.
+"""The MLP on a GPU: matrix products by CuPy (cuBLAS, float32 sums), everything else by our kernels.
 
-Only products of two dimensions go to cuBLAS as they are: of more, CuPy makes float32 copies of 16-bit operands.
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+
+Products are of two dimensions: for more, CuPy would make float32 copies of 16-bit operands.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ def _takes_mlp_fwd(x: Array, w1: Array, b1: Array, w2: Array, b2: Array | None, 
 def mlp_fwd(
     x: Array, w1: Array, b1: Array, w2: Array, b2: Array | None, keep_hidden: bool
 ) -> tuple[Array, Array | None]:
+    """Two products, and one kernel for bias and GELU between them."""
     hidden = product(as_rows(x), w1.T)
     out = product(bias_gelu_fwd(hidden, b1), w2.T, b2)
     return out.reshape(*x.shape[:-1], w2.shape[0]), hidden if keep_hidden else None
@@ -57,6 +60,7 @@ def _takes_mlp_bwd(
 def mlp_bwd(
     g: Array, x: Array, hidden: Array, w1: Array, b1: Array, w2: Array, needs: tuple[bool, ...]
 ) -> tuple[Array | None, ...]:
+    """Four products; one kernel computes the GELU, its gradient and the sums for b1."""
     rows, g_rows = as_rows(x), as_rows(g)
     gx = gw1 = gb1 = gw2 = gb2 = None
     if any(needs[:3]):

@@ -17,7 +17,7 @@ __all__ = ["mlp_bwd", "mlp_fwd"]
 
 
 def _cost(x: Any, w1: Any, w2: Any, passes: int) -> Cost:
-    """Both products ``passes`` times; each map read or written once a pass, the hidden one too where it is kept."""
+    """Both products ``passes`` times; each map, the hidden one included, is read or written once per pass."""
     rows = x.size // max(1, x.shape[-1])
     products = 2 * rows * (w1.size + w2.size)
     maps = rows * (w1.shape[1] + w2.shape[0] + w1.shape[0])
@@ -54,11 +54,11 @@ def mlp_bwd(
 
     Args:
         g: (..., D), the gradient of the output.
-        x: as in forward; likewise w1, b1 and w2.
+        x: as in forward.
         hidden: (rows, H), from forward; the GELU is computed again.
-        w1: see x.
-        b1: see x.
-        w2: see x.
+        w1: as in forward.
+        b1: as in forward.
+        w2: as in forward.
         needs: of x, w1, b1, w2, b2.
     """
     rows, g_rows = as_rows(x), as_rows(g)

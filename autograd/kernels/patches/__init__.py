@@ -1,4 +1,4 @@
-"""Patch merging and patches as rows: the definition, compiled twins, CUDA kernels."""
+"""Patch merging and patches as rows: the reference, compiled twins, CUDA kernels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autograd.kernels.compiled import COMPILED_DTYPES, register_compiled
-from autograd.kernels.patches import cuda as _cuda  # noqa: F401 (puts launchers behind the kernels)
+from autograd.kernels.patches import cuda as _cuda  # noqa: F401 (registers the launchers)
 from autograd.kernels.patches.reference import patch_merge_bwd, patch_merge_fwd, patch_rows
 
 if TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""Launching patches.cu."""
+"""Launches patches.cu.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,8 @@ _WIDTH = {"float": 4, "f16": 8, "bf16": 8}
 
 
 def variants() -> list[Program]:
-    """What there is to compile: each type, 16 bytes and one value a thread, 8-bit images and such of the type."""
+    """The programs to compile: each type, with 16 bytes and with one value per thread; images in 8 bits and in
+    floats."""
     kinds = [("u8", 1), (None, 1), (None, 16)]
     return [
         program(_FILE, S=source or kind, T=kind, N=width if bytes_ == 16 else 1)
@@ -45,7 +49,7 @@ def variants() -> list[Program]:
 
 
 def _moving(x: Array, channels: int) -> Program:
-    """Copies 16 bytes a thread where a pixel's channels allow it, else one value."""
+    """The program that copies 16 bytes per thread if a pixel's channels allow it, else one value."""
     kind = TYPE_NAMES[x.dtype.name]
     return program(_FILE, S=kind, T=kind, N=1 if channels % _WIDTH[kind] else _WIDTH[kind])
 
@@ -56,6 +60,7 @@ def _takes_patch_merge_fwd(x: Array) -> str | None:
 
 @register_cuda(reference.patch_merge_fwd, _takes_patch_merge_fwd)
 def patch_merge_fwd(x: Array) -> Array:
+    """One gather, padding included; a warp for each cell."""
     x = contiguous(x)
     batch, height, width, channels = x.shape
     y = array_module(x).empty((batch, (height + 1) // 2, (width + 1) // 2, 4 * channels), x.dtype)
@@ -75,6 +80,7 @@ def _takes_patch_merge_bwd(g: Array, height: int, width: int) -> str | None:
 
 @register_cuda(reference.patch_merge_bwd, _takes_patch_merge_bwd)
 def patch_merge_bwd(g: Array, height: int, width: int) -> Array:
+    """One scatter; a warp for each cell."""
     g = contiguous(g)
     channels = g.shape[3] // 4
     gx = array_module(g).empty((g.shape[0], height, width, channels), g.dtype)
@@ -96,7 +102,8 @@ def _channel_values(values: tuple[float, ...], device: int) -> Array:
 def _takes_patch_rows(
     images: Array, patch: tuple[int, int], mean: Any = None, std: Any = None, dtype: Any = None
 ) -> str | None:
-    """None for 8-bit images into rows of a type that kernels exist for, or such floats as they are; else why not."""
+    """None for 8-bit images, or floats that keep their dtype, and rows of a dtype that kernels exist for; else why
+    not."""
     if images.ndim != 4 or min(patch) < 1:
         return f"expected images (B, C, H, W) and patches of 1x1 or more; got shape {images.shape} and {patch}"
     if [None if v is None else len(v) for v in (mean, std)] not in ([None] * 2, [images.shape[1]] * 2):
@@ -118,6 +125,7 @@ def patch_rows(
     std: Sequence[float] | None = None,
     dtype: Any = None,
 ) -> Array:
+    """One gather, which also normalises; a warp for each patch."""
     images, (ph, pw) = contiguous(images), patch
     batch, channels, height, width = images.shape
     count, dtype = batch * -(-height // ph) * -(-width // pw), np.dtype(dtype or images.dtype)

@@ -1,11 +1,11 @@
-"""Softmax with and without a mask: the definition, compiled twins, CUDA kernels."""
+"""Softmax with and without a mask: the reference, compiled twins, CUDA kernels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from autograd.kernels.compiled import register_compiled
-from autograd.kernels.softmax import cuda as _cuda  # noqa: F401 (puts launchers behind the kernels)
+from autograd.kernels.softmax import cuda as _cuda  # noqa: F401 (registers the launchers)
 from autograd.kernels.softmax.reference import softmax_bwd, softmax_fwd
 
 if TYPE_CHECKING:

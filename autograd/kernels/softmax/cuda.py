@@ -1,4 +1,7 @@
-"""Launching softmax.cu."""
+"""Launches softmax.cu: a row stays in the registers of the threads that share it.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ __all__ = ["BUDGETS", "softmax_bwd", "softmax_fwd", "variants"]
 
 _FILE = Path(__file__).with_name("softmax.cu")
 BUDGETS = {"softmax_fwd": Budget(registers=96), "softmax_bwd": Budget(registers=96)}
-_AXES = 4  # over which the kernel counts a mask's rows
+_AXES = 4  # of a mask, at most, over which the kernel counts rows
 
 
 def variants() -> list[Program]:
-    """Programs that a compile check covers: windows of 7 and 8, and a long row."""
+    """The programs to compile: windows of 7 and 8, and a long row."""
     return [
         program(
             _FILE,
@@ -42,7 +45,7 @@ def variants() -> list[Program]:
 
 
 def _plan(x: Array, mask: Array | None = None) -> tuple[Program, RowLayout, int, int]:
-    """The program, its layout, the rows, and the grid."""
+    """The program, its layout, the number of rows, and of blocks."""
     layout = row_layout(x.shape[-1], vector_widths(x.itemsize))
     rows = math.prod(x.shape[:-1])
     kinds = {"T": TYPE_NAMES[x.dtype.name], "MASK": "float" if mask is None else TYPE_NAMES[mask.dtype.name]}
@@ -50,8 +53,8 @@ def _plan(x: Array, mask: Array | None = None) -> tuple[Program, RowLayout, int,
 
 
 def _merged_axes(mask: Array, shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(size, step) of the axes that a mask of ``shape`` broadcast over rows has, neighbours merged where one step
-    serves both."""
+    """(size, stride) of the row axes of a mask that broadcasts to ``shape``; neighbouring axes are merged where one
+    stride serves both."""
     lead = (1,) * (len(shape) - mask.ndim) + mask.shape
     axes: list[tuple[int, int]] = []
     for i, size in enumerate(shape[:-1]):
@@ -66,11 +69,11 @@ def _merged_axes(mask: Array, shape: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 def _mask_steps(mask: Array | None, shape: tuple[int, ...]) -> tuple[Array | None, tuple[int, ...]]:
-    """The mask, and what the kernel takes about it: n1, n2, n3, s0, s1, s2, s3, step."""
+    """The mask, and its sizes and strides as the kernel takes them: n1, n2, n3, s0, s1, s2, s3, step."""
     if mask is None:
         return None, (1,) * 8
     axes = _merged_axes(mask, shape)
-    if len(axes) > _AXES:  # alternating more often than the kernel counts
+    if len(axes) > _AXES:  # broadcast and other axes alternate too often for the kernel
         mask = array_module(mask).broadcast_to(mask, shape)
         axes = _merged_axes(mask, shape)
     axes = [(1, 0)] * (_AXES - len(axes)) + axes
@@ -95,6 +98,7 @@ def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
 
 @register_cuda(reference.softmax_fwd, _takes_softmax_fwd)
 def softmax_fwd(x: Array, mask: Array | None = None) -> Array:
+    """One launch; a mask is read with its strides and not broadcast in memory."""
     y = array_module(x).empty(x.shape, x.dtype)
     if x.size:
         code, layout, rows, grid = _plan(x, mask)
@@ -110,6 +114,7 @@ def _takes_softmax_bwd(g: Array, y: Array) -> str | None:
 
 @register_cuda(reference.softmax_bwd, _takes_softmax_bwd)
 def softmax_bwd(g: Array, y: Array) -> Array:
+    """One launch over g and y."""
     gx = array_module(y).empty(y.shape, y.dtype)
     if y.size:
         code, layout, rows, grid = _plan(y)

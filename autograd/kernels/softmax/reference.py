@@ -18,7 +18,7 @@ __all__ = ["softmax_bwd", "softmax_fwd", "softmax_rows_"]
 
 
 def softmax_rows_(z: Array, xp: Any) -> None:
-    """Softmax of each row of the last axis, in place. A row of -inf alone becomes zeros."""
+    """Softmax over the last axis, in place. A row of -inf alone becomes zeros."""
     peak = z.max(axis=-1, keepdims=True)
     peak[peak == -np.inf] = 0
     z -= peak
@@ -34,7 +34,7 @@ def softmax_fwd(x: Array, mask: Array | None = None) -> Array:
 
     Args:
         x: (..., N), any layout; 16-bit floats are computed in float32.
-        mask: broadcasts to x, or None. -inf forbids a place; a row with no place left gives zeros.
+        mask: broadcasts to x, or None. -inf excludes an element; a row of -inf alone gives zeros.
 
     Returns:
         An array like x.
@@ -48,20 +48,20 @@ def softmax_fwd(x: Array, mask: Array | None = None) -> Array:
     out = xp.empty(x.shape, x.dtype)
     full = None if mask is None else xp.broadcast_to(mask, x.shape)
 
-    def piece(block: slice) -> None:
+    def compute(block: slice) -> None:
         z = x[block].astype(acc)
         if full is not None:
             z += full[block]
         softmax_rows_(z, xp)
         out[block] = z
 
-    run_blocks(piece, x.shape[0], x.size // max(1, x.shape[0]) * acc.itemsize, xp)
+    run_blocks(compute, x.shape[0], x.size // max(1, x.shape[0]) * acc.itemsize, xp)
     return out
 
 
 @kernel(elementwise(4, 2))
 def softmax_bwd(g: Array, y: Array) -> Array:
-    """y (g - sum(g y)) over the last axis; the difference first, because it may cancel."""
+    """y (g - sum(g y)) over the last axis; the difference is taken first, because it may cancel."""
     acc = accumulator(y.dtype)
     wide = y.astype(acc, copy=False)
     product = g * wide

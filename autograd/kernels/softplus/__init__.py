@@ -1,4 +1,4 @@
-"""Softplus: the definition and compiled twins."""
+"""Softplus: the reference and compiled twins."""
 
 from __future__ import annotations
 

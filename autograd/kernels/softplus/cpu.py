@@ -1,4 +1,7 @@
-"""Softplus, compiled."""
+"""Softplus, compiled.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 from numba.core import types
 
 from autograd.kernels.buffers import empty
-from autograd.kernels.compiled.pieces import pieces, run_pieces
+from autograd.kernels.compiled.pieces import row_pieces, run_pieces
 from autograd.kernels.compiled.toolkit import compiled, exp, jit, plain, read, write
 
 __all__ = ["softplus_bwd", "softplus_fwd"]
@@ -59,16 +62,18 @@ def _backward(g: Any, x: Any, beta: Any, threshold: Any, gx: Any, _: int, start:
 
 
 def softplus_fwd(x: Any, beta: float, threshold: float) -> Any:
+    """One pass; in float32 log1p is a polynomial."""
     flat = plain(x).reshape(-1)
     out = empty(flat.shape, x.dtype)
     kind = x.dtype.type
-    run_pieces(_forward, pieces(flat.size, 2 * x.itemsize), flat, kind(beta), kind(threshold), out)
+    run_pieces(_forward, row_pieces(flat.size, 2 * x.itemsize), flat, kind(beta), kind(threshold), out)
     return out.reshape(x.shape)
 
 
 def softplus_bwd(g: Any, x: Any, beta: float, threshold: float) -> Any:
+    """One pass over g and x."""
     flat, flat_g = plain(x).reshape(-1), plain(g).reshape(-1)
     gx = empty(flat.shape, x.dtype)
     kind = x.dtype.type
-    run_pieces(_backward, pieces(flat.size, 3 * x.itemsize), flat_g, flat, kind(beta), kind(threshold), gx)
+    run_pieces(_backward, row_pieces(flat.size, 3 * x.itemsize), flat_g, flat, kind(beta), kind(threshold), gx)
     return gx.reshape(x.shape)

@@ -25,20 +25,20 @@ def softplus_fwd(x: Array, beta: float, threshold: float) -> Array:
     Args:
         x: any shape and layout; 16-bit floats are computed in float32.
         beta: positive.
-        threshold: from where on the function is taken for linear.
+        threshold: above it the function is linear.
     """
     xp, acc = array_module(x), accumulator(x.dtype)
     flat = x.reshape(-1)
     out = xp.empty(flat.shape, x.dtype)
 
-    def piece(block: slice) -> None:
+    def compute(block: slice) -> None:
         v = flat[block].astype(acc) * acc.type(beta)
         y = xp.log1p(xp.exp(-abs(v)))
         y += xp.maximum(v, 0)
         y /= acc.type(beta)
         out[block] = xp.where(v > threshold, flat[block], y)
 
-    run_blocks(piece, flat.size, 2 * acc.itemsize, xp)
+    run_blocks(compute, flat.size, 2 * acc.itemsize, xp)
     return out.reshape(x.shape)
 
 
@@ -48,19 +48,19 @@ def softplus_bwd(g: Array, x: Array, beta: float, threshold: float) -> Array:
 
     Args:
         g: like x, the gradient of the output.
-        x: as in forward; likewise beta and threshold.
-        beta: see x.
-        threshold: see x.
+        x: as in forward.
+        beta: as in forward.
+        threshold: as in forward.
     """
     xp, acc = array_module(x), accumulator(x.dtype)
     flat, flat_g = x.reshape(-1), g.reshape(-1)
     gx = xp.empty(flat.shape, x.dtype)
 
-    def piece(block: slice) -> None:
+    def compute(block: slice) -> None:
         v = flat[block].astype(acc) * acc.type(beta)
         e = xp.exp(-abs(v))
         slope = xp.where(v < 0, e, 1) / (1 + e)
         gx[block] = xp.where(v > threshold, flat_g[block], flat_g[block] * slope)
 
-    run_blocks(piece, flat.size, 2 * acc.itemsize, xp)
+    run_blocks(compute, flat.size, 2 * acc.itemsize, xp)
     return gx.reshape(x.shape)

@@ -1,4 +1,4 @@
-"""Crop, flip and normalise 8-bit images: the definition and a compiled twin."""
+"""Crop, flip and normalise 8-bit images: the reference and a compiled twin."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Crop, flip and normalise compiled for the CPU: one pass from bytes to floats, which come from a table of 256.
+"""Crop, flip and normalise, compiled: one pass from bytes to floats, by a table of the 256 values.
 
-A batch is made by one of the loader's threads, so it is not shared out further.
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+
+A batch is made by one of the loader's threads, so it is not divided into pieces.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ __all__ = ["crop_flip_normalise"]
 
 @jit
 def _place(i: int, n: int, reflect: bool) -> int:
-    """Where pixel i of a padded row lies in the image: -1 for nowhere."""
+    """The column of pixel i of a padded row in the image, -1 if it is padding."""
     if 0 <= i < n:
         return i
     if not reflect:
@@ -44,8 +46,9 @@ def _run(images: Any, top: Any, left: Any, mirrored: Any, padding: int, reflect:
 def crop_flip_normalise(
     images: Any, top: Any, left: Any, mirrored: Any, padding: int, reflect: bool, mean: Any, std: Any
 ) -> Any:
+    """One pass over the pixels, without padded or flipped copies."""
     if padding and reflect:
-        crop_padded(images[:0], top[:0], left[:0], padding, "reflect")  # refuses a padding that is too wide
+        crop_padded(images[:0], top[:0], left[:0], padding, "reflect")  # raises for a padding that is too wide
     channels = images.shape[1]
     values = np.broadcast_to(np.arange(256, dtype=np.uint8), (1, channels, 1, 256))
     table = normalise(values, mean, std, mean.dtype).reshape(channels, 256)

@@ -1,4 +1,4 @@
-"""Crop, flip and normalise 8-bit images: each step by itself, and all of them as one kernel with a compiled twin."""
+"""Crop, flip and normalise 8-bit images: each step by itself, and all of them as one kernel."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Ints = NDArray[np.int64]
 
 
 def flip(images: Bytes, chosen: NDArray[np.bool_]) -> Bytes:
-    """Mirror the ``chosen`` ``(B,)`` of ``(B, C, H, W)`` left to right."""
+    """Mirror the ``chosen`` ``(B,)`` images of ``(B, C, H, W)`` left to right."""
     out = images.copy()
     out[chosen] = images[chosen][..., ::-1]
     return out
 
 
 def crop_padded(images: Bytes, top: Ints, left: Ints, padding: int, mode: Literal["zero", "reflect"] = "zero") -> Bytes:
-    """Pad ``(B, C, H, W)`` on all sides and cut the old size out again at ``(top, left)``, each in 0..2 * padding.
+    """Pad ``(B, C, H, W)`` on all sides and crop it to its old size at ``(top, left)``, each in 0..2 * padding.
 
     ``top = left = padding`` is the identity; "reflect" needs an image larger than the padding.
     Source: torchvision's RandomCrop(H, padding=padding).
@@ -39,8 +39,8 @@ def crop_padded(images: Bytes, top: Ints, left: Ints, padding: int, mode: Litera
     sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
     padded = np.pad(images, sides) if mode == "zero" else np.pad(images, sides, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
-    cut: Bytes = windows[np.arange(batch), :, top, left]
-    return cut
+    cropped: Bytes = windows[np.arange(batch), :, top, left]
+    return cropped
 
 
 def normalise(images: Bytes, mean: Any, std: Any, dtype: Any = np.float32) -> NDArray[Any]:
@@ -76,12 +76,12 @@ def crop_flip_normalise(
         left: (B,), likewise.
         mirrored: (B,), which to flip.
         padding: pixels on each side; 0 for no cropping.
-        reflect: what is there: the image mirrored, or black.
+        reflect: whether the padding is the image mirrored, else black.
         mean: (C,), of pixels scaled to [0, 1].
         std: (C,).
 
     Returns:
         (B, C, H, W).
     """
-    cut = crop_padded(images, top, left, padding, "reflect" if reflect else "zero")
-    return normalise(flip(cut, mirrored), mean, std, mean.dtype)
+    cropped = crop_padded(images, top, left, padding, "reflect" if reflect else "zero")
+    return normalise(flip(cropped, mirrored), mean, std, mean.dtype)

@@ -1,4 +1,7 @@
-"""Launching position_bias.cu."""
+"""Launches position_bias.cu.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ _MOST = 2**31 - 1
 
 
 def variants() -> list[Program]:
-    """What there is to compile: each type, and each of 16 bits beside float32."""
+    """The programs to compile: each type, and each of 16 bits beside float32."""
     kinds = [(kind, kind) for kind in FLOAT_NAMES.values()] + [("float", "f16"), ("float", "bf16")]
     return [program(_FILE, TABLE=table, T=kind) for table, kind in kinds]
 
@@ -66,6 +69,7 @@ def _code(table: np.dtype[Any], bias: np.dtype[Any]) -> Program:
 
 @register_cuda(reference.position_bias_fwd, _takes_fwd)
 def position_bias_fwd(table: Array, index: PositionIndex, dtype: np.dtype[Any] | None = None) -> Array:
+    """One gather, a thread for each pair of tokens; it also casts."""
     table, heads, places = contiguous(table), table.shape[1], index.index.size
     bias = array_module(table).empty((heads, *index.index.shape), dtype or table.dtype)
     if bias.size:
@@ -77,6 +81,7 @@ def position_bias_fwd(table: Array, index: PositionIndex, dtype: np.dtype[Any] |
 
 @register_cuda(reference.position_bias_bwd, _takes_bwd)
 def position_bias_bwd(g: Array, index: PositionIndex, rows: int, dtype: np.dtype[Any] | None = None) -> Array:
+    """One launch, a warp for each row and head: it reads the row's pairs of tokens from a list, in order."""
     g, heads = contiguous(g), g.shape[0]
     gtable = array_module(g).empty((rows, heads), dtype or g.dtype)
     if gtable.size:

@@ -1,4 +1,4 @@
-"""Reference of the position bias: rows of a table to a map of scores for each head, and back.
+"""The position bias: rows of a table to a map of scores for each head, and back.
 
 Source: Liu et al. 2021, "Swin Transformer", equation 4.
 """
@@ -21,7 +21,8 @@ __all__ = ["position_bias_bwd", "position_bias_fwd", "tables"]
 
 
 def tables(index: PositionIndex, like: Array) -> tuple[Array, Array]:
-    """``index.index`` and ``index.places`` where ``like`` is; on a GPU in int32, and copied there once."""
+    """``index.index`` and ``index.places`` on the device of ``like``; on a GPU they are int32, and copied there
+    once."""
     if array_module(like) is np:
         return index.index, index.places
     return _on_gpu(index, array_module(like), like.device.id)
@@ -59,12 +60,12 @@ def _backward_cost(g: Array, index: PositionIndex, rows: int, dtype: np.dtype[An
 
 @kernel(_backward_cost)
 def position_bias_bwd(g: Array, index: PositionIndex, rows: int, dtype: np.dtype[Any] | None = None) -> Array:
-    """The gradient of the table: each row's gradients added up, in an order that does not change.
+    """The gradient of the table: the sum of each row's gradients, in a fixed order.
 
     Args:
         g: (heads, N, M).
         index: as in forward.
-        rows: T; those that no pair of tokens reads get 0.
+        rows: T. Rows that no pair of tokens reads get 0.
         dtype: of the result; None for that of g.
 
     Returns:
@@ -77,6 +78,6 @@ def position_bias_bwd(g: Array, index: PositionIndex, rows: int, dtype: np.dtype
     if xp is np:
         for head, gradients in enumerate(flat):
             out[:, head] = np.bincount(index.index.reshape(-1), weights=gradients, minlength=rows)
-    elif places.size:  # CuPy's bincount adds in an order that changes
+    elif places.size:  # CuPy's bincount adds in no fixed order
         out[: index.rows] = xp.where(places >= 0, flat.take(places, axis=1), 0).sum(axis=2).T
     return out

@@ -1,7 +1,7 @@
-"""Window attention from map to map: the definition, compiled twins, CUDA kernels.
+"""Window attention from map to map: the reference, compiled twins, CUDA kernels.
 
-``mma`` and ``general`` launch the CUDA kernels, on tensor cores (``small_*.cu``, ``large_*.cu``) and without
-(``general_*.cu``); ``cuda`` chooses among them. ``cpu_parts`` has the steps of the compiled twins.
+``mma`` launches the CUDA kernels on tensor cores (``small_*.cu``, ``large_*.cu``), ``general`` those without
+(``general_*.cu``), and ``cuda`` chooses between them. ``cpu_parts`` has the steps of the compiled twins.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autograd.extend import register_compiled
-from swinpy.kernels.window_attention import cuda as _cuda  # noqa: F401 (puts launchers behind the kernels)
+from swinpy.kernels.window_attention import cuda as _cuda  # noqa: F401 (registers the launchers)
 from swinpy.kernels.window_attention.reference import (
     MAX_LOGIT_SCALE,
     AttentionSpec,

@@ -1,7 +1,7 @@
-"""Parts of compiled window attention: what a call and a thread hold, and the steps within one (window, head).
+"""The steps of compiled window attention within one head of one window, and the arrays that they work on.
 
-Numbers are read and written at their place in an array's memory (``read``, ``write``): taking rows out of an array
-first would count references to it, on a counter that the threads share.
+Elements are read and written at their place in an array's memory (``read``, ``write``). A view of a row would change
+the array's reference count, which the threads share.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from autograd.kernels.compiled.tiles import LANES, scaled_row, scaled_row_and_su
 from autograd.kernels.compiled.toolkit import exp, jit, larger, read, write
 
 __all__ = [
-    "CHUNK",
-    "Call",
+    "BLOCK",
+    "AttentionInputs",
     "Scratch",
     "cosine_backward",
     "gather",
@@ -28,23 +28,23 @@ __all__ = [
     "transpose",
 ]
 
-CHUNK = 64  # queries at a time; a multiple of the tiles' ROWS
+BLOCK = 64  # queries; a multiple of the tiles' ROWS
 _COSINE_EPS = 1e-12
 
 
-class Call(NamedTuple):
-    """The arguments of both kernels, made ready.
+class AttentionInputs(NamedTuple):
+    """The inputs of forward and backward, in the layouts that compiled code reads.
 
     Attributes:
         qkv: (B * H * W, 3C).
-        table: (kinds, heads, rows, columns), bias + mask, N padded to whole tiles.
-        qkv_bias: (3C,).
+        table: (kinds, heads, rows, columns), bias + mask for each kind of window; N x N padded to whole tiles.
+        qkv_bias: (3C,), zeros if there is none.
         scales: (heads,), of the scores.
-        cosine: whether q and k are of length 1.
-        tokens: (nW, N), pixel of each token, -1 for padding.
-        kinds: (nW,), which table.
+        cosine: whether q and k are divided by their length.
+        tokens: (nW, N), the pixel of each token, -1 for padding.
+        kinds: (nW,), the kind of each window.
         pixels: of a map.
-        width: channels of a head in whole tiles.
+        width: channels of a head, padded to whole tiles.
     """
 
     qkv: Any
@@ -59,7 +59,10 @@ class Call(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What a thread works in: flat padded matrices of one window and head; the last eight for backward."""
+    """Scratch memory of a thread: flat padded matrices of one head of one window.
+
+    ``go`` to ``gv`` are for backward and empty in forward; ``none`` is a row of zeros.
+    """
 
     q: Any
     k: Any
@@ -80,9 +83,10 @@ class Scratch(NamedTuple):
 
 
 @jit
-def make_scratch(call: Any, d: int, n: int, backward: bool) -> Any:
-    dtype, rows, columns = call.qkv.dtype, call.table.shape[2], call.table.shape[3]
-    size, scores = rows * call.width, min(rows, CHUNK) * columns
+def make_scratch(inputs: Any, d: int, n: int, backward: bool) -> Any:
+    """Scratch memory for windows of ``n`` tokens and heads of ``d`` channels."""
+    dtype, rows, columns = inputs.qkv.dtype, inputs.table.shape[2], inputs.table.shape[3]
+    size, scores = rows * inputs.width, min(rows, BLOCK) * columns
     again = 1 if backward else 0
     return Scratch(
         np.zeros(size, dtype),
@@ -90,8 +94,8 @@ def make_scratch(call: Any, d: int, n: int, backward: bool) -> Any:
         np.zeros(size, dtype),
         np.zeros(d * columns, dtype),
         np.empty(scores, dtype),
-        np.empty(min(rows, CHUNK) * call.width, dtype),
-        np.empty(min(rows, CHUNK), dtype),
+        np.empty(min(rows, BLOCK) * inputs.width, dtype),
+        np.empty(min(rows, BLOCK), dtype),
         np.empty(n, dtype),
         np.empty(n, dtype),
         np.zeros(size * again, dtype),
@@ -119,7 +123,22 @@ def gather(
     to: Any,
     width: int,
 ) -> None:
-    """n rows of d numbers, (maps[pixel] + bias) * scale, into ``to``; a token without a pixel is the bias alone."""
+    """(maps[pixel] + bias) * scale for the n tokens of a window, as rows of ``to``. A token of padding is bias * scale.
+
+    Args:
+        maps: rows of ``stride`` elements, one for each pixel.
+        at: offset of the head's channels in the map's first row.
+        stride: of rows in ``maps``.
+        pixels: of all tokens of all windows, -1 for padding.
+        p: offset of the window in ``pixels``.
+        n: tokens of the window.
+        d: channels of the head.
+        bias: added to rows.
+        b: offset in ``bias``.
+        scale: a number.
+        to: rows of ``width`` elements.
+        width: stride of rows in ``to``.
+    """
     vectors = d // LANES if d % LANES == 0 else 0
     for i in range(n):
         pixel, row = read(pixels, p + i), i * width
@@ -136,6 +155,7 @@ def gather(
 
 @jit
 def transpose(rows: Any, width: int, n: int, d: int, out: Any, columns: int) -> None:
+    """(n, d) with rows at a stride of ``width`` to (d, n) with rows at a stride of ``columns``."""
     for i in range(n):
         for c in range(d):
             write(out, c * columns + i, read(rows, i * width + c))
@@ -143,7 +163,7 @@ def transpose(rows: Any, width: int, n: int, d: int, out: Any, columns: int) -> 
 
 @jit
 def _normalise(rows: Any, width: int, n: int, d: int, scale: Any, inverse: Any) -> None:
-    """Rows divided by max(their length, eps) and multiplied by ``scale``; ``inverse`` gets 1 / max(length, eps)."""
+    """Divide rows by max(length, eps) and multiply them by ``scale``; ``inverse`` gets 1 / max(length, eps)."""
     one, least = rows.dtype.type(1), rows.dtype.type(_COSINE_EPS)
     for i in range(n):
         total = rows.dtype.type(0)
@@ -157,7 +177,8 @@ def _normalise(rows: Any, width: int, n: int, d: int, scale: Any, inverse: Any) 
 
 @jit
 def softmax(scores: Any, columns: int, rows: int, table: Any, first: int, inverse: Any) -> None:
-    """exp(score + table - largest) of each row, in place, and 1 / their sum. The columns that pad a row become 0."""
+    """exp(score + table - largest) of each row, in place; ``inverse`` gets 1 / their sum. Columns of padding become
+    0."""
     one = scores.dtype.type(1)
     for i in range(rows):
         at, added = i * columns, first + i * columns
@@ -175,26 +196,27 @@ def softmax(scores: Any, columns: int, rows: int, table: Any, first: int, invers
 
 
 @jit
-def load(call: Any, s: Any, place: int, first: int, head: int) -> None:
-    """q (scaled), k and v of one head of one window into the scratch; with cosine q and k are of length 1 first."""
-    n, c, scale = call.tokens.shape[1], call.qkv.shape[1] // 3, call.scales[head]
-    d, one, at, p = c // call.scales.size, call.qkv.dtype.type(1), first * 3 * c, place * n
+def load(inputs: Any, s: Any, place: int, first: int, head: int) -> None:
+    """Gather q (scaled), k and v of one head of one window; with cosine, q and k are divided by their length first."""
+    n, c, scale = inputs.tokens.shape[1], inputs.qkv.shape[1] // 3, inputs.scales[head]
+    d, one, at, p = c // inputs.scales.size, inputs.qkv.dtype.type(1), first * 3 * c, place * n
     column = head * d
-    factor = one if call.cosine else scale
-    # each written out: a choice among arrays in a loop counts references to them
-    gather(call.qkv, at + column, 3 * c, call.tokens, p, n, d, call.qkv_bias, column, factor, s.q, call.width)
+    factor = one if inputs.cosine else scale
+    # No loop: a choice among arrays would change their reference counts.
+    gather(inputs.qkv, at + column, 3 * c, inputs.tokens, p, n, d, inputs.qkv_bias, column, factor, s.q, inputs.width)
     column += c
-    gather(call.qkv, at + column, 3 * c, call.tokens, p, n, d, call.qkv_bias, column, one, s.k, call.width)
+    gather(inputs.qkv, at + column, 3 * c, inputs.tokens, p, n, d, inputs.qkv_bias, column, one, s.k, inputs.width)
     column += c
-    gather(call.qkv, at + column, 3 * c, call.tokens, p, n, d, call.qkv_bias, column, one, s.v, call.width)
-    if call.cosine:
-        _normalise(s.q, call.width, n, d, scale, s.q_short)
-        _normalise(s.k, call.width, n, d, one, s.k_short)
+    gather(inputs.qkv, at + column, 3 * c, inputs.tokens, p, n, d, inputs.qkv_bias, column, one, s.v, inputs.width)
+    if inputs.cosine:
+        _normalise(s.q, inputs.width, n, d, scale, s.q_short)
+        _normalise(s.k, inputs.width, n, d, one, s.k_short)
 
 
 @jit
 def scores_backward(p: Any, dp: Any, columns: int, rows: int, inverse: Any, gbias: Any, first: int) -> None:
-    """p becomes the probabilities, dp the gradient of the scores P (dP - sum(P dP)), which is added to ``gbias``."""
+    """p becomes the probabilities P, and dp the gradient of the scores, P (dP - sum(P dP)). That is added to
+    ``gbias``."""
     for i in range(rows):
         at, added, z = i * columns, first + i * columns, read(inverse, i)
         total = p.dtype.type(0)
@@ -210,7 +232,7 @@ def scores_backward(p: Any, dp: Any, columns: int, rows: int, inverse: Any, gbia
 
 @jit
 def _cosine_backward_rows(rows: Any, width: int, n: int, d: int, unit: Any, over: Any, short: Any) -> None:
-    """Gradient for q^ = q / |q| to one for q: (dq^ - q^ (q^ . dq^)) / |q|; none where |q| <= eps.
+    """From the gradient of q^ = q / |q| to that of q, in place: (dq^ - q^ (q^ . dq^)) / |q|, and 0 where |q| <= eps.
 
     ``unit`` times ``over`` is q^, ``short`` is 1 / max(|q|, eps).
     """
@@ -240,7 +262,8 @@ def scatter(
     total: Any,
     t: int,
 ) -> None:
-    """Rows times ``scale`` back to their pixels; all of them, those of padding too, are added to ``total``."""
+    """Rows times ``scale`` to their pixels, as :func:`gather` reads them. All rows, also those of padding, are added to
+    ``total`` at offset ``t``."""
     vectors = d // LANES if d % LANES == 0 else 0
     for i in range(n):
         pixel, row = read(pixels, p + i), i * width
@@ -259,7 +282,7 @@ def scatter(
 def scatter_scaled(
     rows: Any, width: int, scales: Any, none: Any, pixels: Any, p: int, n: int, d: int, out: Any, at: int, stride: int
 ) -> None:
-    """Rows, each times its scale, to their pixels; those of padding go nowhere. ``none`` is d zeros."""
+    """Rows, each times its own scale, to their pixels; those of padding are dropped. ``none`` is d zeros."""
     vectors = d // LANES if d % LANES == 0 else 0
     for i in range(n):
         pixel, scale = read(pixels, p + i), read(scales, i)
@@ -273,9 +296,9 @@ def scatter_scaled(
 
 
 @jit
-def cosine_backward(call: Any, s: Any, n: int, d: int, head: int) -> Any:
-    """From gradients of tau q^ and k^ to those of q and k, in place; returns that of tau, sum(q^ . d(tau q^))."""
-    one, scale, width = s.q.dtype.type(1), call.scales[head], call.width
+def cosine_backward(inputs: Any, s: Any, n: int, d: int, head: int) -> Any:
+    """From the gradients of tau q^ and k^ to those of q and k, in place. Returns that of tau, sum(q^ . d(tau q^))."""
+    one, scale, width = s.q.dtype.type(1), inputs.scales[head], inputs.width
     along = s.q.dtype.type(0)
     for i in range(n):
         for c in range(i * width, i * width + d):

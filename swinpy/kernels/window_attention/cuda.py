@@ -1,4 +1,7 @@
-"""Window attention on a GPU: by the tensor cores where they take it, else by the general kernels."""
+"""Window attention on a GPU: on tensor cores if they take the arguments, else by the general kernels.
+
+Each twin has the contract of its namesake in reference.py; what is said here is how.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def _takes(*args: Any) -> str | None:
 
 
 def _shapes(*args: Any) -> str | None:
-    """None if the arrays fit together and the cut; the kernels would read and write behind them."""
+    """None if the arrays fit each other and the geometry, else why not: kernels would read and write out of bounds."""
     qkv, bias, qkv_bias, logit_scale, spec = args[-5:]
     n, heads = spec.cut.tokens, spec.heads
     if qkv.ndim != 4 or qkv.shape[1:3] != spec.cut.size or not qkv.shape[3] or qkv.shape[3] % (3 * heads):
@@ -43,6 +46,7 @@ def _shapes(*args: Any) -> str | None:
 def window_attention_fwd(
     qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
 ) -> Array:
+    """One launch; on tensor cores, packing of the bias is one more."""
     run = general.general_fwd if mma.can_run(qkv, spec) else mma.mma_fwd
     return run(qkv, bias, qkv_bias, logit_scale, spec)
 
@@ -51,5 +55,6 @@ def window_attention_fwd(
 def window_attention_bwd(
     g: Array, qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
 ) -> tuple[Array, Array | None, Array | None, Array | None]:
+    """Probabilities are computed again; partial sums per thread block, then one launch that adds them up in order."""
     run = general.general_bwd if mma.can_run(qkv, spec) else mma.mma_bwd
     return run(g, qkv, bias, qkv_bias, logit_scale, spec)

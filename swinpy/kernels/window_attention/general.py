@@ -1,7 +1,7 @@
-"""Launching window attention on CUDA cores (general_*.cu): any window, head size and storage type.
+"""Launches window attention on CUDA cores (general_*.cu): any window, head size and storage type.
 
-Arithmetic is float32 whatever the arrays hold. The gradients of what windows share (bias, qkv bias, logit scale) are
-one partial sum a block, added up in order by a second kernel, so that repeats are equal to the last bit.
+Arithmetic is float32 whatever the arrays hold. The gradients that windows share (bias, qkv bias, logit scale) are a
+partial sum per block. A second kernel adds them up in order, so that repeats are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BUDGETS", "can_run", "general_bwd", "general_fwd", "variants"]
 
-# Blocks are of two warps: up to 255 registers a thread leave room for four of them on a multiprocessor. Forward's
-# single tiles of published models stay within 128, which is room for eight, and spill nothing.
+# A block has two warps: with up to 255 registers per thread, four blocks fit on a multiprocessor. For the windows of
+# published models, forward stays within 128 registers, so that eight blocks fit, and spills nothing.
 BUDGETS = {
     "window_attention_general_fwd": Budget(registers=255, spill_bytes=32),
     "window_attention_general_bwd": Budget(registers=255, spill_bytes=96),
@@ -36,11 +36,11 @@ MAX_HEAD_DIM = 128
 MAX_WINDOW = 24
 _FOLDER = Path(__file__).parent
 _THREADS = 64
-_SHARED = 64 * 1024  # of a block on sm_75, the least of the devices that count
+_SHARED = 64 * 1024  # bytes per block on sm_75, the least of all supported devices
 _FORWARD = "general_fwd.cu"
 _BACKWARD, _BACKWARD_TILED = "general_bwd.cu", "general_bwd_tiled.cu"
-_BLOCKS = 4  # of a multiprocessor that backward is cut for
-_PARTS_BYTES = 64 * 2**20  # at most, of partial gradients of the bias
+_BLOCKS = 4  # of backward per multiprocessor
+_PARTS_BYTES = 64 * 2**20  # at most, of partial sums of the bias's gradient
 
 
 def can_run(*args: Any) -> str | None:
@@ -56,10 +56,10 @@ def can_run(*args: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a window is cut (see general.cuh).
+    """The division of a window into tiles (see general.cuh).
 
     Attributes:
-        r: rows and columns of scores a thread; a tile has 8 r tokens.
+        r: rows and columns of scores per thread; a tile has 8 r tokens.
         tiles: of a window.
         head_dim: channels of a head.
     """
@@ -70,33 +70,35 @@ class Tiling:
 
     @property
     def tile(self) -> int:
+        """Tokens of a tile."""
         return 8 * self.r
 
     @property
     def row(self) -> int:
-        """Floats from row to row of q, k and v in shared memory."""
+        """Row stride of q, k and v in shared memory, in floats."""
         vectors = -(-self.head_dim // 4)
         return 4 * (vectors + 1 - vectors % 2)
 
     @property
     def score_row(self) -> int:
+        """Row stride of the scores in shared memory, in floats."""
         return self.tile + 8 * (1 - self.r % 2)
 
     @property
     def forward_bytes(self) -> int:
-        """Shared memory of the forward kernel."""
+        """Shared memory of the forward kernel, in bytes."""
         rows, scores = self.tile * self.row, self.tile * self.score_row
         before_v = max(scores, 2 * rows) if self.tiles == 1 else 2 * rows + scores
         return 4 * (before_v + rows + self.tile)
 
     @property
     def backward_bytes(self) -> int:
-        """Shared memory of the backward kernels."""
+        """Shared memory of the backward kernels, in bytes."""
         return 4 * self.tile * (4 * self.row + self.score_row + 2)
 
 
 def _tiling(tokens: int, head_dim: int, shared: str) -> Tiling:
-    """The fewest tiles that fit into shared memory, as small as they can be."""
+    """The tiling with the fewest tiles that fit into shared memory, and of these with the smallest."""
     for tiles in range(-(-tokens // 64), tokens + 1):
         found = Tiling(-(-tokens // (8 * tiles)), tiles, head_dim)
         if getattr(found, shared) <= _SHARED:
@@ -105,14 +107,14 @@ def _tiling(tokens: int, head_dim: int, shared: str) -> Tiling:
 
 
 @lru_cache(maxsize=256)
-def _tables(cut: Geometry, device: int) -> tuple[Array, Array | None]:
-    """Pixel and, with a shift, region of each token of each window, on a device."""
+def _tables(geometry: Geometry, device: int) -> tuple[Array, Array | None]:
+    """The pixel of each token of each window and, with a shift, its region, on a device: (nW, N) each."""
     import cupy
 
     with cupy.cuda.Device(device):
         like = cupy.empty(0)
-        regions = shift_regions(cut).astype(np.int8) if any(cut.shift) else None
-        return on_device(window_tokens(cut).astype(np.int32), like), on_device(regions, like)
+        regions = shift_regions(geometry).astype(np.int8) if any(geometry.shift) else None
+        return on_device(window_tokens(geometry).astype(np.int32), like), on_device(regions, like)
 
 
 def _program(file: str, dtype: str, tiling: Tiling, cosine: bool) -> Program:
@@ -121,7 +123,7 @@ def _program(file: str, dtype: str, tiling: Tiling, cosine: bool) -> Program:
 
 
 def variants() -> list[Program]:
-    """What there is to compile: windows of published models, some in 16 bits, some with cosine; two other heads."""
+    """The programs to compile: windows of published models, some in 16 bits, some with cosine; two other head sizes."""
     shapes = [("float32", 49, 32, False), ("float32", 49, 32, True), ("float32", 64, 32, False)]
     shapes += [("float32", 144, 32, True), ("float32", 576, 32, False)]
     shapes += [("float32", 49, MAX_HEAD_DIM, True), ("float32", 9, 33, False)]
@@ -151,23 +153,23 @@ def general_fwd(
     out = array_module(qkv).empty((batch, height, width, channels), qkv.dtype)
     if not out.size:
         return out
-    cut = spec.cut
-    tiling = _tiling(cut.tokens, channels // spec.heads, "forward_bytes")
-    windows = cut.windows[0] * cut.windows[1]
-    sizes = (spec.heads, windows, cut.tokens, height * width, spec.scale, spec.mask_value)
+    geometry = spec.cut
+    tiling = _tiling(geometry.tokens, channels // spec.heads, "forward_bytes")
+    windows = geometry.windows[0] * geometry.windows[1]
+    sizes = (spec.heads, windows, geometry.tokens, height * width, spec.scale, spec.mask_value)
     launch(
         _program(_FORWARD, qkv.dtype.name, tiling, spec.cosine),
         "window_attention_general_fwd",
         batch * windows * spec.heads * tiling.tiles,
         _THREADS,
-        (*_ready(qkv, bias, qkv_bias, logit_scale), *_tables(cut, qkv.device.id), out, *sizes),
+        (*_ready(qkv, bias, qkv_bias, logit_scale), *_tables(geometry, qkv.device.id), out, *sizes),
         tiling.forward_bytes,
     )
     return out
 
 
 def _slots(qkv: Array, tiling: Tiling, spec: AttentionSpec, count: int) -> int:
-    """Blocks that share the windows of a head and tile: enough for the device, each with as many windows as others."""
+    """The number of blocks among which the windows of a head and tile are divided: enough to fill the device."""
     most = _BLOCKS * multiprocessors(qkv) // (spec.heads * tiling.tiles)
     memory = _PARTS_BYTES // (4 * spec.heads * spec.cut.tokens**2)
     turns = -(-count // max(1, min(most, memory, count, 65535)))
@@ -178,13 +180,13 @@ def general_bwd(
     g: Array, qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
 ) -> tuple[Array, Array | None, Array | None, Array | None]:
     """As :func:`swinpy.kernels.window_attention.window_attention_bwd`."""
-    xp, cut, heads = array_module(qkv), spec.cut, spec.heads
+    xp, geometry, heads = array_module(qkv), spec.cut, spec.heads
     shared = [bias, qkv_bias, logit_scale]
     if not qkv.size:
         gqkv = xp.empty(qkv.shape, qkv.dtype)
         return (gqkv, *(None if a is None else xp.zeros(a.shape, a.dtype) for a in shared))
-    tiling = _tiling(cut.tokens, qkv.shape[3] // 3 // heads, "backward_bytes")
-    windows = cut.windows[0] * cut.windows[1]
+    tiling = _tiling(geometry.tokens, qkv.shape[3] // 3 // heads, "backward_bytes")
+    windows = geometry.windows[0] * geometry.windows[1]
     count = qkv.shape[0] * windows
     slots = _slots(qkv, tiling, spec, count)
 
@@ -194,8 +196,8 @@ def general_bwd(
     gqkv = xp.empty(qkv.shape, qkv.dtype)
     bias_parts = parts(bias, slots)
     qkv_bias_parts, logit_parts = (parts(a, slots * tiling.tiles) for a in (qkv_bias, logit_scale))
-    inputs = (*_ready(g, qkv, bias, qkv_bias, logit_scale), *_tables(cut, qkv.device.id), gqkv)
-    sizes = (count, heads, windows, cut.tokens, cut.size[0] * cut.size[1], spec.scale, spec.mask_value)
+    inputs = (*_ready(g, qkv, bias, qkv_bias, logit_scale), *_tables(geometry, qkv.device.id), gqkv)
+    sizes = (count, heads, windows, geometry.tokens, geometry.size[0] * geometry.size[1], spec.scale, spec.mask_value)
     code = _program(_backward_file(tiling), qkv.dtype.name, tiling, spec.cosine)
 
     def run(kernel: str, *outputs: Array | None) -> None:
@@ -205,7 +207,7 @@ def general_bwd(
     if tiling.tiles == 1:
         run("window_attention_general_bwd", bias_parts, qkv_bias_parts, logit_parts)
     else:
-        softmax = xp.empty((count, heads, cut.tokens, 3), np.float32)
+        softmax = xp.empty((count, heads, geometry.tokens, 3), np.float32)
         run("window_attention_general_bwd_queries", softmax, qkv_bias_parts, logit_parts)
         run("window_attention_general_bwd_keys", softmax, bias_parts, qkv_bias_parts)
     gbias, gqkv_bias, glogit_scale = sum_parts((bias_parts, qkv_bias_parts, logit_parts), shared)

@@ -1,4 +1,4 @@
-"""Launching the tensor-core kernels of window attention: 32 channels a head, 16-bit floats, windows up to 24 x 24."""
+"""Launches the tensor-core kernels of window attention: heads of 32 channels, 16-bit floats, windows up to 24 x 24."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ HEAD_DIM = 32
 SMALL = 64  # tokens that a warp holds in registers
 _LARGEST = 24 * 24
 _CAPABILITY = 80
-_FORWARD_CHUNKS, _BACKWARD_CHUNKS = (64, 48, 32), (48, 32)  # what registers hold of a large window
-_PARTS_BYTES = 2**27  # at most, of blocks' gradients of the bias
-_BLOCKS = 3  # of a backward kernel that a multiprocessor runs at once
+_FORWARD_CHUNKS, _BACKWARD_CHUNKS = (64, 48, 32), (48, 32)  # tokens of a large window that registers hold at a time
+_PARTS_BYTES = 2**27  # at most, of partial sums of the bias's gradient
+_BLOCKS = 3  # of a backward kernel per multiprocessor
 FOLDER = Path(__file__).parent
 _TYPES = {"float16": "f16", "bfloat16": "bf16"}
 
-# Registers beyond 168 leave room for two blocks of a backward kernel on a multiprocessor, 168 for three; what that
-# spills is most for windows of 7x8 on sm_80 to 89.
+# With 168 registers, three blocks of a backward kernel fit on a multiprocessor, with more of them two. Windows of 7x8
+# on sm_80 to 89 spill most.
 BUDGETS = {
     "pack_bias": Budget(registers=36),
     "logit_scale_bwd": Budget(registers=48),
@@ -43,7 +43,7 @@ BUDGETS = {
 
 
 def variants() -> list[Program]:
-    """What there is to compile: windows 7, 7x8 and 8, large ones by chunk, and one of an odd number of tokens."""
+    """The programs to compile: windows 7, 7x8 and 8; large ones by chunk, and one of an odd number of tokens."""
     made = [_program("sums", kind) for kind in _TYPES]
     for kind in _TYPES:
         for cosine in (0, 1):
@@ -77,33 +77,33 @@ def can_run(qkv: Array, spec: AttentionSpec) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _table(cut: Geometry, xp: Any, device: int) -> Array:
+def _table(geometry: Geometry, xp: Any, device: int) -> Array:
     """The pixel of each token of each window on the current device, int32 (nW, N), -1 for padding."""
-    return xp.asarray(window_tokens(cut).astype(np.int32))
+    return xp.asarray(window_tokens(geometry).astype(np.int32))
 
 
 @lru_cache(maxsize=256)
-def _regions(cut: Geometry, xp: Any, device: int) -> Array | None:
+def _regions(geometry: Geometry, xp: Any, device: int) -> Array | None:
     """The region of each token of each window on the current device, uint8 (nW, N); None without a shift."""
-    return xp.asarray(shift_regions(cut).astype(np.uint8)) if any(cut.shift) else None
+    return xp.asarray(shift_regions(geometry).astype(np.uint8)) if any(geometry.shift) else None
 
 
 @lru_cache(maxsize=256)
-def seams(cut: Geometry) -> tuple[int, int]:
-    """Sets of up to 64 tokens, as bits: those of a last window that the shift brought from the other edge, by axis.
+def seams(geometry: Geometry) -> tuple[int, int]:
+    """The tokens of a last window that the shift brought from the map's other edge, as bits of a number of 64.
 
     Returns:
-        Behind the seam between rows (in the last row of windows), behind that between columns.
+        For windows in the last row, those behind the seam between rows; for the last column, between columns.
     """
-    places = [divmod(i, cut.window[1]) for i in range(cut.tokens)]
-    behind = [[place[axis] >= cut.window[axis] - cut.shift[axis] for place in places] for axis in (0, 1)]
+    places = [divmod(i, geometry.window[1]) for i in range(geometry.tokens)]
+    behind = [[place[axis] >= geometry.window[axis] - geometry.shift[axis] for place in places] for axis in (0, 1)]
     rows, columns = (sum(1 << i for i, bit in enumerate(bits) if bit) for bits in behind)
     return rows, columns
 
 
 @dataclass(frozen=True)
-class _Call:
-    """Arguments that all kernels of a call share, made ready."""
+class _Operands:
+    """The operands of one attention, contiguous, and the kernel arguments that follow from them."""
 
     qkv: Array
     bias: Array | None
@@ -133,13 +133,13 @@ class _Call:
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """pixels, channels, heads."""
+        """Pixels, channels, heads."""
         size = self.spec.cut.size
         return size[0] * size[1], self.qkv.shape[3] // 3, self.spec.heads
 
     @property
     def scores(self) -> tuple[float, float]:
-        """scale, mask_value."""
+        """The scale and the mask value of scores."""
         return self.spec.scale, self.spec.mask_value
 
     def empty(self, *shape: int, dtype: Any = np.float32) -> Array:
@@ -159,51 +159,51 @@ class _Call:
         return packed
 
 
-def _call(
+def _operands(
     qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
-) -> _Call:
+) -> _Operands:
     ready = [None if a is None else contiguous(a) for a in (bias, qkv_bias, logit_scale)]
-    return _Call(contiguous(qkv), ready[0], ready[1], ready[2], spec)
+    return _Operands(contiguous(qkv), ready[0], ready[1], ready[2], spec)
 
 
 def mma_fwd(
     qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
 ) -> Array:
     """As the reference ``window_attention_fwd``."""
-    call = _call(qkv, bias, qkv_bias, logit_scale, spec)
-    out = call.empty(*qkv.shape[:3], qkv.shape[3] // 3, dtype=qkv.dtype)
+    operands = _operands(qkv, bias, qkv_bias, logit_scale, spec)
+    out = operands.empty(*qkv.shape[:3], qkv.shape[3] // 3, dtype=qkv.dtype)
     if out.size:
-        (_small_fwd if call.tokens <= SMALL else _large_fwd)(call, out)
+        (_small_fwd if operands.tokens <= SMALL else _large_fwd)(operands, out)
     return out
 
 
-def _small_fwd(call: _Call, out: Array) -> None:
-    code = call.program("small_fwd", TOKENS=call.tokens, COSINE=int(call.spec.cosine))
-    pairs = call.windows * call.spec.heads
-    inputs = (call.qkv, call.qkv_bias, call.packed_bias(), call.logit_scale)
-    place = (call.table(), *call.sizes, call.windows, *call.spec.cut.windows)
-    args = (*inputs, out, *place, *call.scores, *seams(call.spec.cut))
+def _small_fwd(operands: _Operands, out: Array) -> None:
+    code = operands.program("small_fwd", TOKENS=operands.tokens, COSINE=int(operands.spec.cosine))
+    pairs = operands.windows * operands.spec.heads
+    inputs = (operands.qkv, operands.qkv_bias, operands.packed_bias(), operands.logit_scale)
+    place = (operands.table(), *operands.sizes, operands.windows, *operands.spec.cut.windows)
+    args = (*inputs, out, *place, *operands.scores, *seams(operands.spec.cut))
     launch(code, "window_attention_small_fwd", -(-pairs // 4), 128, args)
 
 
 def chunk_size(tokens: int, sizes: tuple[int, ...]) -> int:
-    """The size of chunk that pads the window least, of these the largest."""
+    """The chunk size that pads a window least; the largest of several."""
     return min(sizes, key=lambda size: (-(-tokens // size) * size, -size))
 
 
-def _large_program(call: _Call, name: str, sizes: tuple[int, ...]) -> tuple[Program, int]:
-    """The program of a large window, and the bytes of its shared memory: two rows, three floats and a byte a token."""
-    chunk = chunk_size(call.tokens, sizes)
-    code = call.program(name, CHUNK=chunk, EVEN=1 - call.tokens % 2, COSINE=int(call.spec.cosine))
-    return code, -(-call.tokens // chunk) * chunk * (2 * 80 + 3 * 4 + 1)
+def _large_program(operands: _Operands, name: str, sizes: tuple[int, ...]) -> tuple[Program, int]:
+    """The program of a large window and its shared memory in bytes: two rows, three floats and a byte per token."""
+    chunk = chunk_size(operands.tokens, sizes)
+    code = operands.program(name, CHUNK=chunk, EVEN=1 - operands.tokens % 2, COSINE=int(operands.spec.cosine))
+    return code, -(-operands.tokens // chunk) * chunk * (2 * 80 + 3 * 4 + 1)
 
 
-def _large_fwd(call: _Call, out: Array) -> None:
-    code, shared = _large_program(call, "large_fwd", _FORWARD_CHUNKS)
-    inputs = (call.qkv, call.qkv_bias, call.bias, call.logit_scale)
-    place = (call.table(), call.regions(), *call.sizes, *call.spec.cut.windows, call.tokens)
-    grid = call.windows * call.spec.heads
-    launch(code, "window_attention_large_fwd", grid, 128, (*inputs, out, *place, *call.scores), shared)
+def _large_fwd(operands: _Operands, out: Array) -> None:
+    code, shared = _large_program(operands, "large_fwd", _FORWARD_CHUNKS)
+    inputs = (operands.qkv, operands.qkv_bias, operands.bias, operands.logit_scale)
+    place = (operands.table(), operands.regions(), *operands.sizes, *operands.spec.cut.windows, operands.tokens)
+    grid = operands.windows * operands.spec.heads
+    launch(code, "window_attention_large_fwd", grid, 128, (*inputs, out, *place, *operands.scores), shared)
 
 
 # ---- backward
@@ -211,7 +211,14 @@ def _large_fwd(call: _Call, out: Array) -> None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Sums of each block, float32, one row a split: of the gradients of bias, qkv_bias and tau."""
+    """Partial sums of the gradients of bias, qkv_bias and tau: float32, (splits, ...).
+
+    Attributes:
+        splits: the number of blocks among which the windows of a head are divided.
+        bias: (splits, heads, N, N), or None if there is no bias.
+        qkv_bias: (splits, 3C), or None likewise.
+        tau: (splits, heads), or None without cosine.
+    """
 
     splits: int
     bias: Array | None
@@ -219,26 +226,27 @@ class _Parts:
     tau: Array | None
 
 
-def _parts(call: _Call) -> _Parts:
-    """As many blocks as the device runs at once; each takes one head and every ``splits``-th window."""
-    heads = call.spec.heads
-    memory = _PARTS_BYTES // (4 * heads * call.tokens**2)
-    splits = max(1, min(call.windows, -(-_BLOCKS * multiprocessors(call.qkv) // heads), memory))
+def _parts(operands: _Operands) -> _Parts:
+    """Partial sums for as many blocks as the device runs at once. Each takes one head and every ``splits``-th
+    window."""
+    heads = operands.spec.heads
+    memory = _PARTS_BYTES // (4 * heads * operands.tokens**2)
+    splits = max(1, min(operands.windows, -(-_BLOCKS * multiprocessors(operands.qkv) // heads), memory))
     return _Parts(
         splits,
-        None if call.bias is None else call.empty(splits, heads, call.tokens, call.tokens),
-        None if call.qkv_bias is None else call.empty(splits, call.qkv.shape[3]),
-        call.empty(splits, heads) if call.spec.cosine else None,
+        None if operands.bias is None else operands.empty(splits, heads, operands.tokens, operands.tokens),
+        None if operands.qkv_bias is None else operands.empty(splits, operands.qkv.shape[3]),
+        operands.empty(splits, heads) if operands.spec.cosine else None,
     )
 
 
-def _logit_scale_total(call: _Call, parts: Array | None) -> Array | None:
-    if parts is None or call.logit_scale is None:
+def _logit_scale_total(operands: _Operands, parts: Array | None) -> Array | None:
+    if parts is None or operands.logit_scale is None:
         return None
-    heads = call.spec.heads
-    grad = call.empty(*call.logit_scale.shape, dtype=call.logit_scale.dtype)
-    args = (parts, call.logit_scale, grad, parts.shape[0], heads)
-    launch(call.program("sums"), "logit_scale_bwd", -(-heads // 128), 128, args)
+    heads = operands.spec.heads
+    grad = operands.empty(*operands.logit_scale.shape, dtype=operands.logit_scale.dtype)
+    args = (parts, operands.logit_scale, grad, parts.shape[0], heads)
+    launch(operands.program("sums"), "logit_scale_bwd", -(-heads // 128), 128, args)
     return grad
 
 
@@ -246,42 +254,50 @@ def mma_bwd(
     g: Array, qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
 ) -> tuple[Array, Array | None, Array | None, Array | None]:
     """As the reference ``window_attention_bwd``."""
-    call = _call(qkv, bias, qkv_bias, logit_scale, spec)
-    gqkv = call.empty(*qkv.shape, dtype=qkv.dtype)
+    operands = _operands(qkv, bias, qkv_bias, logit_scale, spec)
+    gqkv = operands.empty(*qkv.shape, dtype=qkv.dtype)
     if not g.size:
-        none = [None if a is None else call.xp.zeros(a.shape, a.dtype) for a in (bias, qkv_bias, logit_scale)]
+        none = [None if a is None else operands.xp.zeros(a.shape, a.dtype) for a in (bias, qkv_bias, logit_scale)]
         return gqkv, none[0], none[1], none[2]
-    parts = _parts(call)
-    (_small_bwd if call.tokens <= SMALL else _large_bwd)(call, contiguous(g), gqkv, parts)
-    gbias, gqkv_bias = sum_parts((parts.bias, parts.qkv_bias), (call.bias, call.qkv_bias))
-    return gqkv, gbias, gqkv_bias, _logit_scale_total(call, parts.tau)
+    parts = _parts(operands)
+    (_small_bwd if operands.tokens <= SMALL else _large_bwd)(operands, contiguous(g), gqkv, parts)
+    gbias, gqkv_bias = sum_parts((parts.bias, parts.qkv_bias), (operands.bias, operands.qkv_bias))
+    return gqkv, gbias, gqkv_bias, _logit_scale_total(operands, parts.tau)
 
 
 def small_bwd_shared(tokens: int) -> int:
-    """Bytes of shared memory: rows of q, k, v, dO; P and dS; sums of 128 threads; lengths of q and k."""
+    """Shared memory in bytes: rows of q, k, v, dO; P and dS; sums of 128 threads; lengths of q and k."""
     rows = -(-tokens // 16) * 16
     return 4 * rows * 80 + 2 * rows * 144 + (-(-tokens // 8) + 6) * 128 * 16 + 2 * rows * 8
 
 
-def _small_bwd(call: _Call, g: Array, gqkv: Array, parts: _Parts) -> None:
-    code = call.program("small_bwd", TOKENS=call.tokens, COSINE=int(call.spec.cosine))
-    inputs = (g, call.qkv, call.qkv_bias, call.packed_bias(), call.logit_scale)
+def _small_bwd(operands: _Operands, g: Array, gqkv: Array, parts: _Parts) -> None:
+    code = operands.program("small_bwd", TOKENS=operands.tokens, COSINE=int(operands.spec.cosine))
+    inputs = (g, operands.qkv, operands.qkv_bias, operands.packed_bias(), operands.logit_scale)
     outputs = (gqkv, parts.bias, parts.qkv_bias, parts.tau)
-    place = (call.table(), *call.sizes, call.windows, *call.spec.cut.windows)
-    args = (*inputs, *outputs, *place, *call.scores, *seams(call.spec.cut))
-    grid = (parts.splits, call.spec.heads)
-    launch(code, "window_attention_small_bwd", grid, 128, args, small_bwd_shared(call.tokens))
+    place = (operands.table(), *operands.sizes, operands.windows, *operands.spec.cut.windows)
+    args = (*inputs, *outputs, *place, *operands.scores, *seams(operands.spec.cut))
+    grid = (parts.splits, operands.spec.heads)
+    launch(code, "window_attention_small_bwd", grid, 128, args, small_bwd_shared(operands.tokens))
 
 
-def _large_bwd(call: _Call, g: Array, gqkv: Array, parts: _Parts) -> None:
-    code, shared = _large_program(call, "large_bwd", _BACKWARD_CHUNKS)
-    statistics = call.empty(call.windows, call.spec.heads, call.tokens, 2)
-    inputs = (g, call.qkv, call.qkv_bias, call.bias, call.logit_scale)
-    place = (call.table(), call.regions(), *call.sizes, call.windows, *call.spec.cut.windows, call.tokens, *call.scores)
-    grid = (parts.splits, call.spec.heads)
+def _large_bwd(operands: _Operands, g: Array, gqkv: Array, parts: _Parts) -> None:
+    code, shared = _large_program(operands, "large_bwd", _BACKWARD_CHUNKS)
+    statistics = operands.empty(operands.windows, operands.spec.heads, operands.tokens, 2)
+    inputs = (g, operands.qkv, operands.qkv_bias, operands.bias, operands.logit_scale)
+    place = (
+        operands.table(),
+        operands.regions(),
+        *operands.sizes,
+        operands.windows,
+        *operands.spec.cut.windows,
+        operands.tokens,
+        *operands.scores,
+    )
+    grid = (parts.splits, operands.spec.heads)
 
-    def run(part: str, *outputs: Array | None) -> None:
-        launch(code, f"window_attention_large_bwd_{part}", grid, 128, (*inputs, *outputs, *place), shared)
+    def run(kernel: str, *outputs: Array | None) -> None:
+        launch(code, f"window_attention_large_bwd_{kernel}", grid, 128, (*inputs, *outputs, *place), shared)
 
     run("queries", gqkv, statistics, parts.bias, parts.qkv_bias, parts.tau)
     run("keys", statistics, gqkv, parts.qkv_bias)

@@ -1,7 +1,7 @@
-"""Reference of fused window attention, forward and backward, in plain NumPy/CuPy.
+"""Fused window attention, forward and backward, in plain NumPy/CuPy.
 
-Shift, padding, partition and reverse are one table of pixel indices; a token that padding added has no pixel: its
-q, k, v are the qkv bias. Images are taken a few at a time so that scores stay in the cache, and backward computes the
+Shift, padding, partition and reverse are one table of pixel indices. A token that padding added has no pixel; its q, k
+and v are the qkv bias. A block is a few images, so that their scores stay in the cache. Backward computes the
 probabilities again instead of keeping them.
 
 Source: Liu et al. 2021 (Swin), equation 4; Liu et al. 2022 (Swin V2), section 3.3 for cosine attention.
@@ -31,10 +31,10 @@ _COSINE_EPS = 1e-12
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """What does not change from batch to batch.
+    """The settings of an attention, which do not change from batch to batch.
 
     Attributes:
-        cut: windows of the map.
+        cut: the division of the map into windows.
         heads: number of heads.
         scale: of the scores (V1); 1 with cosine.
         mask_value: added across region borders.
@@ -52,15 +52,15 @@ class AttentionSpec:
             raise ValueError(f"AttentionSpec: expected heads of 1 or more; got {self.heads}.")
 
 
-class _Pieces:
-    """Access to the windows of a few images at a time."""
+class _Windows:
+    """The windows of a map: gathers and scatters them a block, that is a few images, at a time."""
 
     def __init__(self, qkv: Array, bias: Array | None, qkv_bias: Array | None, spec: AttentionSpec) -> None:
         self.xp, self.spec, self.qkv = array_module(qkv), spec, qkv
         self.acc = accumulator(qkv.dtype)
         self.batch, self.channels = qkv.shape[0], qkv.shape[3] // 3
         table = window_tokens(spec.cut)
-        self.windows, self.tokens = table.shape
+        self.count, self.tokens = table.shape
         self.table = on_device(table.reshape(-1), qkv)
         padding = np.flatnonzero(table.reshape(-1) < 0)
         self.padding = on_device(padding, qkv) if padding.size else None
@@ -71,7 +71,7 @@ class _Pieces:
         self._load_mask()
 
     def _load_mask(self) -> None:
-        """The mask of those windows that have one: a shifted map has it in the last row and column only."""
+        """Load the mask of the windows that have one. On a shifted map these are the last row and column only."""
         mask = attention_mask(self.spec.cut, self.spec.mask_value)
         self.masked: Any = None
         if mask is not None:
@@ -79,10 +79,10 @@ class _Pieces:
             self.masked = on_device(masked, self.qkv)
             self.mask = self.xp.asarray(mask[masked][:, None]).astype(self.acc, copy=False)
 
-    def run(self, piece: Callable[[slice], Any]) -> list[Any]:
-        """``piece`` over a few images at a time: as many as keep scores and rows in about 1 MiB."""
+    def run(self, compute: Callable[[slice], Any]) -> list[Any]:
+        """Call ``compute`` with slices of as many images as keep scores and rows within a block of about 1 MiB."""
         window = self.spec.heads * self.tokens**2 + 4 * self.tokens * self.channels
-        return run_blocks(piece, self.batch, self.windows * window * self.acc.itemsize, self.xp)
+        return run_blocks(compute, self.batch, self.count * window * self.acc.itemsize, self.xp)
 
     def gather(self, maps: Array) -> Array:
         """(b, H, W, K) to rows (b, nW * N, K) in window order, zeros for padding."""
@@ -97,13 +97,13 @@ class _Pieces:
         flat = out.reshape(out.shape[0], -1, out.shape[3])
         flat[:, self.table[self.inside]] = rows[:, self.inside]
 
-    def split(self, rows: Array, parts: int) -> list[Array]:
-        """rows (b, nW * N, parts * C) as ``parts`` views (b, nW, heads, N, d)."""
-        shape = (rows.shape[0], self.windows, self.tokens, parts, self.spec.heads, self.channels // self.spec.heads)
+    def split(self, rows: Array, n: int) -> list[Array]:
+        """rows (b, nW * N, n * C) as ``n`` views (b, nW, heads, N, d)."""
+        shape = (rows.shape[0], self.count, self.tokens, n, self.spec.heads, self.channels // self.spec.heads)
         return list(rows.reshape(shape).transpose(3, 0, 1, 4, 2, 5))
 
     def load(self, images: slice) -> list[Array]:
-        """q, k, v of some images, each (b, nW, heads, N, d), with the qkv bias added."""
+        """q, k and v of some images, with the qkv bias added: each (b, nW, heads, N, d)."""
         rows = self.gather(self.qkv[images])
         if self.qkv_bias is not None:
             rows += self.qkv_bias
@@ -118,12 +118,12 @@ class _Pieces:
             scores[:, self.masked] += self.mask
         scores -= scores.max(axis=-1, keepdims=True)
         self.xp.exp(scores, out=scores)
-        scores /= self.xp.matmul(scores, self.ones)[..., None]  # a product sums short rows faster than a reduction
+        scores /= self.xp.matmul(scores, self.ones)[..., None]  # a product sums short rows faster than .sum does
         return scores
 
 
 def _inverse_norm(x: Array, xp: Any) -> tuple[Array, Array]:
-    """1 / max(|x|, eps) of each row, and whether the norm was above eps."""
+    """1 / max(|x|, eps) of each row, and whether the norm is above eps."""
     norm = xp.sqrt((x * x).sum(axis=-1, keepdims=True))
     return 1 / xp.maximum(norm, _COSINE_EPS), norm > _COSINE_EPS
 
@@ -135,7 +135,7 @@ def _tau(logit_scale: Array | None, acc: Any, xp: Any) -> Array:
 
 
 def _cost(products: int) -> Any:
-    """FLOPs of ``products`` N x N x d products a window and head, and each map read or written once."""
+    """A cost function: ``products`` N x N x d products per window and head; each map is read or written once."""
 
     def cost(*args: Any) -> Cost:
         spec: AttentionSpec = args[-1]
@@ -160,27 +160,27 @@ def window_attention_fwd(
         bias: (heads, N, N) added to the scores, or None.
         qkv_bias: (3C,) or None.
         logit_scale: heads numbers, with ``spec.cosine``; else None.
-        spec: the rest.
+        spec: geometry, heads and scale.
 
     Returns:
         (B, H, W, C).
     """
-    pieces = _Pieces(qkv, bias, qkv_bias, spec)
-    xp = pieces.xp
-    out = xp.empty((*qkv.shape[:3], pieces.channels), qkv.dtype)
+    windows = _Windows(qkv, bias, qkv_bias, spec)
+    xp = windows.xp
+    out = xp.empty((*qkv.shape[:3], windows.channels), qkv.dtype)
 
-    def piece(images: slice) -> None:
-        q, k, v = pieces.load(images)
+    def compute(images: slice) -> None:
+        q, k, v = windows.load(images)
         if spec.cosine:
             q, k = q * _inverse_norm(q, xp)[0], k * _inverse_norm(k, xp)[0]
-            q = q * _tau(logit_scale, pieces.acc, xp)
+            q = q * _tau(logit_scale, windows.acc, xp)
         else:
             q = q * spec.scale
-        rows = xp.empty((q.shape[0], pieces.windows * pieces.tokens, pieces.channels), pieces.acc)
-        xp.matmul(pieces.probabilities(q, k), v, out=pieces.split(rows, 1)[0])
-        pieces.scatter(rows, out[images])
+        rows = xp.empty((q.shape[0], windows.count * windows.tokens, windows.channels), windows.acc)
+        xp.matmul(windows.probabilities(q, k), v, out=windows.split(rows, 1)[0])
+        windows.scatter(rows, out[images])
 
-    pieces.run(piece)
+    windows.run(compute)
     return out
 
 
@@ -193,40 +193,45 @@ def window_attention_bwd(
     The gradient of the qkv bias includes what tokens added by padding receive.
 
     Args:
-        g: (B, H, W, C), the gradient of the output; the rest as in forward.
+        g: (B, H, W, C), the gradient of the output.
+        qkv: as in forward.
+        bias: as in forward.
+        qkv_bias: as in forward.
+        logit_scale: as in forward.
+        spec: as in forward.
     """
-    pieces = _Pieces(qkv, bias, qkv_bias, spec)
-    xp, acc = pieces.xp, pieces.acc
+    windows = _Windows(qkv, bias, qkv_bias, spec)
+    xp, acc = windows.xp, windows.acc
     gqkv = xp.empty(qkv.shape, qkv.dtype)
 
-    def piece(images: slice) -> tuple[Array, Array, Array | None]:
-        q, k, v = pieces.load(images)
-        (go,) = pieces.split(pieces.gather(g[images]), 1)
-        rows = xp.empty((q.shape[0], pieces.windows * pieces.tokens, 3 * pieces.channels), acc)
-        gq, gk, gv = pieces.split(rows, 3)
+    def compute(images: slice) -> tuple[Array, Array, Array | None]:
+        q, k, v = windows.load(images)
+        (go,) = windows.split(windows.gather(g[images]), 1)
+        rows = xp.empty((q.shape[0], windows.count * windows.tokens, 3 * windows.channels), acc)
+        gq, gk, gv = windows.split(rows, 3)
         gtau = None
         if spec.cosine:
-            ds, gtau = _cosine_bwd(pieces, (q, k, v), go, (gq, gk, gv), _tau(logit_scale, acc, xp))
+            ds, gtau = _cosine_bwd(windows, (q, k, v), go, (gq, gk, gv), _tau(logit_scale, acc, xp))
         else:
-            ds = _scores_bwd(pieces, q * spec.scale, k, v, go, (gq, gk, gv))
+            ds = _scores_bwd(windows, q * spec.scale, k, v, go, (gq, gk, gv))
             gq *= spec.scale
-        pieces.scatter(rows, gqkv[images])
+        windows.scatter(rows, gqkv[images])
         return ds.sum(axis=(0, 1)), rows.sum(axis=(0, 1)), gtau
 
-    parts = pieces.run(piece)
-    gbias = None if bias is None else total_of([p[0] for p in parts], bias)
-    gqkv_bias = None if qkv_bias is None else total_of([p[1] for p in parts], qkv_bias)
+    partials = windows.run(compute)
+    gbias = None if bias is None else total_of([p[0] for p in partials], bias)
+    gqkv_bias = None if qkv_bias is None else total_of([p[1] for p in partials], qkv_bias)
     if not spec.cosine:
         return gqkv, gbias, gqkv_bias, None
-    gtau = total_of([p[2] for p in parts], xp.zeros(spec.heads, acc))
+    gtau = total_of([p[2] for p in partials], xp.zeros(spec.heads, acc))
     return gqkv, gbias, gqkv_bias, _logit_scale_bwd(gtau, logit_scale, acc, xp)
 
 
-def _scores_bwd(pieces: _Pieces, q: Array, k: Array, v: Array, go: Array, grads: tuple[Array, ...]) -> Array:
-    """Write gradients for the scaled q, for k and for v into ``grads``; returns that of the scores."""
-    xp = pieces.xp
+def _scores_bwd(windows: _Windows, q: Array, k: Array, v: Array, go: Array, grads: tuple[Array, ...]) -> Array:
+    """Write the gradients of the scaled q, of k and of v into ``grads``; returns the gradient of the scores."""
+    xp = windows.xp
     gq, gk, gv = grads
-    p = pieces.probabilities(q, k)
+    p = windows.probabilities(q, k)
     xp.matmul(p.swapaxes(-1, -2), go, out=gv)
     ds = xp.matmul(go, v.swapaxes(-1, -2))
     ds -= xp.einsum("...nm,...nm->...n", ds, p)[..., None]
@@ -237,19 +242,19 @@ def _scores_bwd(pieces: _Pieces, q: Array, k: Array, v: Array, go: Array, grads:
 
 
 def _cosine_bwd(
-    pieces: _Pieces, qkv: tuple[Array, Array, Array], go: Array, grads: tuple[Array, ...], tau: Array
+    windows: _Windows, qkv: tuple[Array, Array, Array], go: Array, grads: tuple[Array, ...], tau: Array
 ) -> tuple[Array, Array]:
-    """As :func:`_scores_bwd` for raw q and k; returns the gradients of the scores and of tau.
+    """As :func:`_scores_bwd`, for q and k that are not normalised; returns the gradients of the scores and of tau.
 
-    With q^ = q / |q|: dq = (dq^ - q^ (q^ . dq^)) / |q|, and 0 for a row of zeros (shorter than eps), which has no
-    direction: V2's keys of tokens that padding added.
+    With q^ = q / |q|: dq = (dq^ - q^ (q^ . dq^)) / |q|. It is 0 for a row shorter than eps, which has no direction: the
+    keys of tokens that padding added are zeros in V2.
     """
     q, k, v = qkv
-    xp = pieces.xp
+    xp = windows.xp
     inverse_q, free_q = _inverse_norm(q, xp)
     inverse_k, free_k = _inverse_norm(k, xp)
     unit_q, unit_k = q * inverse_q, k * inverse_k
-    ds = _scores_bwd(pieces, unit_q * tau, unit_k, v, go, grads)
+    ds = _scores_bwd(windows, unit_q * tau, unit_k, v, go, grads)
     gq, gk, _ = grads
     gtau = (gq * unit_q).sum(axis=(0, 1, 3, 4))  # gq is still that of tau q^: sum_j dS_ij k^_j
     gq *= tau
@@ -260,7 +265,7 @@ def _cosine_bwd(
 
 
 def _logit_scale_bwd(gtau: Array, logit_scale: Array | None, acc: Any, xp: Any) -> Array:
-    """d logit_scale = tau dtau, zero where the clamp at ln 100 holds."""
+    """d logit_scale = tau dtau; zero where logit_scale is clamped to ln 100."""
     assert logit_scale is not None
     tau = _tau(logit_scale, acc, xp).reshape(-1)
     grad = gtau * tau * (logit_scale.reshape(-1) <= MAX_LOGIT_SCALE)

@@ -1,4 +1,4 @@
-"""Launching sum_parts.cu: what the blocks of window attention's backward kernels leave to be added up."""
+"""Launches sum_parts.cu: adds up the partial sums of window attention's backward kernels."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _VALUES, _THREADS, _MOST = 32, 256, 3
 
 
 def variants() -> list[Program]:
-    """What there is to compile: each type."""
+    """The programs to compile: each type."""
     return [program(_FILE, T=kind) for kind in FLOAT_NAMES.values()]
 
 
 def sum_parts(parts: Sequence[Array | None], like: Sequence[Array | None]) -> list[Array | None]:
-    """Up to three arrays of float32 parts, each added up over its first axis; one launch for all.
+    """Add up to three arrays of float32 partial sums over their first axes, in order, in one launch.
 
     Args:
-        parts: (count, ...) each, the counts may differ; None for an array that is not wanted.
-        like: for each of them its shape and dtype, one dtype for all; None where parts is.
+        parts: (count, ...) each; the counts may differ. None for a sum that is not wanted.
+        like: an array with the shape and dtype of each sum, one dtype for all; None where ``parts`` is.
 
     Returns:
-        The sums; None where there are no parts.
+        The sums; None where there are no partial sums.
     """
     pairs = [(p, a) for p, a in zip(parts, like, strict=True) if p is not None and a is not None]
     totals = [array_module(p).empty(a.shape, a.dtype) for p, a in pairs]
