@@ -128,7 +128,7 @@ def _torch(case: Case, compiled: bool = False) -> tuple[Steps, dict[str, str]]:
     import torch
 
     sys.path.insert(0, str(_peers.ROOT / "tests"))
-    from support.torchvision_stub import make_importable
+    from support.swin.torchvision_stub import make_importable
 
     make_importable(torch)  # transformers imports torchvision, whose wheel may be for another build
     _ours_imported()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.image_files import picture, write_truncated
-from support.swin_models import build
+from support.swin.models import build
 
 import autograd as ag
 import swinpy
@@ -321,7 +321,7 @@ def test_without_pillow_the_extra_is_named(nano: Path, monkeypatch: pytest.Monke
 
 def test_every_published_model_is_told_apart_by_its_official_file() -> None:
     """By shapes and buffers; of those that say nothing of the window, several fit."""
-    from support.swin_models import shapes_only
+    from support.swin.models import shapes_only
 
     from swinpy.weights.describe import layout_of
     from swinpy.weights.dialects import to_official

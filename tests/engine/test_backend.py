@@ -1,4 +1,4 @@
-"""Devices: names, and why a GPU cannot be had. No CuPy is needed here; support.fake_cupy stands in where one is."""
+"""Devices: names, and why a GPU cannot be had. No CuPy is needed here; support.gpu.fake_cupy stands in where one is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.fake_cupy import installed
+from support.gpu.fake_cupy import installed
 
 import autograd as ag
 from autograd import backend

@@ -1,4 +1,4 @@
-"""Every op "on the GPU": the engine on arrays that refuse whatever CuPy refuses (see support.fake_cupy)."""
+"""Every op "on the GPU": the engine on arrays that refuse whatever CuPy refuses (see support.gpu.fake_cupy)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy, table
+from support.gpu import fake_cupy
+from support.rows import table
 
 import autograd as ag
 from autograd import kernels

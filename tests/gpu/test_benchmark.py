@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import fake_cupy, skips
-from support.swin_models import ONE_STAGE
+from support import skips
+from support.gpu import fake_cupy
+from support.swin.models import ONE_STAGE
 
 from autograd.kernels import KERNELS
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import gpu_checks
 from support.checks import applies
-from support.gpu_rows import GPU_ROWS
-from support.kernel_rows import KERNEL_ROWS
-from support.table import cases
+from support.gpu import checks as gpu_checks
+from support.gpu.rows import GPU_ROWS
+from support.rows.kernels import KERNEL_ROWS
+from support.rows.table import cases
 
 from autograd.kernels import KERNELS
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy, launches
+from support.gpu import fake_cupy, launches
 
 import autograd as ag
 import swinpy
@@ -16,7 +16,7 @@ from swinpy.train.optim import AdamW
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.launches import Counts
+    from support.gpu.launches import Counts
 
 SWIN_T = "swin_tiny_patch4_window7_224"
 

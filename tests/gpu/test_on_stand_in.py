@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy, gpu_checks, skips
-from support.gpu_rows import GPU_ROWS
-from support.kernel_rows import KERNEL_ROWS
-from support.swin_models import ONE_STAGE
+from support import skips
+from support.gpu import checks as gpu_checks
+from support.gpu import fake_cupy
+from support.gpu.rows import GPU_ROWS
+from support.rows.kernels import KERNEL_ROWS
+from support.swin.models import ONE_STAGE
 
 import autograd as ag
 from autograd.kernels import KERNELS, Implementation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.swin_models import build
+from support.swin.models import build
 
 from swinpy import SwinConfig
 from swinpy.weights.describe import layout_of

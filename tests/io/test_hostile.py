@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.hostile_pickles import PICKLES
-from support.hostile_safetensors import OTHERS, SAFETENSORS
-from support.hostile_streams import LEGACY, TARS
-from support.hostile_tensors import TENSORS
-from support.hostile_zips import ZIPS
+from support.hostile.pickles import PICKLES
+from support.hostile.safetensors import OTHERS, SAFETENSORS
+from support.hostile.streams import LEGACY, TARS
+from support.hostile.tensors import TENSORS
+from support.hostile.zips import ZIPS
 
 from swinpy.io import WeightsFileError, read_checkpoint, read_weights
 from swinpy.io.source import ALLOWANCE
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.hostile import Case
+    from support.hostile.corpus import Case
 
 CASES: list[Case] = [*PICKLES, *TENSORS, *ZIPS, *LEGACY, *TARS, *SAFETENSORS, *OTHERS]
 

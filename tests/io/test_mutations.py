@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import hostile
-from support.mutations import mutations
+from support.hostile import corpus as hostile
+from support.hostile.mutations import mutations
 
 from swinpy.io import WeightsFileError, read_weights
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import hostile
-from support.swin_parity import import_or_skip
-from support.weight_files import Tensor, legacy_file, tar_file, tar_members, tar_parts, torch_zip
+from support.hostile import corpus as hostile
+from support.hostile.weight_files import Tensor, legacy_file, tar_file, tar_members, tar_parts, torch_zip
+from support.swin.parity import import_or_skip
 
 from swinpy.io import read_checkpoint, read_weights, torch_file_bytes, write_torch_file
 

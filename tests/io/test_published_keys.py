@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.swin_models import build
+from support.swin.models import build
 
 from swinpy import SwinConfig
 from swinpy.weights.describe import layout_of

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import hostile
-from support.hostile import VECTOR
-from support.weight_files import KINDS, Tensor, call, glob, legacy_file, safetensors_file, torch_zip
+from support.hostile import corpus as hostile
+from support.hostile.corpus import VECTOR
+from support.hostile.weight_files import KINDS, Tensor, call, glob, legacy_file, safetensors_file, torch_zip
 
 from swinpy.cli import main
 from swinpy.io import WeightsFileError, atomic, read_checkpoint, read_weights, write_tensors

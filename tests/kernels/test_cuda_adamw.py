@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import fake_cupy, launches
-from support.fake_cupy import to_device
-from support.host_cuda.raw_module import SCHEDULES, scheduled
+from support.gpu import fake_cupy, launches
+from support.gpu.fake_cupy import to_device
+from support.gpu.host_cuda.raw_module import SCHEDULES, scheduled
 
 from autograd.dtypes import as_dtype
 from autograd.kernels import KERNELS, explain, kernel_mode

@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from support import nvrtc, skips
-from support.cuda_programs import (
+from support import skips
+from support.gpu import nvrtc
+from support.gpu.programs import (
     ARCHITECTURES,
     TENSOR_CORES,
     kernel_files,

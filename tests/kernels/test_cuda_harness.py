@@ -1,4 +1,4 @@
-"""CUDA kernels without a GPU: each against its reference in float64, thread by thread (see support.host_cuda)."""
+"""CUDA kernels without a GPU: each against its reference in float64, thread by thread (see support.gpu.host_cuda)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy
-from support.fake_cupy import to_device
-from support.kernel_rows import KERNEL_ROWS
+from support.gpu import fake_cupy
+from support.gpu.fake_cupy import to_device
+from support.rows.kernels import KERNEL_ROWS
 
 from autograd.kernels import KERNELS, explain, kernel_mode
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy
-from support.cuda_programs import kernel_files, launchers
-from support.host_cuda.build import HEADER
+from support.gpu import fake_cupy
+from support.gpu.host_cuda.build import HEADER
+from support.gpu.programs import kernel_files, launchers
 
 from autograd.kernels.cuda.launch import contiguous, counting, launch
 from autograd.kernels.cuda.source import HEADERS, TYPE_NAMES, entries_of, program

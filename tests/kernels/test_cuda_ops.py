@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy
+from support.gpu import fake_cupy
 from support.runner import largest
 from support.tolerances import ONE32
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import fake_cupy
-from support.cuda_checks import agrees_with_float64, dtype_named, every_schedule_gives_the_same_bits, run_cuda
+from support.gpu import fake_cupy
+from support.gpu.kernel_checks import agrees_with_float64, dtype_named, every_schedule_gives_the_same_bits, run_cuda
 from support.runner import largest
 from support.tolerances import ONE32
 

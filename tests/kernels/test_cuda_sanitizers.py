@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy
-from support.gpu_checks import on_device
-from support.gpu_rows import GPU_ROWS, arguments_of
-from support.host_cuda.build import host_source
-from support.host_cuda.raw_module import Launch, RawModule, recording
-from support.host_cuda.sanitize import SANITIZERS, SanitizerFault, check
-from support.kernel_rows import KERNEL_ROWS
+from support.gpu import fake_cupy
+from support.gpu.checks import on_device
+from support.gpu.host_cuda.build import host_source
+from support.gpu.host_cuda.raw_module import Launch, RawModule, recording
+from support.gpu.host_cuda.sanitize import SANITIZERS, SanitizerFault, check
+from support.gpu.rows import GPU_ROWS, arguments_of
+from support.rows.kernels import KERNEL_ROWS
 
 from autograd.kernels import KERNELS, kernel_mode
 from autograd.kernels.cuda.source import entries_of, program

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy
-from support.host_cuda.raw_module import SCHEDULES, KernelFault, RawModule, scheduled
+from support.gpu import fake_cupy
+from support.gpu.host_cuda.raw_module import SCHEDULES, KernelFault, RawModule, scheduled
 
 from autograd.kernels.cuda.launch import launch
 from autograd.kernels.cuda.source import program

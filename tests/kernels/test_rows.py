@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from support.implementations import needs_numba
-from support.kernel_rows import KERNEL_ROWS
 from support.layouts import LAYOUTS, relayout
+from support.rows.kernels import KERNEL_ROWS
+from support.rows.table import find
 from support.runner import cotangents, gradients, outputs
-from support.table import find
 
 import autograd as ag
 from autograd.kernels import (

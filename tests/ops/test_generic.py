@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.checks import CHECKS, applies, error_text
 from support.implementations import COMPILED_OPS, needs_numba, using
-from support.table import cases, rows
+from support.rows.table import cases, rows
 
 _ERRORS = [(info, i) for info in rows() for i in range(len(info.errors))]
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.rows.table import rows
 from support.runner import as_tuple, outputs
-from support.table import rows
 
 import autograd as ag
 from autograd.primitive import PRIMITIVES

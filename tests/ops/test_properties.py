@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import strategies
 from support.checks import CHECKS, applies, layout_of_all
-from support.table import cases, rows
+from support.rows.table import cases, rows
 
 # Values that a check's own rules are about (kinks), and checks that draw nothing new, are left to test_generic.
 DRAWN = ("forward", "composite", "adjoint", "linearity", "unaliased")

@@ -5,10 +5,10 @@ import importlib.util
 import numpy as np
 import pytest
 from support.checks import CHECKS
-from support.kernel_rows import KERNEL_ROWS
 from support.layouts import LAYOUTS
+from support.rows.kernels import KERNEL_ROWS
+from support.rows.table import rows
 from support.runner import outputs
-from support.table import rows
 
 import autograd as ag
 from autograd import ops
@@ -17,7 +17,7 @@ from autograd.primitive import PRIMITIVES
 
 ROWS = {info.name: info for info in rows()}
 # The engine's own, and swinpy's once its rows are there. What tests or doctests register is not checked.
-OWNERS = ("autograd.", "swinpy.") if importlib.util.find_spec("support.ops_swin") else ("autograd.",)
+OWNERS = ("autograd.", "swinpy.") if importlib.util.find_spec("support.rows.swin") else ("autograd.",)
 
 
 def _owned(function):

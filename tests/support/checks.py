@@ -17,8 +17,8 @@ import autograd as ag
 
 from . import tolerances
 from .layouts import LAYOUTS, relayout
-from .opinfo import Sample
 from .precision import forward_low, gradients_low
+from .rows.opinfo import Sample
 from .runner import (
     Array,
     VjpCall,
@@ -38,7 +38,7 @@ from .runner import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .opinfo import BadCall, OpInfo
+    from .rows.opinfo import BadCall, OpInfo
 
 __all__ = ["CHECKS", "Check", "applies", "close", "error_text", "gradients", "identical", "layout_of_all", "outputs"]
 

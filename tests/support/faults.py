@@ -19,7 +19,7 @@ from autograd.kernels import KERNELS
 from autograd.primitive import PRIMITIVES
 
 from . import checks
-from .table import find
+from .rows.table import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable

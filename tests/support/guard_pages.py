@@ -14,9 +14,9 @@ import numpy as np
 
 from autograd.kernels import KERNELS, kernel_mode
 
-from .kernel_rows import KERNEL_ROWS
-from .opinfo import Source
-from .ops_swin import Case, make
+from .rows.kernels import KERNEL_ROWS
+from .rows.opinfo import Source
+from .rows.swin import Case, make
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

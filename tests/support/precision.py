@@ -16,7 +16,7 @@ from .runner import Array, as_tuple, cotangents, error_of, gradients, identical,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .opinfo import OpInfo, Sample
+    from .rows.opinfo import OpInfo, Sample
 
 __all__ = ["FEW", "VARIANTS", "Errors", "forward_low", "gradients_low"]
 

@@ -14,7 +14,7 @@ from autograd.primitive import PRIMITIVES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .opinfo import OpInfo, Sample
+    from .rows.opinfo import OpInfo, Sample
 
 __all__ = [
     "Array",

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from .layouts import LAYOUTS
-from .opinfo import OpInfo, Sample, Source
+from .rows.opinfo import OpInfo, Sample, Source
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DataObject

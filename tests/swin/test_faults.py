@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import swin_checks
 from support.faults import Fault, assert_caught, generic, plant_global, plant_kernel
+from support.swin import checks as swin_checks
 
 import autograd as ag
 from autograd import random

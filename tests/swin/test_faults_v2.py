@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import swin_checks
 from support.faults import Fault, assert_caught, generic, plant_global, plant_kernel
-from support.swin_models import TINY, build, images, tiny
+from support.swin import checks as swin_checks
+from support.swin.models import TINY, build, images, tiny
 
 import autograd as ag
 from swinpy import resize_model

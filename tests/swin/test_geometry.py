@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import strategies, tolerances
 from support.layouts import relayout
-from support.swin_references import region_map, tiles
+from support.swin.references import region_map, tiles
 
 import autograd as ag
 from swinpy import geometry as geo
@@ -303,7 +303,7 @@ def test_caches_are_bounded(function: Any) -> None:
 
 
 def test_tables_go_where_the_data_is() -> None:
-    from support import fake_cupy
+    from support.gpu import fake_cupy
 
     assert geo.on_device(None, np.zeros(1)) is None
     with fake_cupy.installed() as cupy:

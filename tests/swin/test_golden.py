@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support import swin_checks, swin_golden
+from support.swin import checks as swin_checks
+from support.swin import golden as swin_golden
 
 
 @pytest.mark.parametrize("name", swin_golden.names())

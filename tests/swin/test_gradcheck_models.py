@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support import checks
-from support.opinfo import Source
-from support.ops_swin import drawn_case, make
-from support.swin_models import TINY, build, images, redraw
-from support.swin_strategies import INFO
+from support.rows.opinfo import Source
+from support.rows.swin import drawn_case, make
+from support.swin.models import TINY, build, images, redraw
+from support.swin.strategies import INFO
 
 import autograd as ag
 from swinpy.models.parts import Mlp, PatchEmbed, PatchMerging, Stream

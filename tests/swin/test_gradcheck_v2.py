@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.swin_models import TINY, build, images, redraw
+from support.swin.models import TINY, build, images, redraw
 
 import autograd as ag
 from swinpy.models.parts import PatchMerging, Stream

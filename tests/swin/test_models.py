@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.swin_models import TINY, shapes_only, tiny
+from support.swin.models import TINY, shapes_only, tiny
 
 import swinpy
 from swinpy import SwinConfig, SwinTransformer, create_model, list_models

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import fake_cupy, tolerances
-from support.swin_models import tiny
+from support import tolerances
+from support.gpu import fake_cupy
+from support.swin.models import tiny
 
 import autograd as ag
 from autograd.kernels.cuda.launch import counting

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.swin_models import images, tiny
+from support.swin.models import images, tiny
 
 import autograd as ag
 

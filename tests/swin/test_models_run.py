@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin_models import TINY, build, images, tiny
-from support.swin_parity import assert_gradients_agree, loss_and_gradients
+from support.swin.models import TINY, build, images, tiny
+from support.swin.parity import assert_gradients_agree, loss_and_gradients
 
 import autograd as ag
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import fake_cupy
-from support.swin_models import images, tiny
+from support.gpu import fake_cupy
+from support.swin.models import images, tiny
 
 import autograd as ag
 from swinpy.nn import Linear, Module, ModuleList, Parameter, StateDictError

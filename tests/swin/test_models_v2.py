@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import fake_cupy, swin_checks, tolerances
-from support.swin_models import TINY, build, images, shapes_only, tiny
-from support.swin_parity import assert_gradients_agree, loss_and_gradients, worst
+from support import tolerances
+from support.gpu import fake_cupy
+from support.swin import checks as swin_checks
+from support.swin.models import TINY, build, images, shapes_only, tiny
+from support.swin.parity import assert_gradients_agree, loss_and_gradients, worst
 
 import autograd as ag
 from swinpy import create_model

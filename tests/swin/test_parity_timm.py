@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin_models import build, images
-from support.swin_parity import assert_gradients_agree, import_or_skip, loss_and_gradients, put_exact_coordinates
-from support.torchvision_stub import make_importable
+from support.swin.models import build, images
+from support.swin.parity import assert_gradients_agree, import_or_skip, loss_and_gradients, put_exact_coordinates
+from support.swin.torchvision_stub import make_importable
 
 import autograd as ag
 from swinpy import SwinConfig, SwinTransformer

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin_parity import import_or_skip
+from support.swin.parity import import_or_skip
 
 import autograd as ag
 from swinpy.models.resample import bicubic_matrix, resize_bias_table, resize_map

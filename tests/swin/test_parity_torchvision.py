@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin_models import build, images
-from support.swin_parity import assert_gradients_agree, assert_no_idle_gradient, import_or_skip, loss_and_gradients
-from support.swin_tv import TV_BASE, load_tv, tv_cases, tv_gradients, tv_twin
+from support.swin.models import build, images
+from support.swin.parity import assert_gradients_agree, assert_no_idle_gradient, import_or_skip, loss_and_gradients
+from support.swin.tv import TV_BASE, load_tv, tv_cases, tv_gradients, tv_twin
 
 pytestmark = pytest.mark.parity
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin_models import build, images
-from support.swin_parity import assert_gradients_agree, import_or_skip, loss_and_gradients
-from support.swin_tv import TV_BASE, load_tv, tv_cases, tv_gradients
+from support.swin.models import build, images
+from support.swin.parity import assert_gradients_agree, import_or_skip, loss_and_gradients
+from support.swin.tv import TV_BASE, load_tv, tv_cases, tv_gradients
 
 pytestmark = pytest.mark.parity
 

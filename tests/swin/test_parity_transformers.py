@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin_hf_names import from_hf, hf_config, to_hf
-from support.swin_models import build, images
-from support.swin_parity import assert_gradients_agree, assert_no_idle_gradient, import_or_skip, loss_and_gradients
-from support.torchvision_stub import make_importable
+from support.swin.hf_names import from_hf, hf_config, to_hf
+from support.swin.models import build, images
+from support.swin.parity import assert_gradients_agree, assert_no_idle_gradient, import_or_skip, loss_and_gradients
+from support.swin.torchvision_stub import make_importable
 
 import autograd as ag
 from swinpy import SwinConfig

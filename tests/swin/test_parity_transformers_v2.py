@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin_hf_names_v2 import from_hf, hf_config, to_hf
-from support.swin_models import build, images
-from support.swin_parity import (
+from support.swin.hf_names_v2 import from_hf, hf_config, to_hf
+from support.swin.models import build, images
+from support.swin.parity import (
     assert_gradients_agree,
     assert_no_idle_gradient,
     import_or_skip,
     loss_and_gradients,
     put_exact_coordinates,
 )
-from support.torchvision_stub import make_importable
+from support.swin.torchvision_stub import make_importable
 
 from swinpy import SwinConfig, SwinTransformer
 from swinpy.models import model_config

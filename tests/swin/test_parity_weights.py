@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from support import tolerances
 from support.image_files import picture
-from support.swin_models import build, images
-from support.swin_parity import import_or_skip
-from support.torchvision_stub import make_importable
+from support.swin.models import build, images
+from support.swin.parity import import_or_skip
+from support.swin.torchvision_stub import make_importable
 
 import autograd as ag
 from swinpy import SwinConfig, load_weights, save_weights

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import fake_cupy
-from support.swin_checks import RANDOM
-from support.swin_models import images, tiny
+from support.gpu import fake_cupy
+from support.swin.checks import RANDOM
+from support.swin.models import images, tiny
 
 import autograd as ag
 from autograd import deferred

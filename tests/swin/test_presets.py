@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.swin_models import TINY, build, images, shapes_only
+from support.swin.models import TINY, build, images, shapes_only
 
 import autograd as ag
 from swinpy import SwinConfig, create_model, eval_config

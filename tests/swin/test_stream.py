@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.swin_models import TINY, build, images, tiny
+from support.swin.models import TINY, build, images, tiny
 
 import autograd as ag
 from swinpy.models.parts import Stream

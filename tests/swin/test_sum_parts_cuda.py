@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy
-from support.cuda_checks import dtype_named
-from support.host_cuda.raw_module import SCHEDULES, scheduled
+from support.gpu import fake_cupy
+from support.gpu.host_cuda.raw_module import SCHEDULES, scheduled
+from support.gpu.kernel_checks import dtype_named
 
 from autograd.kernels.cuda.launch import counting
 from swinpy.kernels.window_attention.sum_parts import sum_parts

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.interpolate import RectBivariateSpline
-from support import fake_cupy, tolerances
-from support.swin_models import images, tiny
+from support import tolerances
+from support.gpu import fake_cupy
+from support.swin.models import images, tiny
 
 import autograd as ag
 from swinpy import create_model, resize_model

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.swin_models import build, images, shapes_only
-from support.weights import HEADLESS, TABLE, USABLE, V1, V2, arrays_of, assert_equal, refused
+from support.swin.models import build, images, shapes_only
+from support.swin.weights import HEADLESS, TABLE, USABLE, V1, V2, arrays_of, assert_equal, refused
 
 import autograd as ag
 import swinpy

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.swin_models import build, images
-from support.weights import V1, V2, arrays_of, refused
+from support.swin.models import build, images
+from support.swin.weights import V1, V2, arrays_of, refused
 
 from swinpy import load_weights, save_weights
 from swinpy.weights.dialects import DialectError, from_official

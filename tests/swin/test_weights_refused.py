@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.swin_models import build
-from support.weights import TABLE, V1, V2, arrays_of, assert_equal, refused
+from support.swin.models import build
+from support.swin.weights import TABLE, V1, V2, arrays_of, assert_equal, refused
 
 from swinpy import WeightsError, load_weights, save_weights
 from swinpy.io import read_weights, write_tensors

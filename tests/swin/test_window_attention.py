@@ -1,6 +1,6 @@
 """Fused window attention against the composite and the literal reference, its padding, kernels and devices.
 
-The row in ``support.ops_swin`` puts the op through the generic checks of tests/ops as well.
+The row in ``support.rows.swin`` puts the op through the generic checks of tests/ops as well.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import checks, fake_cupy, runner, strategies, tolerances
+from support import checks, runner, strategies, tolerances
+from support.gpu import fake_cupy
 from support.layouts import relayout
-from support.opinfo import Sample, Source
-from support.ops_swin import Case, make
-from support.swin_strategies import INFO, at_least, cotangent, gradients, output, samples
+from support.rows.opinfo import Sample, Source
+from support.rows.swin import Case, make
+from support.swin.strategies import INFO, at_least, cotangent, gradients, output, samples
 
 import autograd as ag
 from autograd.kernels import KERNELS

@@ -1,4 +1,4 @@
-"""Window attention's tensor-core kernels, thread by thread on the CPU (see support.host_cuda), against float64."""
+"""Window attention's tensor-core kernels, thread by thread on the CPU (see support.gpu.host_cuda), against float64."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import fake_cupy, strategies
-from support.attention_cuda import Call, check, check_logit_scale, low_dtype, run
-from support.host_cuda.raw_module import SCHEDULES
+from support import strategies
+from support.gpu import fake_cupy
+from support.gpu.attention import Call, check, check_logit_scale, low_dtype, run
+from support.gpu.host_cuda.raw_module import SCHEDULES
 from support.layouts import relayout
-from support.opinfo import Source
-from support.ops_swin import Case, make
+from support.rows.opinfo import Source
+from support.rows.swin import Case, make
 from support.runner import error_of, identical
-from support.swin_naive import naive_attention
+from support.swin.naive import naive_attention
 
 import autograd as ag
 from autograd.kernels import explain

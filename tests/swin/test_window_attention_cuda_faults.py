@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.attention_cuda import Call, check, run
-from support.host_cuda.raw_module import KernelFault
-from support.ops_swin import Case
+from support.gpu.attention import Call, check, run
+from support.gpu.host_cuda.raw_module import KernelFault
+from support.rows.swin import Case
 from support.runner import identical
 
 from autograd.kernels.cuda import launch

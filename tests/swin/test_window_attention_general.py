@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import fake_cupy, runner, strategies, tolerances
-from support.host_cuda.raw_module import SCHEDULES, scheduled
-from support.opinfo import Sample, Source
-from support.ops_swin import Case, make
-from support.swin_models import images, tiny
-from support.swin_strategies import cotangent
+from support import runner, strategies, tolerances
+from support.gpu import fake_cupy
+from support.gpu.host_cuda.raw_module import SCHEDULES, scheduled
+from support.rows.opinfo import Sample, Source
+from support.rows.swin import Case, make
+from support.swin.models import images, tiny
+from support.swin.strategies import cotangent
 
 import autograd as ag
 from autograd.kernels import explain

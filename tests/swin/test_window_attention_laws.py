@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import checks, runner, strategies, swin_references, tolerances
-from support.opinfo import Sample, Source
-from support.ops_swin import Case, make
-from support.swin_strategies import INFO, at_least, cotangent, gradients, output, samples
+from support import checks, runner, strategies, tolerances
+from support.rows.opinfo import Sample, Source
+from support.rows.swin import Case, make
+from support.swin import references as swin_references
+from support.swin.strategies import INFO, at_least, cotangent, gradients, output, samples
 
 import autograd as ag
 from swinpy.geometry import Geometry, relative_position_index, shift_regions, window_tokens

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import fake_cupy, skips
+from support import skips
+from support.gpu import fake_cupy
 
 import autograd as ag
 import swinpy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support.image_files import picture, write_folder, write_truncated
-from support.swin_models import build
+from support.swin.models import build
 
 from swinpy import save_weights
 from swinpy.models import model_config

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support import fake_cupy, launches
-from support.swin_models import ONE_STAGE
+from support.gpu import fake_cupy, launches
+from support.swin.models import ONE_STAGE
 
 import autograd as ag
 import swinpy

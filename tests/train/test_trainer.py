@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support import fake_cupy
+from support.gpu import fake_cupy
 
 import autograd as ag
 import swinpy

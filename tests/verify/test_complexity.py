@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.port import Port
-from support.swin_models import TINY, build, images, shapes_only
+from support.swin.models import TINY, build, images, shapes_only
+from support.swin.port import Port
 
 import swinpy
 from swinpy.cli import main

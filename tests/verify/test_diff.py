@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.swin_models import images, tiny
+from support.swin.models import images, tiny
 
 from swinpy.geometry import geometry, window_tokens
 from swinpy.verify import Trace, diff, trace, windows_to_map

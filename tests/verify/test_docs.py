@@ -31,7 +31,7 @@ def test_every_tool_is_in_the_document() -> None:
 
 
 def test_every_planted_fault_is_in_the_document() -> None:
-    from support import port, port_v2
+    from support.swin import port, port_v2
 
     text = DOCUMENT.read_text(encoding="utf-8")
     assert [f for f in (*port.FAULTS, *port_v2.FAULTS) if f not in text] == []

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import port, port_v2
-from support.port import Port
-from support.swin_models import TINY, build, images, redraw
+from support.swin import port, port_v2
+from support.swin.models import TINY, build, images, redraw
+from support.swin.port import Port
 
 import autograd as ag
 from swinpy.verify import decay_faults, diff, drop_rates, gradcheck_model, leak_test, trace, window_regions

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.port import Port
-from support.swin_models import TINY, build, images, redraw
+from support.swin.models import TINY, build, images, redraw
+from support.swin.port import Port
 
 from swinpy.cli import main
 from swinpy.models.parts import Mlp

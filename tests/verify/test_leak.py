@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.port import PortAttention
-from support.swin_models import TINY, build, images, redraw
+from support.swin.models import TINY, build, images, redraw
+from support.swin.port import PortAttention
 
 import autograd as ag
 from swinpy.models.swin_v1 import TableAttention

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from repo.sources import ROOT
-from support.swin_models import build, images
-from support.swin_parity import import_or_skip
-from support.swin_tv import TV_BASE, load_tv
+from support.swin.models import build, images
+from support.swin.parity import import_or_skip
+from support.swin.tv import TV_BASE, load_tv
 
 from swinpy.verify import Trace, diff, trace
 

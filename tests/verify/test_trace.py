@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin_models import images, redraw, tiny
+from support.swin.models import images, redraw, tiny
 
 import autograd as ag
 import swinpy

@@ -1,6 +1,6 @@
 // What kernels may use of CUDA: every line of PTX and every intrinsic stands here and nowhere else.
 //
-// tests/support/host_cuda/simt.h gives the same names on a CPU, so that the very same kernels run there thread by
+// tests/support/gpu/host_cuda/simt.h gives the same names on a CPU, so that the very same kernels run there thread by
 // thread. A wrapper that is added here has to be added there. No CUDA header is needed: NVRTC has none to offer.
 #pragma once
 #ifndef SWINPY_HOST

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .kernel_rows import KERNEL_ROWS
-from .opinfo import Source
-from .ops_swin import Case, make
+from ..rows.kernels import KERNEL_ROWS
+from ..rows.opinfo import Source
+from ..rows.swin import Case, make
 
 __all__ = ["ATTENTION_ROWS", "GPU_ROWS", "arguments_of"]
 

@@ -5,34 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-from . import (
-    rows_elementwise,
-    rows_indexing,
-    rows_linalg,
-    rows_nn,
-    rows_patches,
-    rows_reduce,
-    rows_shaping,
-    rows_train,
-)
+from . import elementwise, indexing, linalg, nn, patches, reduce, shaping, train
 from .opinfo import OpInfo, find, rows
 
 __all__ = ["OpInfo", "cases", "find", "rows"]
 
-_MODULES = [
-    rows_elementwise,
-    rows_indexing,
-    rows_linalg,
-    rows_nn,
-    rows_patches,
-    rows_reduce,
-    rows_shaping,
-    rows_train,
-]
+_MODULES = [elementwise, indexing, linalg, nn, patches, reduce, shaping, train]
 
 # Rows of primitives that are not the engine's own live beside the others and register in the same way.
-if importlib.util.find_spec("support.ops_swin") is not None:
-    _MODULES.append(importlib.import_module("support.ops_swin"))
+if importlib.util.find_spec("support.rows.swin") is not None:
+    _MODULES.append(importlib.import_module("support.rows.swin"))
 
 
 def cases() -> list[tuple[OpInfo, str]]:

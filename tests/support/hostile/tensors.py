@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .hostile import VECTOR, legal, refused
-from .hostile_pickles import zip_of
+from .corpus import VECTOR, legal, refused
+from .pickles import zip_of
 from .weight_files import Raw, Tensor, call, glob, join, storage_id
 
 __all__ = ["TENSORS"]

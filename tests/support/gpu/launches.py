@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "Event", "call", "counted", "has_work", "note", "wants_values"]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PRODUCTS = {"matmul", "dot", "__matmul__", "__rmatmul__", "tensordot", "vdot", "inner"}
 WAITS = {"item", "tolist"}
 _NO_KERNEL = {"empty", "empty_like"}

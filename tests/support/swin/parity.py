@@ -12,7 +12,7 @@ import pytest
 import autograd as ag
 from swinpy.geometry import log_coordinates
 
-from . import skips, tolerances
+from .. import skips, tolerances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
 """The public names and signatures of real CuPy, in cupy_api.json; run this file where CuPy is installed to renew it.
 
-    python tests/support/cupy_api.py        (no GPU needed)
+    python tests/support/gpu/cupy_api.py        (no GPU needed)
 
 Parameters are written as in a ``def``, with a bare ``=`` for "has a default": ``(a, axis=, *, keepdims=)``.
 """

@@ -9,8 +9,8 @@ import scipy.special
 
 import autograd as ag
 
+from ..tolerances import ERF32
 from .opinfo import BadCall, Kink, OpInfo, Sample, register
-from .tolerances import ERF32
 
 if TYPE_CHECKING:
     from collections.abc import Callable

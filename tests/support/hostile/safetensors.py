@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .hostile import VECTOR, Case, legal, refused, sound_safetensors
+from .corpus import VECTOR, Case, legal, refused, sound_safetensors
 from .weight_files import (
     safetensors_file,
 )

@@ -12,8 +12,8 @@ import swinpy.data.pixels  # noqa: F401 (registers its row)
 from swinpy.geometry import PositionIndex, geometry, position_index
 from swinpy.ops import AttentionSpec, position_bias, window_attention, window_attention_composite
 
-from . import swin_references
-from .kernel_rows import KernelRow, register_kernel_rows
+from ..swin import references as swin_references
+from .kernels import KernelRow, register_kernel_rows
 from .opinfo import BadCall, OpInfo, Sample, Source, register
 
 if TYPE_CHECKING:

@@ -11,15 +11,16 @@ import autograd as ag
 from autograd.kernels import KERNELS
 from swinpy.kernels.window_attention import window_attention_bwd, window_attention_fwd
 
-from . import fake_cupy, tolerances
+from .. import tolerances
+from ..rows.opinfo import Source
+from ..rows.swin import Case, make
+from ..runner import error_of, largest
+from ..swin.naive import naive_attention
+from . import fake_cupy
 from .host_cuda.raw_module import scheduled
-from .opinfo import Source
-from .ops_swin import Case, make
-from .runner import error_of, largest
-from .swin_naive import naive_attention
 
 if TYPE_CHECKING:
-    from .opinfo import Sample
+    from ..rows.opinfo import Sample
 
 __all__ = ["Call", "check", "check_logit_scale", "low_dtype", "run"]
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from support.swin_parity import put_exact_coordinates
-from support.torchvision_stub import make_importable
 from swinpy import SwinConfig, SwinTransformer
+
+from .parity import put_exact_coordinates
+from .torchvision_stub import make_importable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

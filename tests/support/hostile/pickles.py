@@ -6,7 +6,7 @@ import struct
 from functools import partial
 from typing import Any
 
-from .hostile import VECTOR, Case, legal, refused
+from .corpus import VECTOR, Case, legal, refused
 from .weight_files import Raw, Tensor, call, glob, join, torch_zip, zip_bytes, zip_entries
 
 __all__ = ["PICKLES", "zip_of"]

@@ -9,8 +9,9 @@ import numpy as np
 import autograd as ag
 from swinpy.models.parts import Stream
 
-from . import swin_golden, tolerances
-from .swin_models import images, tiny
+from .. import tolerances
+from . import golden as swin_golden
+from .models import images, tiny
 
 if TYPE_CHECKING:
     from swinpy import SwinTransformer

@@ -9,10 +9,10 @@ import pytest
 
 from autograd.kernels import KERNELS, kernel_mode
 
-from . import skips
+from .. import skips
+from ..precision import Errors
 from .fake_cupy import ndarray
 from .host_cuda.raw_module import SCHEDULES, scheduled
-from .precision import Errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autograd.kernels.cuda.source import TYPE_NAMES, Entry
 
-from .. import skips
+from ... import skips
 
 __all__ = ["HEADER", "build", "host_source", "library"]
 

@@ -7,7 +7,7 @@ import zlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .hostile import VECTOR, Case, legal, refused, sound_zip
+from .corpus import VECTOR, Case, legal, refused, sound_zip
 from .weight_files import Tensor, ZipEntry, pickled, zip_bytes, zip_entries
 
 if TYPE_CHECKING:

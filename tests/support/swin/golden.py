@@ -1,7 +1,7 @@
 """Golden results: logits of small models whose parameters and images come from a closed formula.
 
 The files in tests/swin/golden say which models, options and image sizes; after a change that is meant to change
-results, ``python -m support.swin_golden`` in tests/ computes their numbers anew.
+results, ``python -m support.swin.golden`` in tests/ computes their numbers anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import swinpy
 
 __all__ = ["FOLDER", "compute", "load", "names"]
 
-FOLDER = Path(__file__).resolve().parent.parent / "swin" / "golden"
+FOLDER = Path(__file__).resolve().parents[2] / "swin" / "golden"
 
 
 def _wave(shape: tuple[int, ...], k: int) -> Any:

@@ -1,7 +1,7 @@
 """The table of ops: one row for every public function and primitive of the engine.
 
 A row says how to call the op, how to make arguments for it, and what NumPy or SciPy in float64 says the result is. The
-generic checks in ``support.checks`` run over all rows. Rows live in ``support.rows_*``; importing ``support.table``
+generic checks in ``support.checks`` run over all rows. Rows live in ``support.rows``; importing ``support.rows.table``
 fills the list.
 """
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from support.swin_hf_names import hf_config as v1_config
+from .hf_names import hf_config as v1_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,15 +19,15 @@ from autograd.kernels import KERNELS, kernel_mode
 from autograd.kernels.cuda.launch import Counts, counting
 from swinpy.train.optim import AdamW
 
-from . import checks, skips
-from .gpu_rows import ATTENTION_ROWS, arguments_of
-from .precision import FEW, VARIANTS, Errors
-from .swin_models import redraw
-from .swin_naive import naive_attention
-from .table import find
+from .. import checks, skips
+from ..precision import FEW, VARIANTS, Errors
+from ..rows.table import find
+from ..swin.models import redraw
+from ..swin.naive import naive_attention
+from .rows import ATTENTION_ROWS, arguments_of
 
 if TYPE_CHECKING:
-    from .opinfo import OpInfo
+    from ..rows.opinfo import OpInfo
 
 __all__ = [
     "OP_CHECKS",

@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from . import runner, strategies
-from .opinfo import Sample, Source, find
-from .ops_swin import Case, drawn_case, make
+from .. import runner, strategies
+from ..rows.opinfo import Sample, Source, find
+from ..rows.swin import Case, drawn_case, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""Weight files that lie, byte by byte, and what a reader has to say to each."""

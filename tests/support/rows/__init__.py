@@ -1,0 +1,1 @@
+"""The tables: a row for every op and every kernel, and what they are checked against."""
