@@ -69,6 +69,30 @@ def test_code_is_kept_until_any_source_changes(tmp_path):
     assert _compile_elsewhere(tmp_path, "toolkit._STAMP = 'of other sources'", **kept)[0] == 0
 
 
+def test_the_same_bits_from_the_process_that_compiles_and_the_next(tmp_path):
+    """What a caller calls is its own copy, in both: see the toolkit. A run that compiled can be resumed."""
+    code = (
+        "import hashlib, numpy as np\n"
+        "from autograd.kernels import kernel_mode\n"
+        "from autograd.kernels.softmax import softmax_fwd\n"
+        "x = np.random.default_rng(0).standard_normal((300, 96)).astype(np.float32)\n"
+        "with kernel_mode('cpu'):\n"
+        "    print(hashlib.sha256(softmax_fwd(x, None).tobytes()).hexdigest())\n"
+    )
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for _ in range(2)
+    ]
+    assert [process.stderr for process in done] == [COMPILING, ""]
+    assert done[0].stdout == done[1].stdout
+
+
 def test_kernels_compile_where_nothing_can_be_kept(tmp_path):
     refuses = "def refuses(self): raise RuntimeError('no locator available')\n"
     refuses += "import numba.core.dispatcher as d\nd.Dispatcher.enable_caching = refuses\n"

@@ -20,6 +20,8 @@ __all__ = [
     "ELEMENTWISE_ULPS",
     "ERF32",
     "ERF64_ULPS",
+    "ERROR_DRAWS",
+    "ERROR_SHARE",
     "FLOAT16_COSINE",
     "FLOAT16_GRADIENTS",
     "FLOAT16_MODEL",
@@ -32,6 +34,7 @@ __all__ = [
     "ONE32",
     "PARITY",
     "PARITY32",
+    "PARITY32_COSINE",
     "PARITY_IDLE",
     "ROUNDINGS",
     "SPLINE",
@@ -64,6 +67,15 @@ LAYER = 200
 # Low precision: err(op) <= LOW_FACTOR * err(naive in that precision) + 1 ulp of the largest output (DESIGN.md).
 LOW_FACTOR = 2
 
+# The same for whole models in float32. Rounding moves a model's results in few directions, those in which it is badly
+# conditioned: two computations that err alike differ by the ratio of two normal numbers, which is beyond 2 in 30 cases
+# of 100 (1 - 2 / pi atan 2). One model decides nothing, the order of sums of a BLAS does. So the rule is put to many
+# models, by the share err(op)^2 / (err(op)^2 + err(naive)^2). For one that errs r times as much it is r / (1 + r) on
+# average, and more if it errs in many directions: LOW_FACTOR / (1 + LOW_FACTOR) is the limit. As exact a one has 1/2,
+# the average of n shares a deviation of at most (8 n)^-1/2 (of an arcsine distribution): 48 of them are 3.3 away.
+ERROR_DRAWS = 48
+ERROR_SHARE = LOW_FACTOR / (1 + LOW_FACTOR)
+
 # Gradients of ops without a composite to be the naive computation: an elementary vjp rounds each contribution to a
 # gradient at most four times (two products, a function, the sum that it is part of), by half an ulp of itself.
 ROUNDINGS = 4
@@ -86,6 +98,8 @@ def spacing(largest: float, dtype: Any) -> float:
 PARITY = 1e-9
 # The same in float32, both sides rounding: 1e3 * 2^-23.
 PARITY32 = 1e-4
+# V2's, whose scores are scaled by up to 100: see COMPOSITE_COSINE.
+PARITY32_COSINE = 100 * PARITY32
 # "Far from 0": a gradient this large relative to the median is above the floor of the parity rule, so that its error is
 # judged by its own size.
 PARITY_IDLE = 1e-3

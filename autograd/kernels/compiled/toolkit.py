@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numba
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import Linkage
 from numba.core import types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.extending import intrinsic, overload
 
 if TYPE_CHECKING:
@@ -97,9 +100,34 @@ def _say(kept: Path | None) -> None:
             mark.write_text(_STAMP)
 
 
+# ---- a function is called as it was compiled into its caller
+#
+# The object code of a caller holds copies of those functions that LLVM has not inlined, optimised once more. To Numba
+# they are weak symbols: of all functions of one name the process takes the first that is loaded. Where the caller has
+# just been compiled, that is the function's own code; where the caller was loaded from disk, its copy. The two sum in
+# other orders, so the process that compiles had other bits than those after it. Here each caller keeps to its copy.
+
+
+class _Library(JITCodeLibrary):  # type: ignore[misc]  # Numba has no types
+    def _optimize_final_module(self) -> None:
+        super()._optimize_final_module()
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
+                function.linkage = Linkage.internal
+
+
+class _Compiler(Compiler):  # type: ignore[misc]
+    def compile_extra(self, func: Any) -> Any:
+        if self.state.library is None:
+            self.state.library = _Library(self.state.targetctx.codegen(), func.__qualname__)
+            self.state.library.enable_object_caching()
+        return super().compile_extra(func)
+
+
 def jit(function: _F) -> _F:
     """Compile a function of arrays and numbers at its first call with given types."""
-    dispatcher = numba.njit(nogil=True, fastmath=_FLAGS, error_model="numpy")(function)
+    compile_with = numba.njit(nogil=True, fastmath=_FLAGS, error_model="numpy", pipeline_class=_Compiler)
+    dispatcher = compile_with(function)
     kept = None
     try:
         dispatcher.enable_caching()
