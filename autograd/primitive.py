@@ -142,8 +142,8 @@ class Primitive:
             ctx = Ctx((False,) * len(needs))
         else:
             ctx = Ctx(tuple(needs))
-        if state.trace is not None:
-            state.trace.note(inputs)
+        if state.reads is not None:
+            state.reads.note(inputs)
         try:
             result = (self.forward if type(first) is _ndarray else self._forward_there)(ctx, *arrays, **static)
         except (ValueError, AttributeError) as error:
@@ -190,12 +190,12 @@ class Primitive:
         ]
 
     def _record(self, ctx: Ctx, inputs: tuple[Any, ...]) -> Node:
-        # source_of(x), spelled out: this runs for every op
-        sources = [
+        # gradient_edge(x), spelled out: this runs for every op
+        edges = [
             (x.edge or (x, 0, x.data.shape, x.data.dtype)) if need else None
             for x, need in zip(inputs, ctx.needs, strict=True)
         ]
-        return Node(self, ctx, tuple(sources), _versions(inputs))
+        return Node(self, ctx, tuple(edges), _versions(inputs))
 
     def _wrap(self, result: Any, node: Node | None, needed: bool) -> Any:
         if type(result) is not tuple:
