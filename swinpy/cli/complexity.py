@@ -16,6 +16,7 @@ HELP = "print parameters, multiply-adds and activation memory of each layer"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("--model", required=True, help="a name that `list` prints")
     parser.add_argument("--img-size", type=int, nargs="+", metavar="N", help="pixels, one number or H W")
     parser.add_argument("-b", "--batch-size", type=int, default=1)
@@ -23,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    """Run the command; returns its exit code."""
     size = args.img_size or list(model_config(args.model).image)
     if len(size) > 2 or min(*size, args.batch_size) < 1:
         raise ValueError(f"--img-size, --batch-size: expected positive numbers; got {size} and {args.batch_size}.")

@@ -16,6 +16,7 @@ HELP = "convert weights between the layouts of libraries"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     add = parser.add_argument
     usable = [name for name, dialect in DIALECTS.items() if not dialect.refused]
     add("source", metavar="IN", help="weights of any published layout (.safetensors, .pth, .pt, .bin)")
@@ -31,5 +32,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    """Run the command; returns its exit code."""
     print(convert_weights(args.source, args.target, args.to, dialect=args.dialect, model=args.model, entry=args.entry))
     return 0

@@ -25,6 +25,7 @@ HELP = "check every block's and the whole model's gradients in float64 (exit cod
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("--model", required=True, help="a name that `list` prints")
     parser.add_argument(
         "--img-size", type=int, nargs="+", metavar="N", help="pixels, one number or H W (default: one window and a bit)"
@@ -38,6 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    """Run the command; returns its exit code."""
     config = model_config(args.model)
     if not 0 < args.step < math.inf:
         raise ValueError(f"--step: expected a positive number; got {args.step:g}.")

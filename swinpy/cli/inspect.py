@@ -21,11 +21,13 @@ HELP = "list what is in a weight file; nothing in it is run"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("file", help=".pth, .pt, .bin or .safetensors")
     parser.add_argument("--entry", help="which part of the file, e.g. model_ema; the weights are found without it")
 
 
 def run(args: Namespace) -> int:
+    """Run the command; returns its exit code."""
     found = read_checkpoint(args.file, entry=args.entry, load=False)
     for line in report(found, _kind(found, args.file, args.entry)):
         print(line)

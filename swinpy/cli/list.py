@@ -15,10 +15,12 @@ HELP = "list model names"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'swin_base*'")
 
 
 def run(args: Namespace) -> int:
+    """Run the command; returns its exit code."""
     names = list_models(args.pattern)
     if not names:
         raise ValueError(

@@ -27,6 +27,7 @@ _BEST = 5
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="image files")
     add("--weights", required=True, metavar="FILE", help="of any published layout (.safetensors, .pth, .bin)")
@@ -76,6 +77,7 @@ def _probabilities(model: SwinTransformer, image: np.ndarray[Any, Any]) -> np.nd
 
 
 def run(args: Namespace) -> int:
+    """Run the command; returns its exit code."""
     name, classes = model_of(args.weights, args.model, args.entry)
     if not classes:
         raise ValueError(

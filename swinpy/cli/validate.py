@@ -28,6 +28,7 @@ HELP = (
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("--model", default="swin_cifar_nano", help="a name that `list` prints")
     parser.add_argument("--img-size", type=int, nargs="+", metavar="N", help="pixels, one number or H W")
     parser.add_argument("-b", "--batch-size", type=int, default=2)
@@ -38,6 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    """Run the command; returns its exit code."""
     config = model_config(args.model)
     size = args.img_size or list(config.image)
     if len(size) > 2 or min(*size, args.batch_size) < 1:

@@ -44,6 +44,7 @@ def _run(images: Any, top: Any, left: Any, mirrored: Any, padding: int, reflect:
 def crop_flip_normalise(
     images: Any, top: Any, left: Any, mirrored: Any, padding: int, reflect: bool, mean: Any, std: Any
 ) -> Any:
+    """See :func:`swinpy.data.pixels.reference.crop_flip_normalise`."""
     if padding and reflect:
         crop_padded(images[:0], top[:0], left[:0], padding, "reflect")  # refuses a padding that is too wide
     channels = images.shape[1]

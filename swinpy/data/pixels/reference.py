@@ -23,7 +23,7 @@ def flip(images: Bytes, chosen: NDArray[np.bool_]) -> Bytes:
 
 
 def crop_padded(images: Bytes, top: Ints, left: Ints, padding: int, mode: Literal["zero", "reflect"] = "zero") -> Bytes:
-    """Pad ``(B, C, H, W)`` on all sides and cut the old size out again at ``(top, left)``, each in 0..2 * padding.
+    """Pad ``(B, C, H, W)`` on all sides and crop to the old size at ``(top, left)``, each in 0..2 * padding.
 
     ``top = left = padding`` is the identity; "reflect" needs an image larger than the padding.
     Source: torchvision's RandomCrop(H, padding=padding).
@@ -39,8 +39,8 @@ def crop_padded(images: Bytes, top: Ints, left: Ints, padding: int, mode: Litera
     sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
     padded = np.pad(images, sides) if mode == "zero" else np.pad(images, sides, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
-    cut: Bytes = windows[np.arange(batch), :, top, left]
-    return cut
+    cropped: Bytes = windows[np.arange(batch), :, top, left]
+    return cropped
 
 
 def normalise(images: Bytes, mean: Any, std: Any, dtype: Any = np.float32) -> NDArray[Any]:
@@ -83,5 +83,5 @@ def crop_flip_normalise(
     Returns:
         (B, C, H, W).
     """
-    cut = crop_padded(images, top, left, padding, "reflect" if reflect else "zero")
-    return normalise(flip(cut, mirrored), mean, std, mean.dtype)
+    cropped = crop_padded(images, top, left, padding, "reflect" if reflect else "zero")
+    return normalise(flip(cropped, mirrored), mean, std, mean.dtype)

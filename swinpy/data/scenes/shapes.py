@@ -41,14 +41,17 @@ def _highest(*fields: NDArray[np.floating[Any]]) -> Field:
 
 
 def circle(x: Field, y: Field) -> Field:
+    """A disc."""
     return _length(x, y) - 0.9
 
 
 def square(x: Field, y: Field) -> Field:
+    """A square with its sides along the axes."""
     return _highest(abs(x), abs(y)) - 0.75
 
 
 def triangle(x: Field, y: Field) -> Field:
+    """An equilateral triangle."""
     return _highest(y, 0.8660254 * abs(x) - 0.5 * y) - 0.5
 
 
@@ -63,23 +66,28 @@ def star(x: Field, y: Field) -> Field:
 
 
 def cross(x: Field, y: Field) -> Field:
+    """Two equal bars at right angles."""
     bar = _highest(abs(x) - 0.9, abs(y) - 0.28)
     return np.minimum(bar, _highest(abs(y) - 0.9, abs(x) - 0.28))
 
 
 def ring(x: Field, y: Field) -> Field:
+    """A disc with a round hole."""
     return abs(_length(x, y) - 0.68) - 0.22
 
 
 def hexagon(x: Field, y: Field) -> Field:
+    """A regular hexagon."""
     return _highest(0.8660254 * abs(x) + 0.5 * abs(y), abs(y)) - 0.8
 
 
 def crescent(x: Field, y: Field) -> Field:
+    """A disc without what a second disc covers."""
     return _highest(_length(x, y) - 0.9, 0.72 - _length(x - 0.45, y))
 
 
 def arrow(x: Field, y: Field) -> Field:
+    """A bar with a triangular head, pointing to the right."""
     shaft = _highest(abs(y) - 0.22, abs(x + 0.4) - 0.5)
     head = _highest(-x, 0.7893522 * abs(y) + 0.6139406 * x - 0.5525466)
     return np.minimum(shaft, head)
