@@ -41,7 +41,7 @@ class DeviceError(RuntimeError):
 
 
 def is_array(x: object) -> bool:
-    """Whether ``x`` is an array of NumPy's or CuPy's."""
+    """Whether ``x`` is a NumPy or CuPy array."""
     cupy = sys.modules.get("cupy")
     return isinstance(x, np.ndarray) or (cupy is not None and isinstance(x, cupy.ndarray))
 
@@ -57,7 +57,7 @@ def array_module(x: Array) -> Any:
 
 
 def device_of(x: Array) -> str:
-    """ "cpu" or "cuda:N"."""
+    """The device of an array: "cpu" or "cuda:N"."""
     return "cpu" if isinstance(x, (np.ndarray, np.generic)) else f"cuda:{x.device.id}"
 
 
@@ -65,7 +65,7 @@ _NO_SCOPE: AbstractContextManager[None] = nullcontext()
 
 
 def device_scope(x: Array) -> AbstractContextManager[Any]:
-    """A block that works where ``x`` is: CuPy computes, and makes new arrays, on the current device alone."""
+    """A block whose current device is that of ``x``: CuPy computes, and makes new arrays, on that one alone."""
     return _NO_SCOPE if isinstance(x, (np.ndarray, np.generic)) else x.device
 
 
@@ -122,7 +122,7 @@ def describe_device(device: str) -> str:
 
 
 def has_gpu() -> bool:
-    """Whether arrays can be put on a GPU."""
+    """Whether "gpu" can be used as a device."""
     return gpu_problem() is None
 
 
@@ -130,8 +130,8 @@ def resolve_device(device: str) -> str:
     """Turn "cpu", "gpu", "cuda", "cuda:N" or "auto" into "cpu" or "cuda:N".
 
     Raises:
-        TypeError: for what is no name.
-        ValueError: for another name.
+        TypeError: for what is no string.
+        ValueError: for an unknown name.
         DeviceError: if a GPU is asked for and cannot be used ("auto" takes the CPU then).
     """
     if not isinstance(device, str):

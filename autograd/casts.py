@@ -1,8 +1,8 @@
-"""Autocast's casts of parameters, made together: on a GPU one launch instead of one a parameter, and one in backward.
+"""Autocast's casts of parameters, made together: on a GPU one launch for all instead of one for each.
 
-:func:`cast_together` casts leaves ahead of the ops that will want them and keeps the results as long as the autocast
-block lasts and nothing is written to the leaves; the engine's ``astype`` then takes a kept result (:func:`ready`), and
-its gradient stays as it is until backward casts all of them back at its end (``Ctx.uncast``).
+:func:`cast_together` casts leaves ahead of the ops that will want them. The results are kept as long as the autocast
+block lasts and nothing is written to the leaves. The engine's ``astype`` then takes a kept result (:func:`ready`), and
+its gradient stays in the low dtype until backward casts all of them together, at its end (``Ctx.uncast``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def cast_together(leaves: Iterable[Tensor]) -> None:
         results = multi_cast([x.data for x in wanted], state.autocast)
         for x, result in zip(wanted, results, strict=True):
             if x.version is not None:
-                # with the array itself, so that no other can get its id
+                # the entry holds the array itself, so that no other array can get its id
                 state.casts[id(x.data)] = (x.data, x.version, x.version.count, result)
 
 

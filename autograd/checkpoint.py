@@ -1,9 +1,9 @@
 """Recomputation: keep a function's inputs instead of everything that it saves, and run it again in backward.
 
-Forward runs the function on stand-ins of its inputs without recording, and a :class:`Trace` notes what it reads besides
-them: parameters, results of ops outside. Those become further sources of the checkpoint's node, so that their gradients
-take the same way as any other. Backward runs the function once more, this time recording, walks back through the
-recording as far as its beginning, and hands on what arrived there.
+Forward runs the function on stand-ins of its inputs without recording a graph. A :class:`ReadSet` notes what else the
+function reads: parameters, and results of ops outside. Those become further inputs of the checkpoint's node, so that
+their gradients take the same way as any other. Backward runs the function once more and records its graph this time. It
+walks back through that graph to where it began, and returns the gradients that arrived there.
 
 Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from autograd import random
 from autograd.context import STATE, State
 from autograd.deferred import DeferredBias
-from autograd.graph import Node, backward_leaves, mark, source_of
+from autograd.graph import Node, backward_leaves, gradient_edge, mark
 from autograd.primitive import Ctx, Primitive
 from autograd.tensor import Tensor
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from autograd.backend import Array
-    from autograd.graph import Source
+    from autograd.graph import GradientEdge
     from autograd.tensor import Version
 
-__all__ = ["Trace", "checkpoint"]
+__all__ = ["ReadSet", "checkpoint"]
 
 
-class Trace:
+class ReadSet:
     """What a function reads while it runs.
 
     Attributes:
@@ -47,7 +47,7 @@ class Trace:
         self._start = mark()
 
     def note(self, inputs: Iterable[Any]) -> None:
-        """Told by every op: these are its inputs."""
+        """Add the inputs of an op."""
         for x in inputs:
             if not isinstance(x, Tensor):
                 continue
@@ -56,6 +56,16 @@ class Trace:
             if x.needs_grad and self._is_outside(x):
                 self.captured[x] = None
 
+    def note_generator(self, generator: random.Generator) -> None:
+        """Add a random generator with its state, unless it is known from an earlier draw."""
+        self.generators.setdefault(generator, {"seed": generator.seed, "offset": generator.offset})
+
+    def include(self, inner: ReadSet) -> None:
+        """Add what another checkpoint inside this function read."""
+        self.note(inner.captured)
+        self.versions |= inner.versions
+        self.generators = inner.generators | self.generators  # the earlier state counts
+
     def _is_outside(self, x: Tensor) -> bool:
         if x.edge is not None:
             return x.edge[0].number < self._start
@@ -63,11 +73,19 @@ class Trace:
 
 
 class _Replay(NamedTuple):
-    """How to run the function again. ``captured`` are the sources of what it reads besides ``arrays``."""
+    """How to run the function again.
+
+    Attributes:
+        fn: the function.
+        arrays: its arguments.
+        captured: where the gradients of what else it reads go.
+        generators: the state that each random generator had.
+        state: the switches of forward.
+    """
 
     fn: Callable[..., Any]
     arrays: tuple[Array, ...]
-    captured: tuple[Source, ...]
+    captured: tuple[GradientEdge, ...]
     generators: dict[random.Generator, dict[str, int]]
     state: State
 
@@ -81,7 +99,7 @@ def _vjp(ctx: Ctx, *grads: Array) -> tuple[Array | None, ...]:
     replay: _Replay = ctx.replay
     start = mark()
     inputs = [Tensor(a, requires_grad=need) for a, need in zip(replay.arrays, ctx.needs, strict=True)]
-    token = STATE.set(replace(replay.state, grad="on", trace=None, observers=STATE.get().observers))
+    token = STATE.set(replace(replay.state, grad="on", reads=None, observers=STATE.get().observers))
     try:
         with random.rewound(replay.generators):
             outputs = _outputs(replay.fn(*inputs))
@@ -89,7 +107,7 @@ def _vjp(ctx: Ctx, *grads: Array) -> tuple[Array | None, ...]:
         STATE.reset(token)
     pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.needs_grad]
     ends = backward_leaves(pairs, retain_graph=False, since=start)
-    places = [*((x, 0) for x in inputs), *(source[:2] for source in replay.captured)]
+    places = [*((x, 0) for x in inputs), *(edge[:2] for edge in replay.captured)]
     return tuple(ends[target].own(index) if target in ends else None for target, index in places)
 
 
@@ -132,34 +150,33 @@ def checkpoint(fn: Callable[..., Any], *inputs: Tensor) -> Any:
     if any(isinstance(x, DeferredBias) for x in inputs):
         return _of_products(fn, inputs)
     stand_ins = tuple(map(_stand_in, inputs))
-    trace = Trace(stand_ins)
-    token = STATE.set(replace(state, grad="trace", trace=trace))
+    reads = ReadSet(stand_ins)
+    token = STATE.set(replace(state, grad="propagate", reads=reads))
     try:
         result = fn(*stand_ins)
     finally:
         STATE.reset(token)
     outputs = _outputs(result)
-    trace.note(outputs)
+    reads.note(outputs)
     node = None
-    if state.trace is not None:  # inside another checkpoint, which will call this function again
-        state.trace.note((*inputs, *trace.captured))
-        state.trace.versions |= trace.versions
-        state.trace.generators = trace.generators | state.trace.generators  # the earlier state counts
+    if isinstance(state.reads, ReadSet):  # inside another checkpoint, which will call this function again
+        state.reads.note(inputs)
+        state.reads.include(reads)
     elif any(o.needs_grad for o in outputs):
-        captured = tuple(map(source_of, trace.captured))
+        captured = tuple(map(gradient_edge, reads.captured))
         arrays = tuple(x.data for x in inputs)
         ctx = Ctx(tuple(x.needs_grad for x in inputs))
         ctx.save(*arrays)
-        ctx.replay = _Replay(fn, arrays, captured, trace.generators, state)
-        sources = tuple(source_of(x) if x.needs_grad else None for x in inputs)
-        node = Node(_checkpoint, ctx, (*sources, *captured), tuple(trace.versions))
+        ctx.replay = _Replay(fn, arrays, captured, reads.generators, state)
+        edges = tuple(gradient_edge(x) if x.needs_grad else None for x in inputs)
+        node = Node(_checkpoint, ctx, (*edges, *captured), tuple(reads.versions))
         node.outputs = tuple((o.shape, o.dtype) for o in outputs)
     tensors = tuple(_output(o, node, i) for i, o in enumerate(outputs))
     return tensors if isinstance(result, tuple) else tensors[0]
 
 
 def _of_products(fn: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
-    """The checkpoint of ``fn`` with biases that stay deferred: the products are its inputs instead of the sums."""
+    """:func:`checkpoint` for inputs with deferred biases: it keeps their products, and no sum is made."""
     pairs = [x.parts() if isinstance(x, DeferredBias) else (x, None) for x in inputs]
 
     def deferred(*products: Tensor) -> Any:
@@ -170,7 +187,7 @@ def _of_products(fn: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
 
 
 def _stand_in(x: Tensor) -> Tensor:
-    """A tensor that ``fn`` cannot tell from ``x``, and a trace can."""
+    """A tensor like ``x`` for ``fn``, but another object, so that a :class:`ReadSet` can tell the two apart."""
     twin = Tensor.from_op(x.data, None, x.needs_grad)
     twin.version = x.version
     return twin

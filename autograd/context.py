@@ -10,7 +10,7 @@ import inspect
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,14 +18,14 @@ from autograd import dtypes
 from autograd.backend import device_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from autograd.backend import Array
-    from autograd.checkpoint import Trace
     from autograd.tensor import Tensor, Version
 
 __all__ = [
     "OpEvent",
+    "ReadListener",
     "State",
     "autocast",
     "autocast_dtype",
@@ -63,26 +63,36 @@ class OpEvent:
     results: tuple[Tensor, ...] = ()
 
 
+class ReadListener(Protocol):
+    """Is told what a function reads while it runs."""
+
+    def note(self, inputs: Iterable[Any]) -> None:
+        """An op is about to run on these inputs."""
+
+    def note_generator(self, generator: Any) -> None:
+        """A random generator is about to draw, or to be set."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """Every switch of the engine.
 
     Attributes:
-        grad: "on" records nodes; "off" records nothing; "trace" records nothing but lets outputs know whether a
-            gradient would have been wanted (checkpoint runs its function so).
+        grad: "on" records nodes; "off" records nothing; "propagate" records nothing either, but marks each output
+            that would need a gradient (checkpoint runs its function so).
         autocast: the low-precision dtype of "low" ops, or None.
         kernels: which implementation of a kernel runs.
         observers: called after each op, forward and backward.
-        trace: in "trace" mode, is told the inputs of every op.
-        casts: of the autocast block in force: by the id of an array, (array, its leaf's version, the version's count,
-            the array in the autocast dtype); see :mod:`autograd.casts`.
+        reads: in "propagate" mode, is told the inputs of every op and the random generators that are used.
+        casts: what :mod:`autograd.casts` made in this autocast block: by the id of a leaf's array, (array, the leaf's
+            version, the version's count, the array in the autocast dtype).
     """
 
-    grad: Literal["on", "off", "trace"] = "on"
+    grad: Literal["on", "off", "propagate"] = "on"
     autocast: np.dtype[Any] | None = None
     kernels: KernelMode = "auto"
     observers: tuple[Callable[[OpEvent], None], ...] = ()
-    trace: Trace | None = None
+    reads: ReadListener | None = None
     casts: dict[int, tuple[Array, Version, int, Array]] = field(default_factory=dict)
 
 

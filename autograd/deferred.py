@@ -1,10 +1,10 @@
 """DeferredBias: the result of a linear layer whose bias is still to be added.
 
-On a GPU a product of matrices comes without a bias, and adding one is a pass over memory of its own. The kernel of
-:func:`autograd.ops.residual_layer_norm`, which reads the result in a pre-norm transformer, adds it at no cost. On a CPU
-the product adds the bias while its rows are in the cache. So ``linear`` and ``mlp`` with ``defer_bias=True`` return a
-DeferredBias on a GPU and an ordinary tensor on a CPU; :func:`product_adds_bias` alone decides. A caller need not know
-which one it has: a DeferredBias is a tensor, and makes the sum itself where it is used otherwise.
+On a GPU a product of matrices comes without a bias, and adding one takes another pass over memory. In a pre-norm
+transformer the result is read by :func:`autograd.ops.residual_layer_norm`, whose kernel adds the bias at no cost. On a
+CPU the product adds the bias while its rows are in the cache. So ``linear`` and ``mlp`` with ``defer_bias=True`` return
+a DeferredBias on a GPU and an ordinary tensor on a CPU; :func:`product_adds_bias` alone decides. A caller need not know
+which one it has: a DeferredBias is a tensor, and adds the bias itself for any other use.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class DeferredBias(Tensor):
     """The tensor ``product + bias`` before the addition.
 
     An op that adds the bias itself takes :meth:`parts`. For all else the sum is computed once, when its values
-    (``data``) or its place in the graph (``edge``) are first asked for. That gives what an addition at once would have
-    given: it is made under the switches (recording, autocast, kernels) that were on when the DeferredBias was made.
+    (``data``) or its place in the graph (``edge``) are first asked for. The result is that of an addition at once: it
+    is made under the switches (recording, autocast, kernels) that were on when the DeferredBias was made.
 
     Args:
         product: (..., C).
@@ -106,8 +106,10 @@ class DeferredBias(Tensor):
 
     @property
     def data(self) -> Array:
+        """The values of the sum, which is computed now if it was not before."""
         return self._added().data
 
     @property
     def edge(self) -> Edge | None:  # type: ignore[override]
+        """Where the sum stands in the graph; likewise."""
         return self._added().edge

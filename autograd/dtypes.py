@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from numpy.typing import DTypeLike
+
 __all__ = ["Policy", "accumulator", "as_dtype", "as_float", "cast_target", "is_float", "promote"]
 
 Policy = Literal["low", "f32", "f32_or_low", "widest", "keep"]
@@ -17,7 +19,7 @@ FLOAT32: np.dtype[Any] = np.dtype(np.float32)
 FLOAT64: np.dtype[Any] = np.dtype(np.float64)
 
 
-def as_dtype(dtype: Any) -> np.dtype[Any]:
+def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """``np.dtype(dtype)``, with "bfloat16" understood where ml_dtypes is installed."""
     if dtype == "bfloat16":
         try:
@@ -33,7 +35,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether ``dtype`` is a float type, bfloat16 included."""
+    """Whether it is a float dtype, bfloat16 of ml_dtypes among them."""
     return bool(dtype.kind == "f" or dtype.name == "bfloat16")
 
 

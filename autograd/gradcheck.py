@@ -1,8 +1,8 @@
 """Numerical check of gradients: directional derivatives in float64 by Ridders' extrapolation.
 
 Each check compares one number, the derivative of ``sum(outputs * g)`` along a random direction, with the same number
-from backward. Extrapolation gives an error estimate of its own, so that no tolerance has to be guessed: analytic and
-numeric must agree to ten times the estimate plus rounding. An estimate that is too large to tell a right gradient from
+from backward. Extrapolation estimates its own error, so that no tolerance has to be guessed: analytic and numeric must
+agree to ten times the estimate plus rounding. An estimate that is too large to tell a right gradient from
 a wrong one is a failure ("inconclusive"), never a pass. Keep inputs away from kinks; nothing here retries.
 
 Source: Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)"; Press et al., Numerical Recipes, section 5.7.
@@ -33,7 +33,7 @@ _STEPS = 9
 _LEAST = 4  # rows before the extrapolation may stop: two early rows can agree by chance
 _INCONCLUSIVE = 1e-6
 _FIRST_STEP = 0.02  # of each component
-_COMPONENTS = 64  # up to which the first step is as it stands
+_COMPONENTS = 64  # with more of them, the first step is reduced
 
 
 class GradcheckError(AssertionError):
@@ -42,6 +42,8 @@ class GradcheckError(AssertionError):
 
 @dataclass(frozen=True)
 class _Numeric:
+    """A numerical derivative, the estimate of its error, and the rounding error of the differences."""
+
     value: float
     estimate: float
     rounding: float
@@ -87,8 +89,8 @@ def _direction(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[A
 def _first_step(directions: Iterable[Array], step: float) -> float:
     """The first step along a direction in all of these arrays, ``step`` for few components.
 
-    The move is kept to the Euclidean length that it has for ``_COMPONENTS`` components: what a function sees of many
-    small moves is their sum, and a step beyond its radius of convergence is lost to the extrapolation.
+    For more than ``_COMPONENTS`` components it is reduced, so that the Euclidean length of the move stays the same: a
+    function responds to the sum of all moves, and a step beyond its radius of convergence cannot be extrapolated.
     """
     n = sum(v.size for v in directions)
     return step / max(1.0, math.sqrt(n / _COMPONENTS))

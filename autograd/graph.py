@@ -2,8 +2,8 @@
 
 A node is one application of a primitive. It knows where each input came from (an :data:`Edge`, or a leaf) and what
 its vjp saved; it does not know its outputs, so dropping the last tensor of a graph drops the graph. Nodes are
-numbered in the order of their making, which is a topological order: backward keeps the nodes that have a gradient in
-a heap and always takes the youngest. No recursion, so a chain of any length will do.
+numbered as they are made, which is a topological order. Backward keeps the nodes that have a gradient in a heap and
+always takes the youngest. It does not recurse, so that a graph may be of any depth.
 
 Gradients arriving at a node or leaf are summed. The first is taken as it is; a second makes a copy unless the vjp that
 made the first promised that nobody else holds it (``Primitive.fresh``); later ones are added in place.
@@ -30,12 +30,22 @@ if TYPE_CHECKING:
     from autograd.primitive import Ctx, Primitive
     from autograd.tensor import Version
 
-__all__ = ["Edge", "Node", "Source", "backward", "backward_leaves", "grad", "graph_nodes", "mark", "source_of"]
+__all__ = [
+    "Edge",
+    "GradientEdge",
+    "Node",
+    "backward",
+    "backward_leaves",
+    "grad",
+    "gradient_edge",
+    "graph_nodes",
+    "mark",
+]
 
-# (node, which of its outputs, shape, dtype) of the output; for a leaf (tensor, 0, shape, dtype).
-# A plain tuple, because one is made for every op.
+# Where a tensor came from: (node, which of its outputs, shape, dtype). Where a gradient goes: the same, or for a leaf
+# (tensor, 0, shape, dtype). Plain tuples, because one is made for every op.
 Edge: TypeAlias = "tuple[Node, int, tuple[int, ...], np.dtype[Any]]"
-Source: TypeAlias = "tuple[Node | Tensor, int, tuple[int, ...], np.dtype[Any]]"
+GradientEdge: TypeAlias = "tuple[Node | Tensor, int, tuple[int, ...], np.dtype[Any]]"
 
 _numbers = count()
 
@@ -45,7 +55,7 @@ def mark() -> int:
     return next(_numbers)
 
 
-def source_of(tensor: Tensor) -> Source:
+def gradient_edge(tensor: Tensor) -> GradientEdge:
     """Where a tensor's gradient goes: into the graph, or to the leaf itself."""
     return tensor.edge or (tensor, 0, tensor.data.shape, tensor.data.dtype)
 
@@ -54,25 +64,25 @@ class Node:
     """One recorded op.
 
     Attributes:
-        sources: for each input, where its gradient goes, or None.
+        edges: for each input, where its gradient goes; None where none is wanted.
         ctx: what the vjp needs; None once it was freed.
         versions: (version, count) of each leaf among the inputs at the time of forward.
         outputs: shape and dtype of each output (to make zeros for those that received no gradient).
         hooks: by output index.
     """
 
-    __slots__ = ("__weakref__", "ctx", "hooks", "number", "outputs", "primitive", "sources", "versions")
+    __slots__ = ("__weakref__", "ctx", "edges", "hooks", "number", "outputs", "primitive", "versions")
 
     def __init__(
         self,
         primitive: Primitive,
         ctx: Ctx,
-        sources: tuple[Source | None, ...],
+        edges: tuple[GradientEdge | None, ...],
         versions: tuple[tuple[Version, int], ...],
     ) -> None:
         self.primitive = primitive
         self.ctx: Ctx | None = ctx
-        self.sources = sources
+        self.edges = edges
         self.versions = versions
         self.number = next(_numbers)
         self.outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...] = ()
@@ -82,14 +92,15 @@ class Node:
         return f"Node({self.primitive.name!r}, {self.number})"
 
     def free(self) -> None:
+        """Drop what was saved, and the way on into the graph."""
         self.ctx = None
-        self.sources = ()
+        self.edges = ()
 
 
 def graph_nodes(outputs: Iterable[Tensor]) -> list[Node]:
     """Every node that a backward from ``outputs`` would come to, in the order of forward.
 
-    Each ``node.ctx`` holds what the node keeps for backward (None once it was freed); look, do not change.
+    Each ``node.ctx`` holds what the node keeps for backward (None once it was freed). Do not change it.
     """
     waiting = [t.edge[0] for t in outputs if t.edge is not None]
     found: dict[int, Node] = {}
@@ -97,7 +108,7 @@ def graph_nodes(outputs: Iterable[Tensor]) -> list[Node]:
         node = waiting.pop()
         if node.number not in found:
             found[node.number] = node
-            waiting += [s[0] for s in node.sources if s is not None and isinstance(s[0], Node)]
+            waiting += [e[0] for e in node.edges if e is not None and isinstance(e[0], Node)]
     return [found[number] for number in sorted(found)]
 
 
@@ -197,16 +208,16 @@ def _checked(primitive: Primitive, grad: Array, shape: tuple[int, ...], dtype: n
 def _input_gradients(
     node: Node, pending: _Pending, observers: tuple[Callable[[OpEvent], None], ...]
 ) -> tuple[Array | None, ...]:
-    """What the node's vjp makes of the gradients of its outputs: one or None for each source."""
+    """What the node's vjp makes of the gradients of its outputs: one for each input, or None."""
     ctx = _check_fresh_graph(node)
     with device_scope(next(g for g in pending.grads if g is not None)):
         grads = _complete(node, pending) if node.outputs or node.hooks else pending.grads
         results: Any = node.primitive.vjp(ctx, *grads)
     if type(results) is not tuple:
         results = (results,)
-    if len(results) != len(node.sources):
+    if len(results) != len(node.edges):
         raise AssertionError(
-            f"vjp of '{node.primitive.name}': expected {len(node.sources)} gradients; got {len(results)}. "
+            f"vjp of '{node.primitive.name}': expected {len(node.edges)} gradients; got {len(results)}. "
             "This is a fault of the primitive."
         )
     if observers:
@@ -217,37 +228,46 @@ def _input_gradients(
 def backward_leaves(
     roots: Sequence[tuple[Tensor, Array]], retain_graph: bool, since: int = 0
 ) -> dict[Node | Tensor, _Pending]:
-    """Walk back from ``roots``; returns what arrived at each leaf, and at each node older than ``since``."""
+    """Walk back from ``roots``.
+
+    Args:
+        roots: tensors and their gradients.
+        retain_graph: keep what the graph saved.
+        since: go no further than nodes older than this :func:`mark`.
+
+    Returns:
+        What arrived at each leaf, and at each node older than ``since``.
+    """
     arrived: dict[Node | Tensor, _Pending] = {}
     ends: dict[Node | Tensor, _Pending] = {}
-    uncast: list[tuple[Source, Array]] = []
+    uncast: list[tuple[GradientEdge, Array]] = []
     heap: list[tuple[int, Node]] = []
 
-    def deliver(source: Node | Tensor, index: int, grad: Array, fresh: bool) -> None:
-        pending = arrived.get(source)
+    def deliver(target: Node | Tensor, index: int, grad: Array, fresh: bool) -> None:
+        pending = arrived.get(target)
         if pending is None:
-            if isinstance(source, Tensor):
-                pending = ends[source] = _Pending(1)
+            if isinstance(target, Tensor):
+                pending = ends[target] = _Pending(1)
             else:
-                pending = _Pending(len(source.outputs) or 1)
-                if source.number < since:
-                    ends[source] = pending
+                pending = _Pending(len(target.outputs) or 1)
+                if target.number < since:
+                    ends[target] = pending
                 else:
-                    heapq.heappush(heap, (-source.number, source))
-            arrived[source] = pending
+                    heapq.heappush(heap, (-target.number, target))
+            arrived[target] = pending
         pending.add(index, grad, fresh)
 
     for tensor, grad in roots:
-        deliver(*source_of(tensor)[:2], grad, False)
+        deliver(*gradient_edge(tensor)[:2], grad, False)
     observers = STATE.get().observers
     while heap:
         node = heapq.heappop(heap)[1]
         primitive = node.primitive
         results = _input_gradients(node, arrived.pop(node), observers)
-        for i, (source, result) in enumerate(zip(node.sources, results, strict=True)):
-            if source is None or result is None:
+        for i, (edge, result) in enumerate(zip(node.edges, results, strict=True)):
+            if edge is None or result is None:
                 continue
-            target, index, shape, dtype = source
+            target, index, shape, dtype = edge
             fresh = primitive.fresh[i] if isinstance(primitive.fresh, tuple) else primitive.fresh
             if result.shape != shape:
                 if primitive.broadcasts:
@@ -255,7 +275,7 @@ def backward_leaves(
                 result = _checked(primitive, result, shape, dtype)
             elif result.dtype != dtype or not shape:
                 if result.dtype != dtype and node.ctx is not None and node.ctx.uncast:
-                    uncast.append((source, result))
+                    uncast.append((edge, result))
                     continue
                 result = _checked(primitive, result, shape, dtype)
             deliver(target, index, result, fresh)
@@ -267,11 +287,11 @@ def backward_leaves(
     return ends
 
 
-def _cast_together(uncast: list[tuple[Source, Array]]) -> Iterator[tuple[Node | Tensor, Array]]:
-    """Leaves and their gradients, cast in one go to the leaves' dtype, which is that of all of them."""
+def _cast_together(uncast: list[tuple[GradientEdge, Array]]) -> Iterator[tuple[Node | Tensor, Array]]:
+    """Leaves and their gradients, cast by one kernel to the leaves' dtype, which is the same for all of them."""
     if uncast:
         results = multi_cast([grad for _, grad in uncast], uncast[0][0][3])
-        yield from zip((source[0] for source, _ in uncast), results, strict=True)
+        yield from zip((edge[0] for edge, _ in uncast), results, strict=True)
 
 
 def _seed(op: str, tensor: Tensor, gradient: Array | None) -> Array:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autograd.context import State
     from autograd.tensor import Version
 
-__all__ = ["PRIMITIVES", "Ctx", "Primitive", "constant"]
+__all__ = ["PRIMITIVES", "Ctx", "Primitive", "cast", "constant"]
 
 PRIMITIVES: dict[str, Primitive] = {}
 
@@ -56,7 +56,7 @@ class Ctx:
         """Bytes that the saved arrays occupy."""
         return sum(getattr(a, "nbytes", 0) for a in self.saved)
 
-    if TYPE_CHECKING:  # what static values there are is the primitive's own affair
+    if TYPE_CHECKING:  # each primitive sets static values of its own
 
         def __getattr__(self, name: str) -> Any: ...
         def __setattr__(self, name: str, value: Any) -> None: ...
@@ -74,8 +74,8 @@ class Primitive:
         autocast: "low" (matmul, linear, attention), "f32" (softmax, norms, losses, reductions), "widest" (operands of
             mixed dtype are promoted) or "keep". Or a tuple with the policy of each input: the first is the op's, and
             an input with "f32_or_low" stays in autocast's dtype where it has it.
-        floats: the result is made of floats whatever the operands: where none of them is a float, they are cast to
-            float64 (:func:`autograd.dtypes.as_float`).
+        floats: the result is always made of floats: where no operand is a float, all are cast to float64
+            (:func:`autograd.dtypes.as_float`).
         fresh: every gradient that vjp returns is a new array that nothing else holds, so that the engine may keep it
             as ``.grad`` or add into it without a copy; or, for each input, whether that holds for its gradient.
     """
@@ -134,16 +134,16 @@ class Primitive:
         if first is None:
             return self(*_at_least_one_tensor(self.name, inputs), **static)
         if not uniform or (self.floats and first.dtype.kind in "iub"):
-            cast = self._harmonise(inputs, state)
-            if cast is not None:
-                return self(*cast, **static)
+            operands = self._harmonise(inputs, state)
+            if operands is not None:
+                return self(*operands, **static)
         if not (needed and self.differentiable) or state.grad == "off":
             needed = False
             ctx = Ctx((False,) * len(needs))
         else:
             ctx = Ctx(tuple(needs))
-        if state.trace is not None:
-            state.trace.note(inputs)
+        if state.reads is not None:
+            state.reads.note(inputs)
         try:
             result = (self.forward if type(first) is _ndarray else self._forward_there)(ctx, *arrays, **static)
         except (ValueError, AttributeError) as error:
@@ -169,7 +169,7 @@ class Primitive:
         notify(state.observers, OpEvent(self.name, "forward", tuple(arrays), outputs, static, results))
 
     def _explain(self, error: Exception, arrays: list[Any], static: dict[str, Any]) -> None:
-        """Say in our words that shapes do not broadcast or a number is no array, if that is why forward failed."""
+        """Raise the engine's own message if forward failed for shapes that do not broadcast, or a number as array."""
         numbers = [x for x in arrays if isinstance(x, (int, float))]
         if numbers and isinstance(error, AttributeError):
             raise TypeError(f"{self.name}: expected Tensors or arrays; got the number {numbers[0]}.") from None
@@ -190,12 +190,12 @@ class Primitive:
         ]
 
     def _record(self, ctx: Ctx, inputs: tuple[Any, ...]) -> Node:
-        # source_of(x), spelled out: this runs for every op
-        sources = [
+        # gradient_edge(x), spelled out: this runs for every op
+        edges = [
             (x.edge or (x, 0, x.data.shape, x.data.dtype)) if need else None
             for x, need in zip(inputs, ctx.needs, strict=True)
         ]
-        return Node(self, ctx, tuple(sources), _versions(inputs))
+        return Node(self, ctx, tuple(edges), _versions(inputs))
 
     def _wrap(self, result: Any, node: Node | None, needed: bool) -> Any:
         if type(result) is not tuple:
@@ -220,7 +220,7 @@ class Primitive:
             raise ValueError(f"{self.name}: expected operands on one device; got {' and '.join(devices)}. Use .to().")
         found = [t.dtype for t in tensors]
         if self.floats and not any(map(dtypes.is_float, found)):
-            return [PRIMITIVES["astype"](x, dtype=dtypes.FLOAT64) if isinstance(x, Tensor) else x for x in inputs]
+            return [cast(x, dtype=dtypes.FLOAT64) if isinstance(x, Tensor) else x for x in inputs]
         policy = self.autocast[0] if isinstance(self.autocast, tuple) else self.autocast
         target = dtypes.cast_target(policy, found, state.autocast)
         if target is None:
@@ -237,13 +237,27 @@ class Primitive:
                 wrong[i] = wrong[i] and not (own == "f32_or_low" and inputs[i].dtype == state.autocast)
         if not any(wrong):
             return None
-        return [_cast(x, target) if w else x for x, w in zip(inputs, wrong, strict=True)]
+        return [_cast_operand(x, target) if w else x for x, w in zip(inputs, wrong, strict=True)]
 
 
-def _cast(x: Tensor, dtype: np.dtype[Any]) -> Any:
-    """``x`` as ``dtype`` through the graph, taking what was cast ahead."""
+def _cast_forward(ctx: Ctx, x: Array, *, dtype: np.dtype[Any], ready: Array | None = None) -> Array:
+    """``ready``: the result, where it was made ahead; then the gradient is left for backward to cast."""
+    ctx.dtype, ctx.uncast = x.dtype, ready is not None
+    return x.astype(dtype) if ready is None else ready
+
+
+def _cast_vjp(ctx: Ctx, g: Array) -> Array:
+    return g if ctx.uncast else g.astype(ctx.dtype)
+
+
+# The one op that every primitive needs: ``autograd.ops.astype`` for callers.
+cast = Primitive("astype", _cast_forward, _cast_vjp, fresh=True)
+
+
+def _cast_operand(x: Tensor, dtype: np.dtype[Any]) -> Any:
+    """``x`` cast to ``dtype`` by an op of the graph, which takes a result that was made ahead."""
     ready = casts.ready(x, dtype)
-    return PRIMITIVES["astype"](x, dtype=dtype, **({} if ready is None else {"ready": ready}))
+    return cast(x, dtype=dtype, **({} if ready is None else {"ready": ready}))
 
 
 def _versions(inputs: tuple[Any, ...]) -> tuple[tuple[Version, int], ...]:

@@ -2,8 +2,8 @@
 
 The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). A draw is a
 pure function of ``(seed, stream, offset)``; nothing but a :class:`Generator`'s own cursor has state. Element ``i`` of
-an array (C order) takes word ``i % 4`` of counter ``offset + i // 4``, so that a kernel can regenerate one element
-without the others, and backward can regenerate a mask instead of storing it.
+an array (C order) takes word ``i % 4`` of counter ``offset + i // 4``. So a kernel can regenerate one element without
+the others, and backward can regenerate a mask instead of storing it.
 
 Bits, 24-bit uniforms, masks and permutations are made with integer arithmetic and one exact multiplication and are
 therefore identical on CPU and GPU. Normal and Beta draws go through libm and are made on the host only
@@ -24,6 +24,8 @@ from autograd.shapes import as_int, as_ints
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from autograd.backend import Array
+
 __all__ = [
     "Generator",
     "bits",
@@ -39,8 +41,6 @@ __all__ = [
     "uniform",
     "uniform_rows",
 ]
-
-Array = Any
 
 _MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
@@ -171,19 +171,21 @@ class Generator:
         return self.seed, offset
 
     def state(self) -> dict[str, int]:
+        """The cursor, as :meth:`set_state` takes it."""
         self._note()
         return {"seed": self.seed, "offset": self.offset}
 
     def set_state(self, state: dict[str, int]) -> None:
+        """Go to a cursor that :meth:`state` returned."""
         seed, offset = int(state["seed"]), int(state["offset"])
         self._note()
         self.seed, self.offset = seed, offset
 
     def _note(self) -> None:
-        """Tell a checkpoint that traces where the cursor was when its function first came to it."""
-        trace = STATE.get().trace
-        if trace is not None:
-            trace.generators.setdefault(self, {"seed": self.seed, "offset": self.offset})
+        """Tell a checkpoint in forward, which will set the cursor back when it runs its function again."""
+        reads = STATE.get().reads
+        if reads is not None:
+            reads.note_generator(self)
 
     def __repr__(self) -> str:
         return f"Generator(seed={self.seed}, offset={self.offset})"

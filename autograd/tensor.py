@@ -23,7 +23,7 @@ __all__ = ["Tensor", "TensorLike", "Version"]
 
 
 class Version:
-    """How often the memory of a leaf was written in place. Shared by all tensors on it that no graph connects."""
+    """How often the memory of a leaf was written in place; see :attr:`Tensor.version`."""
 
     __slots__ = ("count",)
 
@@ -42,8 +42,8 @@ class Tensor:
         data: the array. Write to it through :meth:`assign_`, or say so by :meth:`written`: backward must notice.
         grad: the gradient, a raw array of the same shape and dtype that is shared with nothing; None before backward.
         edge: where the tensor came from, or None for a leaf.
-        version: counts the in-place writes to a leaf's memory, shared by all that is on that memory without a graph
-            between (detached twins, views made under no_grad); None for what else an op made.
+        version: counts the in-place writes to a leaf's memory. Tensors on the same memory that no graph connects share
+            it: detached twins, and views made under no_grad. None for other results of ops.
     """
 
     __slots__ = ("__weakref__", "data", "edge", "grad", "hooks", "needs_grad", "version")
@@ -55,7 +55,7 @@ class Tensor:
     hooks: list[Callable[[Array], Array | None]] | None
     needs_grad: bool
 
-    # An array on the left of an operator leaves it to Tensor.__rmul__ and its like.
+    # NumPy then leaves array * tensor to Tensor.__rmul__, and likewise for the other operators.
     __array_ufunc__ = None
     __hash__ = object.__hash__
 
@@ -89,30 +89,37 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
         return self.data.shape
 
     @property
     def ndim(self) -> int:
+        """Number of axes."""
         return self.data.ndim
 
     @property
     def size(self) -> int:
+        """Number of elements."""
         return int(self.data.size)
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Of the elements."""
         return self.data.dtype
 
     @property
     def device(self) -> str:
+        """Where the memory is: "cpu" or "cuda:N"."""
         return backend.device_of(self.data)
 
     @property
     def is_leaf(self) -> bool:
+        """Whether no op made it."""
         return self.edge is None
 
     @property
     def requires_grad(self) -> bool:
+        """Whether a gradient is wanted: for a leaf by choice, for the result of an op because an input wants one."""
         return self.needs_grad
 
     @requires_grad.setter
@@ -226,8 +233,8 @@ class Tensor:
     def written(self) -> None:
         """Say that the leaf's memory was written to without :meth:`assign_`, as an optimiser's kernel does.
 
-        A backward through a graph that was built before then raises, and a cast that was kept (autocast) is not used
-        again. Call it after the write.
+        Call it after the write. A later backward through a graph that was built before the write raises, and a cast
+        that autocast kept is not used again.
 
         Raises:
             RuntimeError: if the tensor is the result of an op.

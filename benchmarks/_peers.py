@@ -106,7 +106,7 @@ def serve(
     that the peers compute the same thing. ``prepare`` runs ahead of each step and is not measured.
     """
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints goes to stderr
+    os.dup2(2, 1)  # what libraries print goes to stderr
 
     def reply(message: dict[str, Any]) -> None:
         replies.write(json.dumps(message) + "\n")
@@ -330,7 +330,7 @@ def _git(*arguments: str) -> str:
 
 
 def record(workers: Sequence[Worker], options: argparse.Namespace) -> dict[str, Any]:
-    """Machine, load, environment, versions, commit and options: what a figure is worthless without."""
+    """Machine, load, environment, versions, commit and options, without which a figure says nothing."""
     return {
         "machine": {
             "processor": _processor(),

@@ -1,7 +1,7 @@
 """On a GPU: each kernel's time and share of the machine's limit, and whole models against timm, eager and compiled.
 
-A kernel's limit is what its cost function says it has to move, at the bandwidth that a large copy reaches in the same
-run, or its operations at the rate of a large float16 product, whichever takes longer. Times are by events: 10 warm-ups,
+A kernel's limit is the longer of two times: its bytes (by its cost function) at the bandwidth that a large copy reaches
+in the same run, and its operations at the rate of a large float16 product. Times are by events: 10 warm-ups,
 the median of 30, inputs rotated so that they do not stay in the L2 cache.
 
     python benchmarks/gpu.py                     # kernels, then Swin-T at batch 1, 8, 64 and 256
@@ -25,7 +25,7 @@ sys.path.insert(0, str(_peers.ROOT))
 
 BATCHES = (1, 8, 64, 256)
 PEERS = ("ours", "timm", "timm_fused", "timm_compiled")
-L2_SHARE = 3  # the sets of arguments together are at least so many times the L2 cache
+L2_SHARE = 3  # the sets of arguments together are at least this many times the L2 cache
 NO_FIT = "out of memory"
 
 

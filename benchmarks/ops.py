@@ -1,8 +1,8 @@
 """Each kernel, forward and backward, against torch's op at the shapes of Swin-T, batch 8, float32.
 
 Beside each time stands the share of the machine's limit that it reaches: of memory bandwidth (of a copy or a read of a
-large array, whichever is more, in the same run; smaller maps lie in the last cache in part and may pass it) for norms,
-GELU, residual, softmax, loss and optimiser, of BLAS's best rate for products and attention.
+large array, the larger of the two, in the same run) for norms, GELU, residual, softmax, loss and optimiser; of BLAS's
+best rate for products and attention. Small maps lie partly in the last cache, so their share may exceed 100%.
 
     python benchmarks/ops.py --torch-python PATH [--threads 2] [--rounds 7]
 """
@@ -27,7 +27,7 @@ CLIP, STEP = 5.0, {"lr": 1e-4, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step"
 REPEAT = 20  # runs a turn: most of these ops take a millisecond
 Steps = dict[str, "Callable[[], Any]"]
 
-# What limits each op: bytes moved at the least, or floating-point operations.
+# What limits each op: the fewest bytes that it can move, or its floating-point operations.
 _MAP, _HIDDEN = 4 * ROWS * C, 4 * ROWS * HIDDEN
 _ATTENTION = 2 * 2 * BATCH * (SIDE // 7) ** 2 * 49**2 * C
 _MLP = 2 * 2 * ROWS * C * HIDDEN

@@ -23,6 +23,7 @@ from swinpy.models import (  # noqa: E402
 )
 
 if TYPE_CHECKING:
+    from swinpy import verify
     from swinpy.weights import LoadReport, SaveReport, WeightsError, convert_weights, load_weights, save_weights
 
 __version__ = "0.1.0"
@@ -51,11 +52,11 @@ _OF_WEIGHTS = {"LoadReport", "SaveReport", "WeightsError", "convert_weights", "l
 
 
 def __getattr__(name: str) -> Any:
-    """What not every program needs is imported when it is first used: the readers of files, and ``swinpy.verify``."""
+    """Import what not every program needs when it is first used: the readers of files, and ``swinpy.verify``."""
     if name == "verify":
-        from importlib import import_module
+        import swinpy.verify
 
-        return import_module("swinpy.verify")
+        return swinpy.verify
     if name in _OF_WEIGHTS:
         import swinpy.weights
 

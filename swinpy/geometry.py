@@ -1,9 +1,11 @@
 """The geometry of shifted windows: pure functions of a few integers, cached, outside the modules.
 
-Padding comes before the shift (but for timm's order, ``roll_first``): a map is padded at the right and bottom to whole
-windows, then rolled by -shift, then cut. After the roll, the last ``shift`` rows (columns) of the padded map come from
-the other edge and must not be seen by their new neighbours: the map has up to three bands an axis, and tokens attend
-within their region only.
+A map is padded at the right and bottom to whole windows, rolled by -shift, and partitioned into windows. (In timm's
+order, ``roll_first``, the roll comes before the padding.) After the roll, the last ``shift`` rows (columns) come from
+the other edge and must not be seen by their new neighbours. So each axis has up to three bands, and tokens attend
+within their region, a band of rows crossed with a band of columns.
+
+In code, a map's geometry is called its ``cut``: how it is cut into windows.
 
 Source: Liu et al. 2021, "Swin Transformer", section 3.2 and figure 4.
 """
@@ -48,14 +50,14 @@ Coordinates: TypeAlias = Literal["code", "paper"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a map of ``size`` tokens is cut.
+    """How a map of ``size`` tokens is cut into windows.
 
     Attributes:
         size: (H, W) of the map.
         window: (wh, ww).
         shift: (sh, sw), 0 <= shift < window.
-        roll_first: roll the map before padding it, as timm does (a fault: its first rows then stand beside its last,
-            in a region that does not tell them apart).
+        roll_first: roll the map before padding it, as timm does. A fault: its first rows then stand beside its last
+            ones in the same region.
         padded: (H', W'), multiples of the window.
     """
 
@@ -66,6 +68,7 @@ class Geometry:
 
     @property
     def padded(self) -> Pair:
+        """(H', W') of the padded map, multiples of the window."""
         (h, w), (wh, ww) = self.size, self.window
         return -(-h // wh) * wh, -(-w // ww) * ww
 
@@ -110,7 +113,7 @@ def geometry(
     shift_rule: ShiftRule = "axis",
     roll_first: bool = False,
 ) -> Geometry:
-    """The cut of a map, one axis at a time.
+    """How a map is cut into windows, one axis at a time.
 
     Where the map is not larger than the window there is nothing to shift (``shift_rule``, see :func:`dropped_shift`). A
     smaller map either is padded up to the window ("pad", as torchvision does) or shrinks the window to itself (the

@@ -1,7 +1,7 @@
-"""Watching a model run from outside: which modules were called with what, and inner values that the code gives a name.
+"""Watching a model run from outside: module calls with their arguments, and inner values that the code names.
 
 A watcher is put in force by :func:`watching` for one block of code. Where none is, a module call costs one look-up and
-:func:`tap` returns its argument. Watchers see; nothing that they do changes what a module returns.
+:func:`tap` returns its argument. What a watcher returns is ignored: it cannot change what a module returns.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ T = TypeVar("T")
 
 
 class Watcher(Protocol):
-    """What is told of a run."""
+    """An object that is told of a run."""
 
     def entered(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A module is about to run."""
 
     def returned(self, module: Any, result: Any) -> None:
-        """It has run; not called if it raised."""
+        """The module returned; not called if it raised."""
 
     def left(self, module: Any) -> None:
-        """It is over, one way or the other."""
+        """The call is over, whether it returned or raised."""
 
     def tapped(self, name: str, value: Any) -> None:
         """The code of the module that runs calls ``value`` (a Tensor, an array or None) ``name``."""
@@ -38,7 +38,7 @@ _WATCHERS: ContextVar[tuple[Watcher, ...]] = ContextVar("swinpy_watchers", defau
 
 
 def watchers() -> tuple[Watcher, ...]:
-    """Those in force."""
+    """The watchers in force."""
     return _WATCHERS.get()
 
 

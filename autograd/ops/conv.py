@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
@@ -91,7 +91,7 @@ def _conv_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None, *, stri
     return out.reshape(*pixels, weight.shape[0]).transpose(0, 3, 1, 2)
 
 
-def _conv_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
+def _conv_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None, Array | None]:
     x, weight = ctx.saved
     kernel, stride, padding = ctx.geometry
     batch, out_channels, oh, ow = g.shape
@@ -144,7 +144,7 @@ def conv2d(
     return _conv2d(x, weight, bias, stride=strides, padding=pads)
 
 
-def _window_counts(x: Array, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool) -> Any:
+def _window_counts(x: Array, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool) -> Array | int:
     """How many elements each window's mean is over: a number, or (oh, ow) where padding does not count."""
     if include_pad or padding == (0, 0):
         return kernel[0] * kernel[1]

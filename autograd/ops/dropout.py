@@ -14,11 +14,7 @@ if TYPE_CHECKING:
     from autograd.backend import Array
     from autograd.tensor import TensorLike
 
-__all__ = [
-    "drop_path",
-    "drop_path_keep",
-    "dropout",
-]
+__all__ = ["drop_path", "drop_path_keep", "dropout"]
 
 
 def _check_rate(op: str, p: float) -> None:
@@ -27,7 +23,7 @@ def _check_rate(op: str, p: float) -> None:
 
 
 def _dropout_forward(ctx: Ctx, x: Array, **draw: Any) -> Array:
-    """``draw``: seed, offset, p and how many elements share a fate."""
+    """``draw``: seed, offset, p, and how many neighbouring elements are kept or dropped together."""
     ctx.draw = draw
     return kernels.dropout(x, **draw)
 
@@ -48,6 +44,11 @@ def dropout(x: TensorLike, p: float = 0.5, training: bool = True, generator: ran
         p: in [0, 1).
         training: False returns ``x``.
         generator: where the draw comes from (default: the default generator).
+
+    Raises:
+        ValueError: for another rate.
+
+    Source: Srivastava et al. 2014, section 4.
     """
     _check_rate("dropout", p)
     x = x if isinstance(x, Tensor) else Tensor(x)
@@ -63,6 +64,15 @@ def drop_path(
     """Zero whole samples (the first axis) with probability ``p``, scale the others by 1 / (1 - p).
 
     Saves only (seed, offset).
+
+    Args:
+        x: (B, ...).
+        p: in [0, 1).
+        training: False returns ``x``.
+        generator: where the draw comes from (default: the default generator).
+
+    Raises:
+        ValueError: for another rate, or an ``x`` without a batch axis.
 
     Source: Huang et al. 2016, "Deep Networks with Stochastic Depth".
     """
@@ -83,6 +93,15 @@ def drop_path_keep(
     """The (B,) scales by which :func:`drop_path` would multiply the samples of ``like``; None for "all 1".
 
     For :func:`residual_layer_norm`, which folds the multiplication in. Same draw as ``drop_path(like, p)``.
+
+    Args:
+        like: (B, ...).
+        p: in [0, 1).
+        training: False returns None.
+        generator: where the draw comes from (default: the default generator).
+
+    Raises:
+        ValueError: for another rate, or a ``like`` without a batch axis.
     """
     _check_rate("drop_path_keep", p)
     if not training or p == 0:

@@ -1,9 +1,8 @@
 """Elementwise ops: arithmetic and functions of one array.
 
 Names and broadcasting are NumPy's. Mixed dtypes are promoted to the widest float; Python numbers and NumPy scalars are
-constants that never widen. Functions whose results are no integers (``exp`` and ``divide``, not ``square``) make
-float64 of integers and booleans. "Saves" in a docstring says what an op keeps for backward, in units of its operands'
-bytes.
+constants that never widen. Functions whose results are no integers (``exp`` and ``divide``, not ``square``) turn
+integers and booleans into float64. "Saves" in a docstring says what an op keeps for backward.
 
 An op is written once here, and named in ``__all__``: ``@op`` and ``@_unary`` make the public function of what stands
 below them, which computes on arrays.
@@ -56,13 +55,14 @@ __all__ = [
 
 
 def _xp(*operands: Any) -> Any:
+    """numpy or cupy, of operands of which at least one is an array."""
     return next(array_module(x) for x in operands if is_array(x))
 
 
 # ---- arithmetic
 
 
-def _add_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
+def _add_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
     return (g if ctx.needs[0] else None, g if ctx.needs[1] else None)
 
 
@@ -72,7 +72,7 @@ def add(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     return x + y
 
 
-def _subtract_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
+def _subtract_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
     return (g if ctx.needs[0] else None, -g if ctx.needs[1] else None)
 
 
@@ -88,7 +88,7 @@ def negative(ctx: Ctx, x: TensorLike) -> Array:
     return -x
 
 
-def _multiply_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
+def _multiply_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
     x, y = ctx.saved
     return (None if y is None else g * y, None if x is None else g * x)
 
@@ -101,7 +101,7 @@ def multiply(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     return x * y
 
 
-def _divide_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
+def _divide_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
     y, out = ctx.saved
     gx = g / y
     return (gx if ctx.needs[0] else None, None if out is None else -gx * out)
@@ -115,13 +115,13 @@ def divide(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     return out
 
 
-def _power_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
+def _power_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
     x, y, out = ctx.saved
     gx = gy = None
     if ctx.needs[0]:
         if is_array(y):
             xp = _xp(y)
-            # x**0 is constant, also at x = 0, where 0 * 0**-1 would be NaN, and whatever g is
+            # x**0 is constant: no gradient, also where x = 0 (0 * 0**-1 would be NaN) or where g is infinite
             zero = xp.zeros_like(y)
             gx = xp.where(y == 0, zero, g) * (y * x ** xp.where(y == 0, zero, y - 1))
         else:
@@ -144,7 +144,7 @@ def power(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     return out
 
 
-def _extremum_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
+def _extremum_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
     x, y = ctx.saved
     half = 0.5 * g
     where = _xp(g).where
@@ -179,10 +179,10 @@ def _unary(
     """Declare the function of one array whose forward is the decorated ``(xp, x)``, xp being NumPy or CuPy.
 
     Args:
-        saves: what is kept for backward, the input "x" or the result "y": whichever gives the gradient in fewer steps,
-            and with more digits.
+        saves: what is kept for backward, the input "x" or the result "y": the one that gives the gradient in fewer
+            steps and with more digits.
         gradient: ``(g, what was saved, xp) -> the gradient of x``.
-        floats: makes float64 of integers.
+        floats: whether it turns integers into float64.
     """
 
     def declare(forward: Callable[Concatenate[Any, P], Array]) -> Callable[P, Tensor]:

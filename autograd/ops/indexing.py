@@ -14,8 +14,13 @@ from autograd.shapes import normalize_axis
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
     from autograd.backend import Array
     from autograd.tensor import TensorLike
+
+    Indices: TypeAlias = TensorLike | Sequence[int]
 
 __all__ = ["gather", "getitem", "table_gather", "take"]
 
@@ -68,12 +73,12 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
     return _getitem(x, index=_raw_index(index, x.device))
 
 
-def _indices(op: str, indices: Any, like: Any) -> Array:
-    array = indices.data if isinstance(indices, Tensor) else indices
+def _indices(op: str, indices: Indices, like: Tensor) -> Array:
+    array: Array = indices.data if isinstance(indices, Tensor) else indices
     array = array if is_array(array) else np.asarray(array, dtype=np.int64 if np.size(array) == 0 else None)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{op}: expected integer indices; got dtype {array.dtype}.")
-    return to_device(array, like.device) if isinstance(like, Tensor) else array
+    return to_device(array, like.device)
 
 
 def _check_range(op: str, indices: Array, size: int) -> None:
@@ -100,7 +105,7 @@ def _take_vjp(ctx: Ctx, g: Array) -> Array:
 _take = Primitive("take", _take_forward, _take_vjp, fresh=True)
 
 
-def take(x: TensorLike, indices: Any, axis: int | None = None) -> Tensor:
+def take(x: TensorLike, indices: Indices, axis: int | None = None) -> Tensor:
     """Elements of ``x`` along ``axis`` (default: of the flat array), as ``numpy.take``. Saves the indices.
 
     Raises:
@@ -110,9 +115,9 @@ def take(x: TensorLike, indices: Any, axis: int | None = None) -> Tensor:
         x, axis = x.reshape(-1) if isinstance(x, Tensor) else Tensor(np.reshape(x, -1)), 0
     x = x if isinstance(x, Tensor) else Tensor(x)
     axis = normalize_axis("take", axis, x.ndim)
-    indices = _indices("take", indices, x)
-    _check_range("take", indices, x.shape[axis])
-    return _take(x, indices=indices, axis=axis)
+    places = _indices("take", indices, x)
+    _check_range("take", places, x.shape[axis])
+    return _take(x, indices=places, axis=axis)
 
 
 def _gather_forward(ctx: Ctx, x: Array, *, indices: Array, axis: int) -> Array:
@@ -133,7 +138,7 @@ def _gather_vjp(ctx: Ctx, g: Array) -> Array:
 _gather = Primitive("gather", _gather_forward, _gather_vjp, fresh=True)
 
 
-def gather(x: TensorLike, axis: int, indices: Any) -> Tensor:
+def gather(x: TensorLike, axis: int, indices: Indices) -> Tensor:
     """``out[i][j] = x[i][indices[i][j]]`` along ``axis``, as ``torch.gather`` / ``numpy.take_along_axis``.
 
     Args:
@@ -147,13 +152,13 @@ def gather(x: TensorLike, axis: int, indices: Any) -> Tensor:
     """
     x = x if isinstance(x, Tensor) else Tensor(x)
     axis = normalize_axis("gather", axis, x.ndim)
-    indices = _indices("gather", indices, x)
-    if indices.ndim != x.ndim or any(
-        n != m for i, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True)) if i != axis
+    places = _indices("gather", indices, x)
+    if places.ndim != x.ndim or any(
+        n != m for i, (n, m) in enumerate(zip(places.shape, x.shape, strict=True)) if i != axis
     ):
-        raise ValueError(f"gather: expected indices of shape {x.shape} but for axis {axis}; got {indices.shape}.")
-    _check_range("gather", indices, x.shape[axis])
-    return _gather(x, indices=indices, axis=axis)
+        raise ValueError(f"gather: expected indices of shape {x.shape} but for axis {axis}; got {places.shape}.")
+    _check_range("gather", places, x.shape[axis])
+    return _gather(x, indices=places, axis=axis)
 
 
 def _table_forward(ctx: Ctx, table: Array, *, index: Array) -> Array:
@@ -186,7 +191,7 @@ def _table_vjp(ctx: Ctx, g: Array) -> Array:
 _table_gather = Primitive("table_gather", _table_forward, _table_vjp, fresh=True)
 
 
-def table_gather(table: TensorLike, index: Any) -> Tensor:
+def table_gather(table: TensorLike, index: Indices) -> Tensor:
     """Rows of a table: ``out[...] = table[index[...]]`` (relative position bias, embeddings).
 
     Backward adds up each row's gradients in a fixed order, so that it is bitwise repeatable on a GPU too.
@@ -204,6 +209,6 @@ def table_gather(table: TensorLike, index: Any) -> Tensor:
     table = table if isinstance(table, Tensor) else Tensor(table)
     if table.ndim == 0:
         raise ValueError("table_gather: expected a table of at least one dimension; got a 0-d tensor.")
-    index = _indices("table_gather", index, table)
-    _check_range("table_gather", index, table.shape[0])
-    return _table_gather(table, index=index)
+    rows = _indices("table_gather", index, table)
+    _check_range("table_gather", rows, table.shape[0])
+    return _table_gather(table, index=rows)

@@ -1,4 +1,4 @@
-"""Joining tensors and cutting them up."""
+"""Joining tensors and splitting them."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ _split = Primitive(
 
 
 def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
-    """Cut along an axis into views. Saves nothing.
+    """Split along an axis into views. Saves nothing.
 
     Args:
         x: any shape.
-        indices_or_sections: a number of equal parts, or the ascending indices to cut at.
-        axis: to cut along.
+        indices_or_sections: a number of equal parts, or the ascending indices to split at.
+        axis: to split along.
 
     Raises:
         ValueError: if the parts are not equal, or the indices do not ascend within the axis.

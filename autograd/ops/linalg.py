@@ -39,7 +39,7 @@ def _matmul_forward(ctx: Ctx, x: Array, y: Array) -> Array:
     return product(x, y)
 
 
-def _matmul_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
+def _matmul_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
     x, y = ctx.saved
     x2 = x[None, :] if x.ndim == 1 else x
     y2 = y[:, None] if y.ndim == 1 else y
@@ -82,7 +82,7 @@ def _linear_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None) -> Ar
     return out.reshape(*x.shape[:-1], weight.shape[0])
 
 
-def _linear_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any, Any]:
+def _linear_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None, Array | None]:
     x, weight = ctx.saved
     gx, gw, gb = linear_bwd(as_rows(g), None if x is None else as_rows(x), weight, ctx.needs)
     return None if gx is None else gx.reshape(*g.shape[:-1], gx.shape[1]), gw, gb

@@ -9,10 +9,12 @@ import numpy as np
 from autograd import backend, dtypes
 from autograd.backend import array_module
 from autograd.ops.declare import op
-from autograd.primitive import Ctx, Primitive
+from autograd.primitive import Ctx, Primitive, cast
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from autograd.backend import Array
     from autograd.tensor import TensorLike
 
@@ -30,12 +32,12 @@ __all__ = [
 ]
 
 
-def _where_forward(ctx: Ctx, x: Any, y: Any, *, condition: Array) -> Array:
+def _where_forward(ctx: Ctx, x: Array | float, y: Array | float, *, condition: Array) -> Array:
     ctx.save(condition)
     return array_module(condition).where(condition, x, y)
 
 
-def _where_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
+def _where_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
     (condition,) = ctx.saved
     xp = array_module(g)  # chosen, not multiplied by the mask: inf * 0 would be NaN
     return (xp.where(condition, g, 0) if ctx.needs[0] else None, xp.where(condition, 0, g) if ctx.needs[1] else None)
@@ -44,20 +46,21 @@ def _where_vjp(ctx: Ctx, g: Array) -> tuple[Any, Any]:
 _where = Primitive("where", _where_forward, _where_vjp, broadcasts=True, autocast="widest", fresh=True)
 
 
-def where(condition: Any, x: TensorLike, y: TensorLike) -> Tensor:
+def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     """``x`` where ``condition`` (boolean, no gradient) else ``y``. Saves ``condition``.
 
     Raises:
         TypeError: if the condition is not boolean.
     """
-    condition = condition.data if isinstance(condition, Tensor) else condition
-    condition = condition if backend.is_array(condition) else np.asarray(condition)
-    if condition.dtype != bool:
-        raise TypeError(f"where: expected a boolean condition; got dtype {condition.dtype}. Compare first.")
-    return _where(x, y, condition=condition)
+    mask: Array = condition.data if isinstance(condition, Tensor) else condition
+    mask = mask if backend.is_array(mask) else np.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"where: expected a boolean condition; got dtype {mask.dtype}. Compare first.")
+    return _where(x, y, condition=mask)
 
 
-def _module(x: Any, y: Any) -> Any:
+def _module(x: TensorLike, y: TensorLike) -> Any:
+    """numpy or cupy, of two operands of which one is an array."""
     return array_module(x if backend.is_array(x) else y)
 
 
@@ -111,25 +114,12 @@ def isfinite(ctx: Ctx, x: TensorLike) -> Array:
 # ---- dtype and device
 
 
-def _astype_forward(ctx: Ctx, x: Array, *, dtype: np.dtype[Any], ready: Array | None = None) -> Array:
-    """``ready``: the result, where it was made ahead; then the gradient is left for backward to cast."""
-    ctx.dtype, ctx.uncast = x.dtype, ready is not None
-    return x.astype(dtype) if ready is None else ready
-
-
-def _astype_vjp(ctx: Ctx, g: Array) -> Array:
-    return g if ctx.uncast else g.astype(ctx.dtype)
-
-
-_astype = Primitive("astype", _astype_forward, _astype_vjp, fresh=True)
-
-
-def astype(x: TensorLike, dtype: Any) -> Tensor:
+def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
     """``x`` as another dtype; the gradient is cast back. A cast to integers or booleans has no gradient."""
     target = dtypes.as_dtype(dtype)
     if not dtypes.is_float(target):
         x = x.detach() if isinstance(x, Tensor) else x
-    return _astype(x, dtype=target)
+    return cast(x, dtype=target)
 
 
 def _to_device_forward(ctx: Ctx, x: Array, *, device: str) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 __all__ = ["cross_entropy"]
 
 
-def _loss_target(logits: Tensor, target: Any) -> Array:
-    target = target.data if isinstance(target, Tensor) else target
-    target = target if is_array(target) else np.asarray(target)
+def _loss_target(logits: Tensor, target: TensorLike) -> Array:
+    given: Array = target.data if isinstance(target, Tensor) else target
+    given = given if is_array(given) else np.asarray(given)
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"cross_entropy: expected logits (B, K) with K > 0; got {logits.shape}.")
     batch, classes = logits.shape
-    hard = target.dtype.kind in "iu"
-    if hard and target.shape != (batch,):
+    hard = given.dtype.kind in "iu"
+    if hard and given.shape != (batch,):
         raise ValueError(
-            f"cross_entropy: expected integer labels ({batch},); got {target.shape}. Soft or one-hot labels are floats."
+            f"cross_entropy: expected integer labels ({batch},); got {given.shape}. Soft or one-hot labels are floats."
         )
-    if not hard and target.shape != logits.shape:
-        raise ValueError(f"cross_entropy: expected soft labels {logits.shape}; got {target.shape}.")
-    moved = to_device(target, logits.device)
-    if hard and target.size and "cpu" in (device_of(target), logits.device):  # else looking would wait for the GPU
-        seen = target if device_of(target) == "cpu" else moved
+    if not hard and given.shape != logits.shape:
+        raise ValueError(f"cross_entropy: expected soft labels {logits.shape}; got {given.shape}.")
+    moved = to_device(given, logits.device)
+    if hard and given.size and "cpu" in (device_of(given), logits.device):  # else looking would wait for the GPU
+        seen = given if device_of(given) == "cpu" else moved
         least, most = int(seen.min()), int(seen.max())
         if least < 0 or most >= classes:
             raise ValueError(
@@ -68,13 +68,15 @@ _cross_entropy = Primitive(
 )
 
 
-def cross_entropy(logits: TensorLike, target: Any, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    logits: TensorLike, target: TensorLike, label_smoothing: float = 0.0, reduction: str = "mean"
+) -> Tensor:
     """Cross-entropy against hard or soft labels, as ``torch.nn.functional.cross_entropy``.
 
     Saves the log-probabilities (B, K) and the target.
 
-    Labels are checked where that costs no wait: on the host. One that is on the GPU already and is no class makes the
-    loss of its sample, and that sample's gradient, NaN.
+    Labels on the host are checked. Labels on the GPU are not, since reading them would wait for the GPU: one that is no
+    class makes the loss and the gradient of its sample NaN.
 
     Args:
         logits: (B, K).
@@ -90,7 +92,7 @@ def cross_entropy(logits: TensorLike, target: Any, label_smoothing: float = 0.0,
         raise ValueError(f"cross_entropy: expected reduction mean, sum or none; got {reduction!r}.")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: expected label_smoothing in [0, 1]; got {label_smoothing}.")
-    target = _loss_target(logits, target)
+    labels = _loss_target(logits, target)
     if reduction == "mean" and math.prod(logits.shape) == 0:
         raise ValueError("cross_entropy: expected a non-empty batch for reduction='mean'; got 0 samples.")
-    return _cross_entropy(logits, target=target, smoothing=label_smoothing, reduction=reduction)
+    return _cross_entropy(logits, target=labels, smoothing=label_smoothing, reduction=reduction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autograd.deferred import with_bias
 from autograd.kernels.blocks import as_rows
@@ -29,21 +29,14 @@ def _forward(ctx: Ctx, x: Array, w1: Array, b1: Array, w2: Array, b2: Array | No
     return out
 
 
-def _vjp(ctx: Ctx, g: Array) -> Any:
+def _vjp(ctx: Ctx, g: Array) -> tuple[Array | None, ...]:
     x, hidden, w1, b1, w2 = ctx.saved
     if hidden is None and any(ctx.needs[:4]):
         hidden = product(as_rows(x), w1.T)
     return mlp_bwd(g, x, hidden, w1, b1, w2, ctx.needs)
 
 
-_mlp = Primitive(
-    "mlp",
-    _forward,
-    _vjp,
-    autocast="low",
-    floats=True,
-    fresh=True,
-)
+_mlp = Primitive("mlp", _forward, _vjp, autocast="low", floats=True, fresh=True)
 
 
 def mlp(

@@ -91,7 +91,7 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     return _softmax(x, axis=axis, mask=None)
 
 
-def masked_softmax(x: TensorLike, mask: Any, axis: int = -1) -> Tensor:
+def masked_softmax(x: TensorLike, mask: TensorLike, axis: int = -1) -> Tensor:
     """softmax(x + mask) along ``axis``. Saves the result.
 
     Args:
@@ -106,16 +106,16 @@ def masked_softmax(x: TensorLike, mask: Any, axis: int = -1) -> Tensor:
     x = x if isinstance(x, Tensor) else Tensor(x)
     axis = normalize_axis("masked_softmax", axis, x.ndim)
     _non_empty("masked_softmax", x.shape, axis)
-    mask = mask.data if isinstance(mask, Tensor) else mask
-    mask = mask if is_array(mask) else np.asarray(mask)
+    added: Array = mask.data if isinstance(mask, Tensor) else mask
+    added = added if is_array(added) else np.asarray(added)
     try:
-        fits = np.broadcast_shapes(mask.shape, x.shape) == x.shape
+        fits = np.broadcast_shapes(added.shape, x.shape) == x.shape
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f"masked_softmax: expected a mask that broadcasts to {x.shape}; got {mask.shape}.")
-    mask = to_device(mask, x.device).reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
-    return _masked_softmax(x, axis=axis, mask=mask)
+        raise ValueError(f"masked_softmax: expected a mask that broadcasts to {x.shape}; got {added.shape}.")
+    added = to_device(added, x.device).reshape((1,) * (x.ndim - added.ndim) + added.shape)
+    return _masked_softmax(x, axis=axis, mask=added)
 
 
 def _log_softmax_forward(ctx: Ctx, x: Array, *, axis: int) -> Array:
@@ -239,7 +239,7 @@ _residual_layer_norm = Primitive(
 def residual_layer_norm(
     x: TensorLike,
     branch: TensorLike,
-    keep: Any,
+    keep: TensorLike | None,
     weight: TensorLike,
     bias: TensorLike,
     eps: float = 1e-5,
@@ -274,15 +274,15 @@ def residual_layer_norm(
     x = x if isinstance(x, Tensor) else Tensor(x)
     if isinstance(branch, DeferredBias) and branch_bias is None:
         branch, branch_bias = branch.parts()
-    keep = keep.data if isinstance(keep, Tensor) else keep
-    if keep is not None:
-        keep = to_device(keep if is_array(keep) else np.asarray(keep, dtype=np.float64), x.device)
-        if x.ndim < 2 or keep.shape != x.shape[:1]:
+    scales: Array | None = keep.data if isinstance(keep, Tensor) else keep
+    if scales is not None:
+        scales = to_device(scales if is_array(scales) else np.asarray(scales, dtype=np.float64), x.device)
+        if x.ndim < 2 or scales.shape != x.shape[:1]:
             raise ValueError(
-                f"residual_layer_norm: expected keep of shape {x.shape[:1]} for x (B, ..., C); got {keep.shape} for x "
-                f"{x.shape}."
+                f"residual_layer_norm: expected keep of shape {x.shape[:1]} for x (B, ..., C); got {scales.shape} for "
+                f"x {x.shape}."
             )
-    return _residual_layer_norm(x, branch, weight, bias, branch_bias, keep=keep, eps=eps, y_dtype=y_dtype)
+    return _residual_layer_norm(x, branch, weight, bias, branch_bias, keep=scales, eps=eps, y_dtype=y_dtype)
 
 
 _NO_LENGTH = 1e-12
@@ -315,9 +315,9 @@ def l2_normalize(x: TensorLike, axis: int = -1, eps: float | None = None) -> Ten
     Args:
         x: any shape.
         axis: to take the 2-norm over.
-        eps: of the formula. By default 1e-12, in float32 or wider (16-bit floats would round it to 0), and a row no
-            longer than that has no direction: it gives zeros or nearly so, not NaN, and has no gradient, where the
-            formula's would be 1e12 times the incoming one, too large for 16-bit floats.
+        eps: of the formula. By default 1e-12, in float32 or wider, since 16-bit floats would round it to 0. A row no
+            longer than that then has no direction: it gives zeros or nearly so, not NaN, and has no gradient. (The
+            formula's would be 1e12 times the incoming one, too large for 16-bit floats.)
     """
     x = x if isinstance(x, Tensor) else Tensor(x)
     axis = normalize_axis("l2_normalize", axis, x.ndim)

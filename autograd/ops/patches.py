@@ -13,6 +13,9 @@ from autograd.tensor import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import DTypeLike
+
     from autograd.backend import Array
     from autograd.tensor import TensorLike
 
@@ -52,7 +55,13 @@ def patch_merge(x: TensorLike) -> Tensor:
 
 
 def _rows_forward(
-    ctx: Ctx, images: Array, *, patch: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], dtype: Any
+    ctx: Ctx,
+    images: Array,
+    *,
+    patch: tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    dtype: np.dtype[Any],
 ) -> Array:
     return kernels.patch_rows(images, patch, mean, std, dtype)
 
@@ -65,7 +74,7 @@ def patch_rows(
     patch_size: int | Sequence[int],
     mean: Sequence[float],
     std: Sequence[float],
-    dtype: Any = "float32",
+    dtype: DTypeLike = "float32",
 ) -> Tensor:
     """Patches of 8-bit images as rows of (pixel / 255 - mean) / std; no gradient.
 

@@ -143,13 +143,9 @@ def _argmax_forward(ctx: Ctx, x: Array, *, axis: int | None, keepdims: bool) -> 
 _argmax = Primitive("argmax", _argmax_forward, None)
 
 
-def _ndim(x: TensorLike) -> int:
-    return np.ndim(x)
-
-
 def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Sum over ``axis`` (default: all). Saves nothing."""
-    return _sum(x, axes=normalize_axes("sum", axis, _ndim(x)), keepdims=keepdims)
+    return _sum(x, axes=normalize_axes("sum", axis, np.ndim(x)), keepdims=keepdims)
 
 
 def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -158,7 +154,7 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     Raises:
         ValueError: over an empty axis.
     """
-    return _mean(x, axes=normalize_axes("mean", axis, _ndim(x)), keepdims=keepdims)
+    return _mean(x, axes=normalize_axes("mean", axis, np.ndim(x)), keepdims=keepdims)
 
 
 def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
@@ -167,18 +163,18 @@ def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False)
     Raises:
         ValueError: over an axis of at most ddof elements.
     """
-    axes = normalize_axes("var", axis, _ndim(x))
+    axes = normalize_axes("var", axis, np.ndim(x))
     return _var(x, axes=axes, ddof=ddof, keepdims=keepdims)
 
 
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Largest element over ``axis``; ties share the gradient equally. Saves ``x`` and the result."""
-    return _max(x, axes=normalize_axes("max", axis, _ndim(x)), keepdims=keepdims)
+    return _max(x, axes=normalize_axes("max", axis, np.ndim(x)), keepdims=keepdims)
 
 
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Smallest element over ``axis``; ties share the gradient equally. Saves ``x`` and the result."""
-    return _min(x, axes=normalize_axes("min", axis, _ndim(x)), keepdims=keepdims)
+    return _min(x, axes=normalize_axes("min", axis, np.ndim(x)), keepdims=keepdims)
 
 
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -187,12 +183,12 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
     Raises:
         ValueError: over an empty axis.
     """
-    axes = normalize_axes("logsumexp", axis, _ndim(x))
+    axes = normalize_axes("logsumexp", axis, np.ndim(x))
     return _logsumexp(x, axes=axes, keepdims=keepdims)
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Index of the first largest element along ``axis`` (default: of the flat array), int64, no gradient."""
     if axis is not None:
-        axis = normalize_axis("argmax", axis, _ndim(x))
+        axis = normalize_axis("argmax", axis, np.ndim(x))
     return _argmax(x, axis=axis, keepdims=keepdims)

@@ -38,14 +38,6 @@ __all__ = [
 ]
 
 
-def _ndim(x: TensorLike) -> int:
-    return np.ndim(x)
-
-
-def _shape(x: TensorLike) -> tuple[int, ...]:
-    return np.shape(x)
-
-
 # ---- shape and order of axes
 
 
@@ -64,11 +56,11 @@ def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
         ValueError: if the number of elements differs.
     """
     target = as_ints("reshape", "shape", shape)
-    size = math.prod(_shape(x))
+    size = math.prod(np.shape(x))
     known = math.prod(n for n in target if n != -1)
     wild = target.count(-1)
     if wild > 1 or any(n < -1 for n in target) or (size != known if not wild else known == 0 or size % known):
-        raise ValueError(f"reshape: expected a shape of {size} elements for {_shape(x)}; got {target}.")
+        raise ValueError(f"reshape: expected a shape of {size} elements for {np.shape(x)}; got {target}.")
     return _reshape(x, shape=target)
 
 
@@ -86,7 +78,7 @@ def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
     Raises:
         ValueError: if ``axes`` is not a permutation.
     """
-    ndim = _ndim(x)
+    ndim = np.ndim(x)
     order = tuple(range(ndim))[::-1] if axes is None else tuple(normalize_axis("transpose", a, ndim) for a in axes)
     if sorted(order) != list(range(ndim)):
         raise ValueError(f"transpose: expected a permutation of {ndim} axes; got {axes}.")
@@ -95,7 +87,7 @@ def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
 
 def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
     """``x`` with two axes exchanged, a view."""
-    order = list(range(_ndim(x)))
+    order = list(range(np.ndim(x)))
     a, b = (normalize_axis("swapaxes", axis, len(order)) for axis in (axis1, axis2))
     order[a], order[b] = b, a
     return transpose(x, order)
@@ -107,7 +99,7 @@ def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequ
     Raises:
         ValueError: if there are not as many sources as destinations, or one of them twice.
     """
-    ndim = _ndim(x)
+    ndim = np.ndim(x)
     sources, places = (
         tuple(normalize_axis("moveaxis", a, ndim) for a in as_ints("moveaxis", name, value))
         for name, value in (("source", source), ("destination", destination))
@@ -123,9 +115,9 @@ def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequ
 def expand_dims(x: TensorLike, axis: int | Sequence[int]) -> Tensor:
     """``x`` with axes of size 1 inserted at these places of the result, a view."""
     places = as_ints("expand_dims", "axis", axis)
-    ndim = _ndim(x) + len(places)
+    ndim = np.ndim(x) + len(places)
     new = normalize_axes("expand_dims", places, ndim)
-    old = iter(_shape(x))
+    old = iter(np.shape(x))
     return reshape(x, [1 if i in new else next(old) for i in range(ndim)])
 
 
@@ -135,7 +127,7 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
     Raises:
         ValueError: if a named axis has another size.
     """
-    shape = _shape(x)
+    shape = np.shape(x)
     axes = normalize_axes("squeeze", axis, len(shape))
     if axis is None:
         axes = tuple(a for a in axes if shape[a] == 1)
@@ -187,12 +179,12 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | 
         ValueError: if there are not as many shifts as axes.
     """
     if axis is None:
-        return reshape(roll(reshape(x, -1), shift, 0), _shape(x))
+        return reshape(roll(reshape(x, -1), shift, 0), np.shape(x))
     shifts, axes = as_ints("roll", "shift", shift), as_ints("roll", "axis", axis)
     shifts, axes = shifts * (len(axes) if len(shifts) == 1 else 1), axes * (len(shifts) if len(axes) == 1 else 1)
     if len(shifts) != len(axes):
         raise ValueError(f"roll: expected one shift an axis; got {len(shifts)} shifts for {len(axes)} axes.")
-    axes = tuple(normalize_axis("roll", a, _ndim(x)) for a in axes)
+    axes = tuple(normalize_axis("roll", a, np.ndim(x)) for a in axes)
     return _roll(x, shift=shifts, axis=axes)
 
 
@@ -206,7 +198,7 @@ _flip = Primitive("flip", _flip_forward, lambda ctx, g: array_module(g).flip(g, 
 
 def flip(x: TensorLike, axis: Axis = None) -> Tensor:
     """``x`` reversed along ``axis`` (default: all), a view. Saves nothing."""
-    return _flip(x, axes=normalize_axes("flip", axis, _ndim(x)))
+    return _flip(x, axes=normalize_axes("flip", axis, np.ndim(x)))
 
 
 def _pad_forward(ctx: Ctx, x: Array, *, width: tuple[tuple[int, int], ...], value: float) -> Array:
@@ -237,10 +229,10 @@ def pad(
     if mode != "constant":
         raise ValueError(f"pad: expected mode 'constant', the only one here; got {mode!r}. Use take for other borders.")
     try:
-        width = np.broadcast_to(np.asarray(pad_width, dtype=int), (_ndim(x), 2))
+        width = np.broadcast_to(np.asarray(pad_width, dtype=int), (np.ndim(x), 2))
     except ValueError:
         raise ValueError(
-            f"pad: expected one width, (before, after), or that for each axis of {_shape(x)}; got {pad_width}."
+            f"pad: expected one width, (before, after), or that for each axis of {np.shape(x)}; got {pad_width}."
         ) from None
     if (width < 0).any():
         raise ValueError(f"pad: expected widths of 0 or more; got {pad_width}. Slice to crop.")
@@ -312,10 +304,10 @@ def sliding_window_view(
         ValueError: if a window is larger than its axis, or the numbers of sizes, steps and axes differ.
     """
     op = "sliding_window_view"
-    axes = tuple(range(_ndim(x))) if axis is None else as_ints(op, "axis", axis)
-    axes = tuple(normalize_axis(op, a, _ndim(x)) for a in axes)
+    axes = tuple(range(np.ndim(x))) if axis is None else as_ints(op, "axis", axis)
+    axes = tuple(normalize_axis(op, a, np.ndim(x)) for a in axes)
     window, hops = as_ints(op, "window_shape", window_shape, len(axes)), as_ints(op, "step", step, len(axes))
-    shape = _shape(x)
+    shape = np.shape(x)
     if not len(axes) == len(window) == len(hops) == len(set(axes)):
         raise ValueError(f"sliding_window_view: expected one size and step an axis; got {window}, {hops}, {axes}.")
     if any(not 1 <= size <= shape[a] for a, size in zip(axes, window, strict=True)) or min(hops, default=1) < 1:

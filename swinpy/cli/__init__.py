@@ -1,4 +1,4 @@
-"""The command line ``python -m swinpy``: one module a command, imported when it is asked for.
+"""The command line ``python -m swinpy``: one module a command.
 
 A command is a module here with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> exit code``.
 """
@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import os
 import sys
+from typing import Any
 
 import autograd as ag
+from swinpy.cli import complexity, convert, gradcheck, inspect, predict, validate
+from swinpy.cli import list as list_
 from swinpy.io.words import in_words
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: tuple[str, ...] = ("complexity", "convert", "gradcheck", "inspect", "list", "predict", "validate")
+COMMANDS: dict[str, Any] = {
+    "complexity": complexity,
+    "convert": convert,
+    "gradcheck": gradcheck,
+    "inspect": inspect,
+    "list": list_,
+    "predict": predict,
+    "validate": validate,
+}
 _BROKEN_PIPE = 141  # what a shell says of a command that SIGPIPE ended
 
 
@@ -24,12 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (0; 2 for a fault that the user can mend; 141 if nobody reads on)."""
     parser = argparse.ArgumentParser(prog="python -m swinpy", description="Tools around Swin Transformers.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = {name: importlib.import_module(f"swinpy.cli.{name}") for name in COMMANDS}
-    for name, module in modules.items():
+    for name, module in COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.HELP))
     args = parser.parse_args(argv)
     try:
-        code: int = modules[args.command].run(args)
+        code: int = COMMANDS[args.command].run(args)
         sys.stdout.flush()  # here, where a reader that has gone is caught
     except BrokenPipeError:
         _forget_output()

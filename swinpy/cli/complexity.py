@@ -16,7 +16,7 @@ HELP = "print parameters, multiply-adds and activation memory of each layer"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Declare the arguments of the command."""
     parser.add_argument("--model", required=True, help="a name that `list` prints")
     parser.add_argument("--img-size", type=int, nargs="+", metavar="N", help="pixels, one number or H W")
     parser.add_argument("-b", "--batch-size", type=int, default=1)

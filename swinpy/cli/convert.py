@@ -16,7 +16,7 @@ HELP = "convert weights between the layouts of libraries"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Declare the arguments of the command."""
     add = parser.add_argument
     usable = [name for name, dialect in DIALECTS.items() if not dialect.refused]
     add("source", metavar="IN", help="weights of any published layout (.safetensors, .pth, .pt, .bin)")

@@ -25,7 +25,7 @@ HELP = "check every block's and the whole model's gradients in float64 (exit cod
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Declare the arguments of the command."""
     parser.add_argument("--model", required=True, help="a name that `list` prints")
     parser.add_argument(
         "--img-size", type=int, nargs="+", metavar="N", help="pixels, one number or H W (default: one window and a bit)"

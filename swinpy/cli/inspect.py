@@ -21,7 +21,7 @@ HELP = "list what is in a weight file; nothing in it is run"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Declare the arguments of the command."""
     parser.add_argument("file", help=".pth, .pt, .bin or .safetensors")
     parser.add_argument("--entry", help="which part of the file, e.g. model_ema; the weights are found without it")
 

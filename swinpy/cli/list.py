@@ -15,7 +15,7 @@ HELP = "list model names"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Declare the arguments of the command."""
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'swin_base*'")
 
 

@@ -27,7 +27,7 @@ _BEST = 5
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Declare the arguments of the command."""
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="image files")
     add("--weights", required=True, metavar="FILE", help="of any published layout (.safetensors, .pth, .bin)")

@@ -17,13 +17,16 @@ class ImageReader(Protocol):
     """Images in files, which stand where an array uint8 ``(N, 3, H, W)`` may stand."""
 
     @property
-    def ndim(self) -> int: ...
+    def ndim(self) -> int:
+        """Number of axes: 4."""
 
     @property
-    def dtype(self) -> np.dtype[np.uint8]: ...
+    def dtype(self) -> np.dtype[np.uint8]:
+        """Of the pixels: uint8."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(N, 3, H, W)."""
 
     def __len__(self) -> int: ...
 
@@ -94,6 +97,7 @@ class ImageDataset:
 
     @property
     def num_classes(self) -> int:
+        """How many classes there are."""
         return len(self.class_names)
 
     def __len__(self) -> int:
@@ -109,7 +113,7 @@ class ImageDataset:
         return images[indices] if isinstance(images, np.ndarray) else images.at_epoch(indices, epoch)
 
     def subset(self, n: int) -> ImageDataset:
-        """The first ``n`` images: always the same ones, whatever the seed."""
+        """The first ``n`` images: the same ones for every seed."""
         if not 1 <= n <= len(self):
             raise ValueError(
                 f"ImageDataset.subset: expected 1 <= n <= {len(self)}; got {n}. Ask for no more images than there are."

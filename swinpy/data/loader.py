@@ -62,8 +62,8 @@ class Batch:
 class Loader:
     """Yield the batches of an epoch.
 
-    The order of epoch ``e`` is a Philox permutation of ``(seed, e)`` and a batch depends on nothing but its epoch and
-    step, so that any number of workers gives the same bits and an epoch can be entered at any step.
+    The order of epoch ``e`` is a Philox permutation of ``(seed, e)``, and a batch depends on its epoch and step alone.
+    So any number of workers gives the same bits, and an epoch can be entered at any step.
 
     Args:
         dataset: what to draw from.
@@ -130,7 +130,7 @@ class Loader:
         Raises:
             ValueError: a step beyond the epoch.
             TimeoutError: a batch took longer than ``timeout``.
-            Exception: whatever the transform raised, at the batch where it did.
+            Exception: what the transform raised, at the batch where it did.
         """
         if not 0 <= start_step <= len(self):
             raise ValueError(
@@ -165,7 +165,7 @@ class Loader:
                 if future.set_running_or_notify_cancel():
                     try:
                         future.set_result(self._make(order, epoch, step))
-                    except BaseException as error:  # handed to the consumer, whatever it is
+                    except BaseException as error:  # raised again where the batch is consumed
                         future.set_exception(error)
                 del task, future  # or the thread would keep the batch alive while it waits
 

@@ -116,7 +116,7 @@ def _room(storage: Storage, dtype: Dtype) -> int:
 
 
 def _allocate(sizes: Iterable[int]) -> list[NDArray[Any]]:
-    """One stretch of bytes for each size, cut from few allocations."""
+    """One stretch of bytes for each size, out of few allocations."""
     groups: list[list[int]] = [[]]
     room = 0
     for size in sizes:
@@ -153,8 +153,8 @@ def _fill(room: NDArray[Any], storage: Storage, dtype: Dtype, source: Source, or
 def _widen(room: NDArray[Any], numel: int, order: str) -> NDArray[Any]:
     """Turn bfloat16 in the upper half of the memory into float32 in all of it.
 
-    In chunks from the front: what is written never reaches what is still to be read, since element k takes the bytes
-    up to 4 (k + 1) and its successor lies at 2 numel + 2 (k + 1), which is no less.
+    In chunks from the front, which never overwrites what is still to be read: element k is written up to byte 4 (k +
+    1), and the next one is read from byte 2 numel + 2 (k + 1), which is no less.
     """
     halves: NDArray[Any] = room[2 * numel :].view(np.dtype(order + "u2"))
     words: NDArray[Any] = room.view(np.uint32)

@@ -46,48 +46,63 @@ class FileSystem:
     """The system calls that this project uses on files, each one a method."""
 
     def mkdir(self, path: Path) -> None:
+        """Make a folder."""
         os.mkdir(path)
 
     def open(self, path: Path, flags: int) -> int:
+        """Open a file, as ``flags`` say; returns its descriptor."""
         return os.open(path, flags | os.O_CLOEXEC, 0o666)
 
     def write(self, fd: int, data: memoryview) -> int:
+        """Write a part of ``data``; returns how many bytes."""
         return os.write(fd, data)
 
     def fsync(self, fd: int) -> None:
+        """Wait until a file is on the disk."""
         os.fsync(fd)
 
     def close(self, fd: int) -> None:
+        """Close a file that was written."""
         os.close(fd)
 
     def rename(self, source: Path, target: Path) -> None:
+        """Rename a file or folder."""
         os.rename(source, target)
 
     def replace(self, source: Path, target: Path) -> None:
+        """Rename a file over another one."""
         os.replace(source, target)
 
     def unlink(self, path: Path) -> None:
+        """Remove a file."""
         os.unlink(path)
 
     def rmdir(self, path: Path) -> None:
+        """Remove an empty folder."""
         os.rmdir(path)
 
     def open_read(self, path: Path, flags: int) -> int:
+        """Open a file that exists; returns its descriptor."""
         return os.open(path, flags | os.O_CLOEXEC)
 
     def read(self, fd: int, count: int) -> bytes:
+        """At most ``count`` bytes from where the descriptor stands."""
         return os.read(fd, count)
 
     def read_at(self, fd: int, count: int, position: int) -> bytes:
+        """At most ``count`` bytes from ``position``."""
         return os.pread(fd, count, position)
 
     def read_into(self, fd: int, target: memoryview, position: int) -> int:
+        """Fill a part of ``target`` from ``position``; returns how many bytes."""
         return os.preadv(fd, [target], position)
 
     def map(self, fd: int, size: int) -> mmap.mmap:
+        """A private mapping: what is written to it does not reach the file."""
         return mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
 
     def close_read(self, fd: int) -> None:
+        """Close a file that was read."""
         os.close(fd)
 
 

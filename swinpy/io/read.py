@@ -64,17 +64,17 @@ def read_weights(file: File, *, entry: str | None = None, mmap: bool = False) ->
     The form is told by the content, never by the name: torch's zip form, its legacy stream, its oldest tar form, or
     safetensors. Nothing in the file is run, and reading takes at most twice the file's size in memory (and 8 MiB).
 
-    Where a file holds more than weights, the first of ``model``, ``state_dict``, ``model_state_dict``, ``module``,
-    ``net``, ``network``, ``weights``, ``params``, ``model_ema``, ``state_dict_ema``, ``ema`` and ``params_ema`` that
-    holds tensors is taken, or the top of the file, or the only dict of tensors in it; `read_checkpoint` says which, and
-    what else there is.
+    Where a file holds more than weights, one part of it is taken: the first of these that holds tensors: ``model``,
+    ``state_dict``, ``model_state_dict``, ``module``, ``net``, ``network``, ``weights``, ``params``, ``model_ema``,
+    ``state_dict_ema``, ``ema``, ``params_ema``. If there is none, the top of the file is taken, or the only dict of
+    tensors in it. `read_checkpoint` says which part it was, and what else there is.
 
     Args:
         file: path of the file, or its content as bytes.
         entry: which part to read instead, names joined by dots, e.g. ``"model_ema"``; "" for the top.
         mmap: let the file itself be the arrays' memory where its layout allows, so that numbers are read when they are
-            first used. They may be written to, which does not change the file; but a file that is overwritten in place
-            changes them, and one that is cut short ends the process.
+            first used. They may be written to, which does not change the file. But a file that is overwritten in place
+            changes them, and one that is truncated meanwhile ends the process.
 
     Returns:
         Arrays by name in the order of the file, in native byte order; bfloat16 is widened to float32, which is exact.

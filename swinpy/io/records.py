@@ -1,6 +1,6 @@
 """What a weight file holds, as inert records: names, shapes and places. None of them can do anything.
 
-Every parser returns a `Content`, whatever the form of the file.
+Every parser returns a `Content`, the same for all forms of files.
 """
 
 from __future__ import annotations
@@ -160,6 +160,7 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
+        """How many bytes it takes."""
         return self.numel * self.dtype.itemsize
 
 

@@ -85,17 +85,20 @@ class BytesSource:
         self.size = len(self._data)
 
     def read(self, position: int, count: int) -> bytes:
+        """See :meth:`Source.read`."""
         if position < 0 or count < 0 or position + count > self.size:
             raise _beyond(self, position, count)
         return bytes(self._data[position : position + count])
 
     def read_into(self, position: int, target: memoryview) -> None:
+        """See :meth:`Source.read_into`."""
         if position < 0 or position + len(target) > self.size:
             raise _beyond(self, position, len(target))
         target[:] = self._data[position : position + len(target)]
 
     def mapped(self) -> None:
-        return None
+        """See :meth:`Source.mapped`."""
+        return
 
 
 class FileSource:
@@ -107,33 +110,36 @@ class FileSource:
         self.size = size
 
     def read(self, position: int, count: int) -> bytes:
+        """See :meth:`Source.read`."""
         if position < 0 or count < 0 or position + count > self.size:
             raise _beyond(self, position, count)
         data = atomic.read_at(self._fd, count, position)
         while len(data) < count:
             piece = atomic.read_at(self._fd, count - len(data), position + len(data))
             if not piece:
-                raise self._cut()
+                raise self._shortened()
             data += piece
         return data
 
     def read_into(self, position: int, target: memoryview) -> None:
+        """See :meth:`Source.read_into`."""
         if position < 0 or position + len(target) > self.size:
             raise _beyond(self, position, len(target))
         done = 0
         while done < len(target):
             count = atomic.read_into(self._fd, target[done:], position + done)
             if count <= 0:
-                raise self._cut()
+                raise self._shortened()
             done += count
 
     def mapped(self) -> mmap.mmap:
+        """See :meth:`Source.mapped`."""
         try:
             return atomic.map_file(self._fd, self.size)
         except ValueError as error:
-            raise self._cut() from error
+            raise self._shortened() from error
 
-    def _cut(self) -> Fault:
+    def _shortened(self) -> Fault:
         return Fault(f"{self.size} bytes, as when it was opened,", "fewer (it was cut while being read)")
 
 
@@ -178,6 +184,7 @@ class ByteStream:
 
     @property
     def position(self) -> int:
+        """Of the next byte, counted from the start of the source."""
         return self._start + self._at
 
     @property

@@ -15,10 +15,10 @@ from swinpy.geometry import dropped_shift
 if TYPE_CHECKING:
     from swinpy.geometry import Coordinates, Pair, ShiftRule, SmallMap
 
-__all__ = ["Architecture", "Position", "SwinConfig"]
+__all__ = ["Architecture", "PositionEncoding", "SwinConfig"]
 
 Architecture = Literal["v1", "v2", "mlp"]
-Position = Literal["relative", "absolute", "both", "none"]
+PositionEncoding = Literal["relative", "absolute", "both", "none"]
 _CHOICES = {
     "architecture": ("v1", "v2", "mlp"),
     "position": ("relative", "absolute", "both", "none"),
@@ -117,9 +117,9 @@ class SwinConfig:
         small_map: what to do where a map is smaller than the window: "clamp" the window to it (built-in size: a square
             of the smaller side, as the official code), "clamp_axis" (built-in size: each side by itself, as timm),
             "clamp_height" (built-in size: a square by the height, as transformers' V2), or "pad" the map (torchvision).
-        shift_rule: where the map is not larger than the window along one axis, drop the shift on that "axis"
-            (torchvision, timm), on the whole "map" (the official code, transformers' V1), on the whole map by its
-            "height" alone (transformers' V2), or "never" (the official detection backbones).
+        shift_rule: where the map is not larger than the window along an axis, drop the shift. "axis": along that axis
+            (torchvision, timm). "map": along both (the official code, transformers' V1). "height": along both, but only
+            for the height (transformers' V2). "never": keep it (the official detection backbones).
         windows: "adaptive": small_map and shift_rule look at each map that comes; "fixed": at the built-in size only,
             and a smaller map is padded (timm, transformers' V2).
         pad_order: "pad_roll", or "roll_pad", a fault of timm's in which tokens see across the image's edge.
@@ -132,8 +132,8 @@ class SwinConfig:
         key_bias: V2: "none" (q_bias and v_bias), "zeroed" (qkv.bias whose key part is not used, as torchvision) or
             "full" (qkv.bias).
         res_post_norm_init: V2: initial weight of the norms at the end of branches: 0 (official) or 1.
-        extra_norm_every: V2: a norm on the main branch after every so many blocks of a stage (6 in H and G), 0 for
-            none.
+        extra_norm_every: V2: also norm the residual stream after each group of this many blocks of a stage (6 in H
+            and G); 0 for none.
         initialisation: "official" (truncated normal; framework default for the patch convolution) or "hf" (normal,
             the convolution too; zeros for tables).
         drop_path_branches: stochastic depth on "both" branches of a block or on "attention" alone (transformers' V1).
@@ -160,7 +160,7 @@ class SwinConfig:
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.1
-    position: Position = "relative"
+    position: PositionEncoding = "relative"
     patch_norm: bool = True
     shift: bool = True
     patch_rule: Literal["pad", "crop"] = "pad"

@@ -1,4 +1,4 @@
-"""What a model costs to run, counted from the ops that it really executes."""
+"""What a model costs to run, counted from the ops that it executes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _VIEWS = frozenset({"reshape", "transpose", "getitem", "sliding_window_view", "s
 
 @dataclass(frozen=True)
 class ModelCost:
-    """Of one image.
+    """What one image costs.
 
     Attributes:
         macs: multiply-adds of the products (the papers call them FLOPs: 4.5 G for Swin-T).
-        activation_bytes: of all op results, views not counted: about what a training step keeps.
+        activation_bytes: of all op results, views not counted: an estimate of what a training step keeps.
     """
 
     macs: int

@@ -37,6 +37,8 @@ Normalize: TypeAlias = "tuple[Sequence[float], Sequence[float]]"  # mean and std
 
 
 class _Sum(NamedTuple):
+    """The fields of :class:`Stream`, which adds an attribute that a NamedTuple cannot have."""
+
     x: ag.Tensor
     branch: ag.Tensor | None = None
     keep: Any = None
@@ -58,7 +60,7 @@ class Stream(_Sum):
 
     def add(self, branch: ag.Tensor, keep: Any = None) -> Stream:
         """The stream plus ``keep * branch``: (B, H, W, C), and (B,) or None for 1."""
-        total, self._total = self.value(), None  # which is the new one's from here on
+        total, self._total = self.value(), None  # from here on the new stream holds it
         return Stream(total, branch, keep)
 
     def norm(self, layer: LayerNorm, wide: bool = False) -> ag.Tensor:
@@ -83,7 +85,7 @@ class Stream(_Sum):
         return self._total
 
     def copy(self) -> Stream:
-        """A stream to look at: what is made of it leaves this one's sum to be made."""
+        """A stream of the same values, to read out of turn: reading it computes nothing in this one."""
         return Stream(*self)
 
     def recomputed(self, part: Callable[[Stream], Stream]) -> Stream:
@@ -149,7 +151,7 @@ class PatchEmbed(Module):
         return x if self.norm is None else self.norm(x)
 
     def _embed_bytes(self, images: ag.Tensor, mean: Sequence[float], std: Sequence[float]) -> ag.Tensor:
-        """(B, h, w, C) of uint8 images, which are normalised while they are cut into patches."""
+        """(B, h, w, C) of uint8 images, which are normalised while they are split into patches."""
         p, weight = self.patch_size, self.proj.weight
         if not self.pads:
             images = images[:, :, : images.shape[2] // p * p, : images.shape[3] // p * p]
@@ -219,7 +221,7 @@ class WindowAttention(Module):
         self.proj = Linear(channels, channels)
 
     def make_parameters(self, channels: int, config: SwinConfig) -> None:
-        """Those of a version of the attention alone."""
+        """The parameters that only one version of the attention has."""
 
     def has_full_bias(self, config: SwinConfig) -> bool:
         """Whether queries, keys and values have one bias vector, qkv.bias."""
@@ -316,6 +318,7 @@ class PatchMerging(Module):
         self.norm_last = norm_last
 
     def forward(self, x: ag.Tensor) -> ag.Tensor:
+        """(B, H, W, C) to (B, ceil(H/2), ceil(W/2), 2C)."""
         first, last = (self.reduction, self.norm) if self.norm_last else (self.norm, self.reduction)
         merged: ag.Tensor = last(first(self.gather(x)))
         return merged

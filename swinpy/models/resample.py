@@ -3,9 +3,9 @@
 Bicubic: Keys 1981, "Cubic convolution interpolation", with a = -0.75 and half-pixel centres: the values of
 torch.nn.functional.interpolate(mode="bicubic", align_corners=False), which the official Swin code uses.
 
-Geometric: the rows of a bias table stand at distances that grow as a geometric progression and reach the edge of the
-new table, and a cubic spline through them is read at whole distances; near offsets keep their values. Source: the
-published code of SimMIM, which takes it from BEiT.
+Geometric: the rows of a bias table are placed at distances that grow as a geometric progression and reach the edge of
+the new table. A cubic spline through them is read at whole distances, so that near offsets keep their values. Source:
+the published code of SimMIM, which takes it from BEiT.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def bicubic_matrix(source: int, target: int) -> np.ndarray[Any, Any]:
     centre = (np.arange(target) + 0.5) * source / target - 0.5
     first = np.floor(centre).astype(int) - 1
     matrix = np.zeros((target, source))
-    for tap in range(4):
-        position = first + tap
+    for neighbour in range(4):
+        position = first + neighbour
         weight = _kernel(centre - position)
         np.add.at(matrix, (np.arange(target), np.clip(position, 0, source - 1)), weight)
     matrix.flags.writeable = False

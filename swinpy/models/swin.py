@@ -70,7 +70,7 @@ class SwinTransformer(Module):
 
     Args:
         config: see :class:`SwinConfig`.
-        warn: say aloud which windows are larger than their maps.
+        warn: warn of windows that are larger than their maps.
     """
 
     def __init__(self, config: SwinConfig, warn: bool = True) -> None:
@@ -110,6 +110,7 @@ class SwinTransformer(Module):
 
     @property
     def num_classes(self) -> int:
+        """Outputs of the head; 0 if there is none."""
         return 0 if self.head is None else self.head.weight.shape[0]
 
     @property
@@ -220,7 +221,7 @@ class SwinTransformer(Module):
         for stage, stream in self._stages(x, max(wanted, default=-1), normalize):
             if stage in wanted:
                 layer = self._feature_norm(stage) if norm else None
-                look = stream.copy()  # so that the next stage's bits do not depend on which features are asked for
+                look = stream.copy()  # the next stage's bits must not depend on which features are asked for
                 y = look.value() if layer is None else look.norm(layer, wide=True)
                 maps.append(y if layout == "NHWC" else y.transpose(0, 3, 1, 2))
         return maps
@@ -283,5 +284,5 @@ class SwinTransformer(Module):
     # ---- loading
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> MismatchedKeys:
-        """As :meth:`Module.load_state_dict`; the geometry buffers of official checkpoints are ignored."""
+        """See :meth:`Module.load_state_dict`; the geometry buffers of official checkpoints are ignored."""
         return super().load_state_dict({k: v for k, v in state.items() if not k.endswith(_RECOMPUTED)}, strict)

@@ -64,6 +64,7 @@ class SwinMlpBlock(Block):
         return [(b, d + rest) for b, d, rest in zip(before, shift, whole, strict=True)]
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
+        """See :meth:`Block.forward`."""
         keep, mlp_keep = self.draw_keeps(stream)
 
         def mix(stream: Stream) -> Stream:

@@ -27,12 +27,14 @@ class TableAttention(WindowAttention):
     defer_bias = True
 
     def make_parameters(self, channels: int, config: SwinConfig) -> None:
+        """The bias table ((2 Wh - 1) (2 Ww - 1), heads), if positions are relative."""
         self.relative_position_bias_table = None
         if config.position in ("relative", "both"):
             rows = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
             self.relative_position_bias_table = Parameter(trunc_normal((rows, self.heads)))
 
     def position_bias(self, window: Pair) -> ag.Tensor | None:
+        """See :meth:`WindowAttention.position_bias`."""
         if self.relative_position_bias_table is None:
             return None
         index = position_index(window, self.window)
@@ -51,6 +53,7 @@ class SwinBlock(Block):
         super().__init__(("attn", TableAttention(channels, heads, window, shift, config)), channels, drop_path, config)
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
+        """See :meth:`Block.forward`."""
         keep, mlp_keep = self.draw_keeps(stream)
 
         def attend(stream: Stream) -> Stream:

@@ -36,6 +36,7 @@ class PositionMlp(Module):
         setattr(self, "2", Linear(_HIDDEN, heads, bias=False))
 
     def forward(self, coordinates: ag.Tensor) -> ag.Tensor:
+        """(n, 2) to (n, heads)."""
         layers = dict(self.children())
         return 16 * ag.sigmoid(layers["2"](ag.relu(layers["0"](coordinates))))
 
@@ -52,6 +53,7 @@ class CosineAttention(WindowAttention):
     cosine = True
 
     def make_parameters(self, channels: int, config: SwinConfig) -> None:
+        """Logit scales (heads, 1, 1), the MLP of positions, and biases of queries and values (C,)."""
         self.logit_scale = Parameter(np.full((self.heads, 1, 1), math.log(10), np.float32))
         self.cpb_mlp = PositionMlp(self.heads) if config.position in ("relative", "both") else None
         self.key_bias, self.formula = config.key_bias, config.coordinates
@@ -62,9 +64,11 @@ class CosineAttention(WindowAttention):
             self.q_bias, self.v_bias = (Parameter(np.zeros(channels, np.float32)) for _ in range(2))
 
     def has_full_bias(self, config: SwinConfig) -> bool:
+        """Whether there is one bias vector qkv.bias: with the layouts whose keys have a part of it."""
         return config.qkv_bias and config.key_bias != "none"
 
     def position_bias(self, window: Pair) -> ag.Tensor | None:
+        """See :meth:`WindowAttention.position_bias`."""
         if self.cpb_mlp is None:
             return None
         coordinates = coordinates_like(self.window, self.pretrained, self.formula, self.logit_scale.data)
@@ -86,6 +90,7 @@ class CosineAttention(WindowAttention):
         return ag.concatenate([query, key, value])
 
     def temperature(self) -> ag.Tensor:
+        """See :meth:`WindowAttention.temperature`."""
         return self.logit_scale
 
 
@@ -121,6 +126,7 @@ class SwinBlockV2(Block):
         self.norm3 = LayerNorm(channels, config.layer_norm_eps) if extra_norm else None
 
     def forward(self, stream: Stream, checkpoint: bool = False) -> Stream:
+        """See :meth:`Block.forward`."""
         keep, mlp_keep = self.draw_keeps(stream)
 
         def attend(stream: Stream) -> Stream:

@@ -24,7 +24,8 @@ def _generator(n: int) -> np.random.Generator:
 def trunc_normal(shape: tuple[int, ...], std: float = 0.02, low: float = -2.0, high: float = 2.0) -> Array:
     """Normal values redrawn until they lie in [low, high], float32.
 
-    The bounds are absolute, not multiples of std: with Swin's std of .02 they never bind, as in the official code.
+    The bounds are absolute, not multiples of std, as in the official code: with Swin's std of .02 no value reaches
+    them.
     """
     rng = _generator(math.prod(shape))
     values = rng.standard_normal(shape, dtype=np.float32) * np.float32(std)

@@ -35,6 +35,7 @@ class LayerNorm(Module):
         self.eps = eps
 
     def forward(self, x: ag.Tensor) -> ag.Tensor:
+        """(..., C) to the same shape."""
         return ag.layer_norm(x, self.weight, self.bias, self.eps)
 
     def after_residual(
@@ -54,4 +55,5 @@ class Conv2d(Module):
         self.stride = stride
 
     def forward(self, x: ag.Tensor) -> ag.Tensor:
+        """(B, C, H, W) to (B, O, oh, ow)."""
         return ag.conv2d(x, self.weight, self.bias, stride=self.stride)

@@ -29,7 +29,7 @@ class Parameter(ag.Tensor):
 
 
 class MismatchedKeys(NamedTuple):
-    """What :meth:`Module.load_state_dict` did not find in a state, and what it had no use for."""
+    """Keys that :meth:`Module.load_state_dict` did not find in a state, and keys that no parameter has."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -48,7 +48,7 @@ def _as_number(name: str, value: Any, device: str) -> Any:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Of an array on any device, or of what NumPy makes one of."""
+    """The shape of an array on any device, or of a nested list."""
     return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
 
 
@@ -58,6 +58,7 @@ class Module:
     training: bool = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What a call of the module computes; subclasses define it."""
         raise TypeError(f"{type(self).__name__}: expected a subclass that defines forward.")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -88,10 +89,12 @@ class Module:
                     yield (f"{prefix}.{name}" if prefix else name), value
 
     def parameters(self) -> Iterator[Parameter]:
+        """Every parameter once."""
         for _, parameter in self.named_parameters():
             yield parameter
 
     def num_parameters(self) -> int:
+        """How many numbers the parameters hold."""
         return sum(p.size for p in self.parameters())
 
     # ---- state
@@ -140,6 +143,7 @@ class Module:
             parameter.grad = None
 
     def requires_grad_(self, flag: bool = True) -> Self:
+        """Let every parameter want a gradient, or none; returns the module."""
         for parameter in self.parameters():
             parameter.requires_grad = flag
         return self
@@ -157,11 +161,13 @@ class Module:
     # ---- mode, device, dtype
 
     def train(self, mode: bool = True) -> Self:
+        """Put this module and all below into training mode (or evaluation mode); returns the module."""
         for _, module in self.named_modules():
             module.training = mode
         return self
 
     def eval(self) -> Self:
+        """Put this module and all below into evaluation mode; returns the module."""
         return self.train(False)
 
     def to(self, device: str) -> Self:
@@ -188,10 +194,12 @@ class Module:
 
     @property
     def device(self) -> str:
+        """Of the first parameter."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Of the first parameter."""
         return next(self.parameters()).dtype
 
 

@@ -13,7 +13,7 @@ __all__ = ["window_partition", "window_reverse"]
 
 
 def window_partition(x: ag.Tensor, window: Pair) -> ag.Tensor:
-    """Cut a map into windows, as a view.
+    """Partition a map into windows, as a view.
 
     Args:
         x: (B, H, W, C) with H and W multiples of the window.

@@ -23,9 +23,9 @@ class LossScaler:
     Attributes:
         scale: what the loss is multiplied by.
         good_steps: steps since it was last changed.
-        growth_factor: the scale grows by it ...
-        growth_interval: ... after so many good steps in a row.
+        growth_factor: the scale is multiplied by it after ``growth_interval`` good steps in a row.
         backoff_factor: the scale is multiplied by it where a gradient is not finite.
+        growth_interval: steps.
 
     Source: Micikevicius et al. 2018, section 3.2; the defaults are torch.amp.GradScaler's.
     """
@@ -37,7 +37,7 @@ class LossScaler:
     growth_interval: int = 2000
 
     def update(self, finite: bool) -> None:
-        """After a step: were its gradients ``finite``?"""
+        """Adapt the scale after a step whose gradients were ``finite`` or not."""
         if not finite:
             self.scale *= self.backoff_factor
             self.good_steps = 0
@@ -48,10 +48,11 @@ class LossScaler:
             self.good_steps = 0
 
     def state(self) -> dict[str, Any]:
-        """What a resume needs, plain values."""
+        """What a resumed run needs, as plain values."""
         return {"scale": self.scale, "good_steps": self.good_steps}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go to a state that :meth:`state` returned."""
         self.scale, self.good_steps = float(state["scale"]), int(state["good_steps"])
 
 

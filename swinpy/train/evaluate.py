@@ -10,7 +10,7 @@ import numpy as np
 import autograd as ag
 
 if TYPE_CHECKING:
-    from swinpy.data import Loader
+    from swinpy.data import Batch, Loader
     from swinpy.models import SwinTransformer
 
 __all__ = ["Evaluation", "evaluate"]
@@ -18,7 +18,7 @@ __all__ = ["Evaluation", "evaluate"]
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What came out.
+    """The result of :func:`evaluate`.
 
     Attributes:
         loss: mean cross-entropy against the hard labels.
@@ -50,7 +50,7 @@ def evaluate(model: SwinTransformer, loader: Loader, max_errors: int = 16) -> Ev
     return _summarise(log_probs, labels, indices, loader.dataset.num_classes, max_errors)
 
 
-def _batch(model: SwinTransformer, batch: Any) -> tuple[np.ndarray[Any, Any], ...]:
+def _batch(model: SwinTransformer, batch: Batch) -> tuple[np.ndarray[Any, Any], ...]:
     images = ag.Tensor(batch.images.astype(model.dtype, copy=False)).to(model.device)
     log_probs = ag.log_softmax(model(images)).numpy().astype(np.float64)
     return log_probs, batch.labels, batch.indices

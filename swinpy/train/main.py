@@ -36,7 +36,7 @@ __all__ = ["main"]
 # What a snapshot's state must hold to be resumed from.
 _STATE_KEYS = ("trainer", "options", "fingerprint", "seconds")
 
-# Faults of input, surroundings or numbers that a user can mend: one message, exit code 2. Anything else is a bug of
+# Faults of input, environment or numbers that a user can mend: one message, exit code 2. Anything else is a bug of
 # ours and keeps its traceback.
 _EXPECTED = (
     UsageError,
@@ -83,7 +83,7 @@ def _out_of_memory(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _users_input() -> Iterator[None]:
-    """A block in which a ValueError speaks of what the user gave: options, data, weights."""
+    """A block in which a ValueError is about what the user gave: options, data, weights."""
     try:
         yield
     except UsageError:
@@ -126,7 +126,7 @@ def _run(options: Namespace, command: str, stop: StopRequest) -> int:
 
 
 def _device_fault(options: Namespace, problem: Exception) -> None:
-    """End for want of a device; a missing dataset is said in the same breath, since it has to be mended as well."""
+    """Raise the error of the device; if the dataset is missing too, one error for both, so that both get mended."""
     from swinpy.data import load_dataset
 
     if not options.dataset_download:
@@ -151,6 +151,7 @@ class Session:
         self.last_saved: Path | None = None
 
     def main(self, stop: StopRequest) -> int:
+        """Train, evaluate and save; returns the exit code."""
         with _users_input():
             snapshot = self._resume()
         for line in banner(self.run, self.options, str(self.folder), str(snapshot.path) if snapshot else None):

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from autograd import Tensor
+    from autograd.extend import Array
     from swinpy.nn import Parameter
 
 __all__ = ["AdamW", "grad_norm"]
 
 
-def _zeros_like(array: Any) -> Any:
+def _zeros_like(array: Array) -> Array:
     with device_scope(array):
         return array_module(array).zeros_like(array)
 
@@ -33,9 +34,12 @@ class AdamW:
     Args:
         named_parameters: name and parameter; names key the state.
         no_decay: names that are not decayed (norms, biases, position tables).
-        betas: decay of the moments.
+        betas: decay rates of the first and the second moment, in [0, 1).
         eps: added to the root of the second moment.
-        weight_decay: for the others.
+        weight_decay: for the other parameters, a step: times lr.
+
+    Raises:
+        ValueError: for options out of range, or names in ``no_decay`` that are no parameters.
 
     Source: Loshchilov & Hutter 2019, algorithm 2.
     """
@@ -68,14 +72,14 @@ class AdamW:
         return int(self._next) - 1
 
     def _count(self, steps: int) -> None:
-        """Set the number of the next update. On a GPU it lives there, where it is known first whether one is made."""
+        """Set the number of the next update. On a GPU it is kept there, since the GPU decides whether to update."""
         some = [p.data for p in self.parameters.values()][:1]
-        self._next: Any = steps + 1
+        self._next: int | Array = steps + 1
         if some and device_of(some[0]) != "cpu":
             with device_scope(some[0]):
                 self._next = array_module(some[0]).asarray(steps + 1, dtype="int64")
 
-    def step(self, lr: float, clip_grad: float | None = None, grad_divisor: float = 1.0) -> Any:
+    def step(self, lr: float, clip_grad: float | None = None, grad_divisor: float = 1.0) -> float | Array:
         """Update every parameter that has a gradient.
 
         Args:
@@ -88,7 +92,7 @@ class AdamW:
             which ``float`` waits for. If it is not finite nothing is updated.
         """
         updated = {name: p for name, p in self.parameters.items() if p.grad is not None}
-        norm: Any = 0.0
+        norm: float | Array = 0.0
         if updated:
             norm = kernels.multi_adamw(
                 [p.data for p in updated.values()],
@@ -117,6 +121,7 @@ class AdamW:
         return norm
 
     def zero_grad(self) -> None:
+        """Forget every gradient."""
         for p in self.parameters.values():
             p.grad = None
 

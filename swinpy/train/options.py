@@ -35,7 +35,7 @@ FREE_ON_RESUME = frozenset(
 
 
 class UsageError(ValueError):
-    """An option that cannot be: one line, exit code 2."""
+    """An option that is not valid: one line, exit code 2."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -264,7 +264,7 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
     """Command line over config file over the dataset's recipe.
 
     Raises:
-        UsageError: for options that cannot be, in one line.
+        UsageError: for options that are not valid, in one line.
     """
     parser = build_parser(prog)
     first = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Pictures of a run, by matplotlib's Agg. A synthetic dataset is stamped so."""
+"""Pictures of a run, by matplotlib's Agg. Each says so if the dataset is synthetic."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ SUMMARY = ("epoch", "step", "train_loss", "eval_loss", "eval_top1", "eval_top5",
 def say(text: str = "") -> None:
     """One line on standard output, at once.
 
-    Where nobody reads any more (``| head`` has ended) the rest goes nowhere: a run outlives its viewer.
+    If the reader has gone (``| head`` has ended), further output is dropped and the run goes on.
     """
     try:
         print(text, flush=True)
@@ -75,6 +75,7 @@ class RunLog:
         self._write_summary()
 
     def close(self) -> None:
+        """Close metrics.jsonl."""
         self._file.close()
 
     def _append(self, record: dict[str, Any]) -> None:
@@ -82,6 +83,7 @@ class RunLog:
         self._file.flush()
 
     def step(self, record: StepRecord) -> None:
+        """Write down one optimiser step."""
         entry = {"kind": "step", **record.to_dict()}
         self.steps.append(entry)
         self._append(entry)
@@ -134,9 +136,11 @@ class Progress:
         self.losses: list[float] = []
 
     def close(self) -> None:
+        """Remove the bar."""
         self.bar.close()
 
     def step(self, record: StepRecord) -> None:
+        """Show one optimiser step."""
         self.losses.append(record.loss)
         self.bar.update(1)
         if self.lines and (0 in (record.step % self.interval, record.step % self.per_epoch, self.total - record.step)):

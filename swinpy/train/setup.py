@@ -26,6 +26,8 @@ from swinpy.weights.dialects import DialectError
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from autograd.extend import Array
+
 __all__ = ["Run", "banner", "build_run"]
 
 # A recipe's lr is for this batch and grows with the effective batch.
@@ -55,7 +57,7 @@ class Run:
         trainer: over ``train``.
         eval_loader: over ``test``, not shuffled.
         total_steps: optimiser steps of all epochs.
-        loaded: what became of --initial-checkpoint; None without.
+        loaded: how --initial-checkpoint was loaded; None without it.
     """
 
     train: ImageDataset
@@ -173,8 +175,8 @@ def _check_bfloat16(model: SwinTransformer) -> None:
         )
 
 
-def _sum_and_product(ones: Any) -> str:
-    """An element of ``ones @ ones + ones``: CuPy need not be able to compute with what it can store."""
+def _sum_and_product(ones: Array) -> str:
+    """An element of ``ones @ ones + ones``: some CuPy store bfloat16 and cannot compute with it."""
     with device_scope(ones):
         return str(float((ones @ ones + ones).astype(np.float32)[0, 0]))
 
@@ -183,7 +185,11 @@ def build_run(options: Namespace) -> Run:
     """Load the data and make everything; ``options.device`` must be resolved.
 
     Raises:
-        ValueError, DatasetMissing, DeviceError ...: each with a message for the user.
+        UsageError: for options that do not fit the data or the model.
+        ValueError: for data or weights that do not fit.
+        DatasetMissing: if there is no such dataset.
+        DatasetCorrupt: if it is damaged.
+        DeviceError: if the device cannot be had.
     """
     train, test = _datasets(options)
     if options.eval_only:  # nothing is trained on
@@ -270,7 +276,7 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
 
 
 def _precision(run: Run) -> list[str]:
-    """What there is to say about mixed precision."""
+    """The lines about mixed precision."""
     trainer = run.trainer
     if trainer.amp_dtype is None:
         return []

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from autograd.extend import Array
     from swinpy.data import Batch, Loader
     from swinpy.models import SwinTransformer
     from swinpy.train.optim import AdamW
@@ -26,7 +27,7 @@ __all__ = ["NonFiniteError", "Position", "StepRecord", "Trainer"]
 
 
 def _quietly() -> np.errstate:
-    """No warnings of NumPy: what is not finite shows in the loss or the norm, which are looked at."""
+    """A block without NumPy's warnings: the loss and the norm are checked, and show what is not finite."""
     return np.errstate(over="ignore", invalid="ignore")
 
 
@@ -62,7 +63,7 @@ class StepRecord:
         images: how many.
         data_s: seconds waited for the loader.
         step_s: seconds in all.
-        loss_scale: that the gradients were scaled by; None without loss scaling.
+        loss_scale: the factor of the gradients; None without loss scaling.
     """
 
     step: int
@@ -112,7 +113,7 @@ class Trainer:
         self.model, self.optimizer, self.schedule, self.loader = model, optimizer, schedule, loader
         self.accumulation, self.clip_grad = accumulation, clip_grad
         self.amp_dtype, self.scaler = amp_dtype, scaler_for(amp_dtype)
-        self.autocast()  # refuses a type that cannot be
+        self.autocast()  # raises for a type that is none
         self.position = Position()
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -121,6 +122,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
         return -(-len(self.loader) // self.accumulation)
 
     def epoch(self) -> Iterator[StepRecord]:
@@ -201,7 +203,7 @@ class Trainer:
     # ---- state
 
     def state(self) -> dict[str, Any]:
-        """What besides the arrays makes a resume exact, as plain values.
+        """What a resumed run needs besides the arrays, as plain values.
 
         Position, optimiser steps, random cursor, loss scale.
         """
@@ -232,5 +234,5 @@ class Trainer:
             self.scaler.set_state(state["scaler"])
 
 
-def _host(array: Any) -> Any:
+def _host(array: Array) -> np.ndarray[Any, Any]:
     return ag.Tensor(array).numpy()

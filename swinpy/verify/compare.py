@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from swinpy.verify.layouts import Renaming
 
-__all__ = ["Diff", "Difference", "Layout", "diff"]
+__all__ = ["Diff", "Difference", "diff"]
 
 Array = np.ndarray[Any, Any]
 Layout: TypeAlias = "str | Callable[[Array, tuple[int, ...]], Array]"
@@ -85,9 +85,9 @@ class Diff:
         differing: every name whose value differs, with the error relative to its scale.
         differing_gradients: the same of gradients.
         only_first: names without a partner in the second trace.
-        only_second: and the other way round.
-        no_gradient: names whose value both have, and whose gradient only the first has although the second has others:
-            nothing flows there, or it was not recorded.
+        only_second: names of the second trace without a partner in the first.
+        no_gradient: names whose value both traces have and whose gradient only the first has, if the second has any
+            gradients: nothing flows there, or it was not recorded.
         both_nan: names at which both hold NaN in the same place, which is no difference; ``grad:`` and the name for
             gradients.
     """
@@ -105,7 +105,7 @@ class Diff:
 
     @property
     def same(self) -> bool:
-        """Nothing that was compared differs, and something was compared."""
+        """Whether something was compared and nothing differs."""
         return self.forward is None and self.backward is None and bool(self.compared)
 
     def __str__(self) -> str:

@@ -56,6 +56,7 @@ class Complexity:
 
     @property
     def parameters(self) -> int:
+        """Numbers in the model's parameters."""
         return self.layers[0].parameters
 
     @property
@@ -70,6 +71,7 @@ class Complexity:
 
     @property
     def activation_bytes(self) -> int:
+        """What the whole graph keeps for backward."""
         return self.layers[0].activation_bytes
 
     def __getitem__(self, name: str) -> LayerCost:
@@ -187,9 +189,10 @@ def complexity(model: Module, input_size: int | tuple[int, ...], batch: int = 1)
     """Count what one forward costs and what it keeps for backward.
 
     Products count (linear, convolution, q k^T and p v), as in the papers' "FLOPs": Swin-T at 224 has 4.5 G. For V2 they
-    include the small MLP of the position bias, which the official count leaves out (1% at window 16). Activation
-    memory is summed over the arrays that the graph really saves, each buffer once, for a training step of the model in
-    the mode and dtype that it is in; geometry tables that are cached outside the graph are not counted.
+    include the small MLP of the position bias, which the official count leaves out (1% at window 16).
+
+    Activation memory is the sum over the arrays that the graph of a training step saves, each buffer once. The model
+    runs in the mode and dtype that it is in. Geometry tables, which are cached outside the graph, are not counted.
 
     Args:
         model: a Module for images (B, in_chans, H, W).

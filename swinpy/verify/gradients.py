@@ -1,7 +1,7 @@
 """gradcheck_model: every part of a model and the whole of it against numerical derivatives, in float64.
 
-Each part is checked alone, on the very arguments that it is called with in the model, so that padded, shifted, odd and
-single-window cases are those that occur.
+Each part is checked alone, on the arguments that it gets in a run of the model. So the cases (padded, shifted, odd
+maps, one window) are those that occur.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class GradcheckReport:
 
     @property
     def failed(self) -> list[str]:
+        """Paths of the parts whose gradients are wrong."""
         return [row.name for row in self.rows if row.error is not None]
 
     @property
@@ -73,7 +74,7 @@ class GradcheckReport:
         return "\n".join([*map(str, self.rows), f"{good} of {len(self.rows)} parts pass"])
 
 
-class _Calls:
+class _FirstCalls:
     """Keeps the arguments of the first call of each module."""
 
     def __init__(self, model: Module) -> None:
@@ -156,7 +157,8 @@ def gradcheck_model(
         x: its input; cast to float64.
         parts: shell patterns of the modules to check alone; where none fits, the model's direct children are.
         whole: check the whole model too.
-        each: along every parameter and input alone, then all together; False only the latter, which suits large models.
+        each: check along every parameter and input alone, then along all together; False checks only along all
+            together, which suits large models.
         step: the largest step of a component, see :func:`autograd.gradcheck`. Keep ReLUs (V2's position bias has
             thousands) away from their kinks by the choice of weights, or choose a smaller step.
         seed: of the directions.
@@ -174,7 +176,7 @@ def gradcheck_model(
         raise ValueError(f"gradcheck_model: expected a positive step; got {step}.")
     twin = copy.deepcopy(model).astype("float64")
     image = np.array(as_array(x), dtype=np.float64)
-    calls = _Calls(twin)
+    calls = _FirstCalls(twin)
     with ag.no_grad(), ag.fork_rng({"seed": 0, "offset": 0}), watching(calls):
         twin(ag.Tensor(image))
     chosen = [p for p in calls.found if _fits(p, parts)] or [p for p in calls.found if p.count(".") == 0]

@@ -48,11 +48,11 @@ class KernelReport:
 def validate_kernels(step: Callable[[], Any]) -> KernelReport:
     """Run ``step`` with every kernel call made twice, by the implementation and by the reference, and compare.
 
-    Differences are relative to the largest value of an output. After one the run goes on with the reference's values,
-    so that every faulty kernel is found in one run.
+    Differences are relative to the largest value of an output. After a difference the run goes on with the reference's
+    values, so that every faulty kernel is found in one run.
 
     Args:
-        step: forward and backward of a model, an optimiser step: whatever calls kernels.
+        step: any code that calls kernels, e.g. forward and backward of a model and an optimiser step.
 
     >>> import autograd as ag, numpy as np
     >>> report = validate_kernels(lambda: ag.softmax(np.ones(3)))

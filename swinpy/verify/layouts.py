@@ -1,4 +1,4 @@
-"""How other frameworks name and lay out what we compare: names with wildcards, joined axes, windows first."""
+"""How other frameworks name and lay out the values that are compared: names, joined axes, windows before tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who sees whom, measured: leaks between tokens that should not meet, and receptive fields.
+"""Which tokens see each other, measured: leaks between tokens that should not meet, and receptive fields.
 
 The function under test is any map to map: this library's, or your own on plain NumPy arrays.
 """
@@ -227,11 +227,11 @@ class _Forward:
             )
 
     def _takes_tensors(self) -> bool:
-        """Functions on the engine want Tensors; others are given arrays."""
+        """Whether the function takes Tensors, as functions on the engine do. Others are given arrays."""
         try:
             with ag.no_grad():
                 self.engine = isinstance(self.fn(ag.Tensor(self.data.copy())), ag.Tensor)
-        except Exception:  # a function on arrays may stumble in any way; its own errors come when it is given arrays
+        except Exception:  # a function on arrays may fail in any way; its own errors show when it is given arrays
             self.engine = False
         return self.engine
 
@@ -280,7 +280,7 @@ def _gradient_leaks(
 
 
 def _require_finite(what: str, array: Array, op: str = "leak_test") -> None:
-    """No comparison holds of NaN, so that nothing would seem to move."""
+    """Refuse NaN and inf: every comparison with NaN is false, so that nothing would seem to move."""
     bad = int((~np.isfinite(array)).sum())
     if bad:
         raise ValueError(

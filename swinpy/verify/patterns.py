@@ -1,6 +1,6 @@
 """Guessing what was done to an array: the kinds of mistake that ports make, tried one after another.
 
-Each guess is verified on the whole array before it is spoken; what none explains gets no guess.
+Each guess is verified on the whole array. Where none holds there is no guess.
 """
 
 from __future__ import annotations
@@ -277,11 +277,11 @@ def guess_windows(want: Array, got: Array, window: tuple[int, int], tolerance: f
     if not (np.isfinite(want).all() and np.isfinite(got).all()):
         return None
 
-    def cut(x: Array) -> Array:
+    def partitioned(x: Array) -> Array:
         blocks = x.astype(np.float64).reshape(batch, height // wh, wh, width // ww, ww, -1)
         return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, wh * ww, x.shape[3])
 
-    words = _moved(cut(want), cut(got), tolerance)
+    words = _moved(partitioned(want), partitioned(got), tolerance)
     return None if words is None else words.replace("axis 1:", "windows:").replace("axis 2:", "tokens in each window:")
 
 

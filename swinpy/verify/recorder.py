@@ -1,9 +1,9 @@
 """trace: run a model once, forward and backward, and keep every named value on the way.
 
-Three sources of names. A module call: its dotted path. An op that reads a layer's parameters, where a model calls the
-op and not the layer (``fc1`` inside a fused op): the layer's path. A tap in the code: the path of the module that runs,
-and the tap's name. Fused ops (window attention, MLP) keep no inner values, so their composite twins run beside them, on
-the same inputs and with the same output gradient, and are watched in their place.
+Names come from three places. A module call: its dotted path. An op that reads a layer's parameters, where a model calls
+the op and not the layer (``fc1`` inside a fused op): the layer's path. A tap in the code: the path of the module that
+runs, and the tap's name. Fused ops (window attention, MLP) have no inner values to keep. So the same computation from
+simple ops runs beside them, on the same inputs and with the same output gradient, and is watched in their place.
 """
 
 from __future__ import annotations
@@ -81,18 +81,22 @@ class Recorder:
             self.watch(name, value)
 
     def watch(self, name: str, tensor: ag.Tensor) -> None:
+        """Keep the tensor's gradient under ``name``, when backward comes to it."""
+
         def keep(gradient: Any) -> None:
             self.trace.gradients[name] = _host(gradient)
 
         tensor.register_grad_hook(keep)
 
     def scoped(self, name: str) -> str:
+        """``name`` under the path of the module that runs."""
         scope = self.stack[-1] if self.stack else ""
         return f"{scope}.{name}" if scope else name
 
     # ---- what a probe tells
 
     def entered(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """See :class:`swinpy.probe.Watcher`."""
         self.stack.append(self.paths.get(id(module), ""))
         if not self.active or not self.stack[-1]:
             return
@@ -101,10 +105,12 @@ class Recorder:
                 self.add(self.scoped("input"), x)
 
     def returned(self, module: Any, result: Any) -> None:
+        """See :class:`swinpy.probe.Watcher`."""
         if self.active:
             self._result(self.stack[-1] or "output", result)
 
     def left(self, module: Any) -> None:
+        """See :class:`swinpy.probe.Watcher`."""
         self.stack.pop()
 
     def _result(self, name: str, result: Any) -> None:
@@ -126,12 +132,14 @@ class Recorder:
                 self._result(f"{name}.{i}", value)
 
     def tapped(self, name: str, value: Any) -> None:
+        """See :class:`swinpy.probe.Watcher`."""
         if self.active and not (self.shadowed and name == "map"):  # the fused op's own map follows
             self.add(self.scoped(name), value)
 
     # ---- what an observer is told
 
     def on_op(self, event: ag.OpEvent) -> None:
+        """Keep the parameters that an op reads, and what it makes, under the name of its layer."""
         if not self.active or self.shadowed or event.phase == "backward":
             return
         for array in event.inputs:
@@ -213,10 +221,13 @@ class Recorder:
             real.register_grad_hook(lambda g: twin.backward(g.astype(twin.dtype, copy=False)))
 
     def paused(self) -> _Paused:
+        """A block in which nothing is kept."""
         return _Paused(self)
 
 
 class _Paused:
+    """A block in which a recorder keeps nothing."""
+
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
 

@@ -66,6 +66,7 @@ class Trace:
 
     @property
     def names(self) -> list[str]:
+        """In the order of execution."""
         return list(self.values)
 
     def __getitem__(self, name: str) -> Array:

@@ -1,4 +1,4 @@
-"""What goes wrong in training without a word: DropPath rates, and parameters that must not decay."""
+"""What goes wrong in training without an error: DropPath rates, and parameters that must not decay."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from swinpy.io import WeightsFileError, write_weights
 from swinpy.models.registry import model_config
-from swinpy.weights.describe import facts_of, layout_of
+from swinpy.weights.describe import facts_of, geometry_of
 from swinpy.weights.dialects import DialectError, find_dialect, from_official, has_place, to_official
 from swinpy.weights.given import WeightsError, read_given
 from swinpy.weights.identify import check_model, matching_models
@@ -78,7 +78,7 @@ def convert_weights(
         to: the layout, one of :data:`swinpy.weights.dialects.DIALECTS`.
         dialect: of the source; "auto" tells it from the keys.
         model: name of the model, for the buffers that some layouts store; None tells it from shapes and buffers. A
-            name is compared with them, whatever the layout.
+            name is compared with them, in every layout.
         entry: which part of a torch file to read.
 
     Returns:
@@ -128,7 +128,7 @@ def _convert(
             dropped[read.source[name]] = f"{target.name} models have no such part"
         else:
             kept[name] = array
-    written = from_official(kept, to, layout_of(config) if config else None)
+    written = from_official(kept, to, geometry_of(config) if config else None)
     write_weights(path, written.arrays, target.wrapper)
     if came.widened:
         notes.append(

@@ -1,4 +1,4 @@
-"""What network a set of weights belongs to, told from names and shapes; and the layout of a configuration."""
+"""What network a set of weights belongs to, told from names and shapes; and the geometry of a configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from swinpy.weights.dialects import Layout
+from swinpy.weights.dialects import ModelGeometry
 from swinpy.weights.fit import square_window
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from swinpy.models.config import SwinConfig
 
-__all__ = ["Facts", "config_network", "facts_of", "layout_of"]
+__all__ = ["Facts", "config_network", "facts_of", "geometry_of"]
 
 _BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
 
@@ -108,10 +108,10 @@ def config_network(config: SwinConfig) -> tuple[Any, ...]:
     return config.architecture, config.embed_dim, config.patch_size, config.depths, config.num_heads
 
 
-def layout_of(config: SwinConfig, dtype: str = "float32") -> Layout:
+def geometry_of(config: SwinConfig, dtype: str = "float32") -> ModelGeometry:
     """The geometry that other libraries store in buffers."""
     stages = range(len(config.depths))
-    return Layout(
+    return ModelGeometry(
         depths=config.depths,
         maps=tuple(config.map_size(s) for s in stages),
         windows=tuple(config.window(s) for s in stages),

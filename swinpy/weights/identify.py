@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swinpy.models.registry import VARIANTS, model_config
-from swinpy.weights.describe import config_network, facts_of, layout_of
+from swinpy.weights.describe import config_network, facts_of, geometry_of
 from swinpy.weights.dialects import BUFFERS, Translation, buffers_of, to_official
 from swinpy.weights.given import WeightsError, read_given
 
@@ -26,7 +26,7 @@ _CLOSE = 1e-2
 
 def _same_buffers(config: SwinConfig, read: Translation) -> bool:
     """Whether the buffers in the file, which depend on window and image size, are those of the configuration."""
-    made, _ = buffers_of(layout_of(config), BUFFERS, flat_index=False)
+    made, _ = buffers_of(geometry_of(config), BUFFERS, flat_index=False)
     for name, array in read.buffers.items():
         mine = made.get(name)
         if mine is None:

@@ -132,7 +132,7 @@ def _message(model: SwinTransformer, state: Mapping[str, Any], where: str, plan:
 
 
 def _write(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:
-    """Assign every value, or none: whatever interrupts it, the old values are put back."""
+    """Assign every value, or none: if anything interrupts it, the old values are put back."""
     staged = {name: ag.Tensor(value).to(parameters[name].device).data for name, value in values.items()}
     frozen = [name for name in staged if not getattr(parameters[name].data.flags, "writeable", True)]
     if frozen:

@@ -85,7 +85,7 @@ class Plan:
 
     Attributes:
         values: parameter -> array of its shape and dtype.
-        ignored: as in the report, and so on.
+        ignored: as in the report, like the fields below.
         problems: parameter or key -> what is wrong with it.
         absent: parameters for which the file has nothing and should.
         notes: what the weights mean differently in the model.

@@ -9,7 +9,7 @@ import numpy as np
 
 import autograd as ag
 from swinpy.io import write_weights
-from swinpy.weights.describe import layout_of
+from swinpy.weights.describe import geometry_of
 from swinpy.weights.dialects import DialectError, find_dialect, from_official
 from swinpy.weights.report import SaveReport
 
@@ -74,7 +74,7 @@ def save_weights(model: SwinTransformer, path: str | os.PathLike[str], dialect: 
             )
     if config.architecture == "v2":
         state = without_key_bias(state, used=config.key_bias == "full")
-    written = from_official(state, dialect, layout_of(config, model.dtype.name))
+    written = from_official(state, dialect, geometry_of(config, model.dtype.name))
     write_weights(path, written.arrays, find_dialect(dialect).wrapper)
     notes = (*written.notes, *_notes(config, find_dialect(dialect)))
     return SaveReport(str(Path(path)), written.dialect, tuple(written.arrays), written.dropped, notes)

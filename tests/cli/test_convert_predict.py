@@ -323,12 +323,12 @@ def test_every_published_model_is_told_apart_by_its_official_file() -> None:
     """By shapes and buffers; of those that say nothing of the window, several fit."""
     from support.swin.models import shapes_only
 
-    from swinpy.weights.describe import layout_of
+    from swinpy.weights.describe import geometry_of
     from swinpy.weights.dialects import to_official
     from swinpy.weights.identify import matching_models
 
     for name in swinpy.list_models("swin*_[ts]*_*"):
         with shapes_only():
             model = swinpy.create_model(name)
-        arrays = from_official(model.state_dict(), "official", layout_of(model.config)).arrays
+        arrays = from_official(model.state_dict(), "official", geometry_of(model.config)).arrays
         assert matching_models(to_official(arrays)) == [name]

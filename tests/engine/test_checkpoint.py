@@ -241,7 +241,7 @@ def _saved_bytes(loss: ag.Tensor) -> int:
             continue
         seen.add(node)
         arrays |= {id(a): a.nbytes for a in node.ctx.saved if isinstance(a, np.ndarray)}
-        todo += [source[0] for source in node.sources if source is not None]
+        todo += [edge[0] for edge in node.edges if edge is not None]
     return sum(arrays.values())
 
 

@@ -7,12 +7,12 @@ import pytest
 from support.swin.models import build
 
 from swinpy import SwinConfig
-from swinpy.weights.describe import layout_of
+from swinpy.weights.describe import geometry_of
 from swinpy.weights.dialects import (
     ALIASES,
     DIALECTS,
     DialectError,
-    Layout,
+    ModelGeometry,
     detect,
     find_dialect,
     from_official,
@@ -63,9 +63,9 @@ IMPOSSIBLE = {
 POSSIBLE = [(d, c) for d in USABLE for c in CONFIGS if c not in IMPOSSIBLE.get(d, ())]
 
 
-def _state(name: str) -> tuple[dict[str, np.ndarray], Layout]:
+def _state(name: str) -> tuple[dict[str, np.ndarray], ModelGeometry]:
     model = build(CONFIGS[name])
-    return dict(model.state_dict()), layout_of(model.config, "float64")
+    return dict(model.state_dict()), geometry_of(model.config, "float64")
 
 
 def _assert_same(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
@@ -78,9 +78,9 @@ def _assert_same(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> Non
 
 @pytest.mark.parametrize(("dialect", "name"), POSSIBLE)
 def test_there_and_back_is_bitwise(dialect: str, name: str) -> None:
-    state, layout = _state(name)
+    state, geometry = _state(name)
     before = {k: v.copy() for k, v in state.items()}
-    written = from_official(state, dialect, layout)
+    written = from_official(state, dialect, geometry)
     assert detect(written.arrays) == dialect
     read = to_official(written.arrays)
     assert read.dialect == dialect
@@ -94,17 +94,17 @@ def test_there_and_back_is_bitwise(dialect: str, name: str) -> None:
 @pytest.mark.parametrize(("dialect", "name"), POSSIBLE)
 def test_what_is_written_is_written_again(dialect: str, name: str) -> None:
     """Dialect -> ours -> dialect, buffers too."""
-    state, layout = _state(name)
-    first = from_official(state, dialect, layout).arrays
-    second = from_official(to_official(first).arrays, dialect, layout).arrays
+    state, geometry = _state(name)
+    first = from_official(state, dialect, geometry).arrays
+    second = from_official(to_official(first).arrays, dialect, geometry).arrays
     _assert_same(second, first)
 
 
 @pytest.mark.parametrize(("dialect", "name"), [(d, c) for d, cs in IMPOSSIBLE.items() for c in sorted(cs)])
 def test_what_a_library_has_no_place_for_is_refused(dialect: str, name: str) -> None:
-    state, layout = _state(name)
+    state, geometry = _state(name)
     with pytest.raises(DialectError, match=r"save_weights: expected .*; got .*\. .*"):
-        from_official(state, dialect, layout)
+        from_official(state, dialect, geometry)
 
 
 def test_every_tensor_of_every_model_has_an_official_place() -> None:
@@ -116,8 +116,8 @@ def test_every_tensor_of_every_model_has_an_official_place() -> None:
 @pytest.mark.parametrize("dialect", USABLE)
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_wrappers_of_models_are_taken_off(dialect: str, wrapper: str) -> None:
-    state, layout = _state("v1")
-    arrays = from_official(state, dialect, layout).arrays
+    state, geometry = _state("v1")
+    arrays = from_official(state, dialect, geometry).arrays
     read = to_official({wrapper + k: v for k, v in arrays.items()})
     assert read.dialect == dialect
     _assert_same(read.arrays, to_official(arrays).arrays)
@@ -133,7 +133,7 @@ def _named(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
 
 def test_official_buffers_are_those_of_the_published_files() -> None:
     """SWIN.md's lists: 190 keys for V1-T at 224 and 250 for V2-T at 256, masks in five blocks."""
-    v1 = Layout((2, 2, 6, 2), ((56, 56), (28, 28), (14, 14), (7, 7)), ((7, 7),) * 4)
+    v1 = ModelGeometry((2, 2, 6, 2), ((56, 56), (28, 28), (14, 14), (7, 7)), ((7, 7),) * 4)
     made = from_official({}, "official", v1).arrays
     assert len(_named(made, "relative_position_index")) == 12
     masked = ("0.blocks.1", "1.blocks.1", "2.blocks.1", "2.blocks.3", "2.blocks.5")
@@ -142,7 +142,7 @@ def test_official_buffers_are_those_of_the_published_files() -> None:
     index = made["layers.3.blocks.1.attn.relative_position_index"]
     assert (index.shape, index.dtype) == ((49, 49), np.int64)
     assert made["layers.0.blocks.1.attn_mask"].shape == (64, 49, 49)
-    v2 = Layout((2, 2, 6, 2), ((64, 64), (32, 32), (16, 16), (8, 8)), ((8, 8),) * 4, ((8, 8),) * 4, "v2")
+    v2 = ModelGeometry((2, 2, 6, 2), ((64, 64), (32, 32), (16, 16), (8, 8)), ((8, 8),) * 4, ((8, 8),) * 4, "v2")
     made = from_official({}, "official", v2).arrays
     assert len(made) == 250 - 221
     table = made["layers.0.blocks.0.attn.relative_coords_table"]
@@ -167,7 +167,7 @@ def _mask_by_hand(size: tuple[int, int], window: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("size", "window"), [((8, 8), 4), ((6, 12), 3), ((15, 10), 5)])
 def test_masks_and_index_token_by_token(size: tuple[int, int], window: int) -> None:
-    made = from_official({}, "official", Layout((2,), (size,), ((window, window),))).arrays
+    made = from_official({}, "official", ModelGeometry((2,), (size,), ((window, window),))).arrays
     np.testing.assert_array_equal(made["layers.0.blocks.1.attn_mask"], _mask_by_hand(size, window))
     index = made["layers.0.blocks.0.attn.relative_position_index"]
     for i in range(window**2):
@@ -178,33 +178,33 @@ def test_masks_and_index_token_by_token(size: tuple[int, int], window: int) -> N
 
 def test_no_mask_where_one_window_covers_a_side() -> None:
     """The original code then shifts neither axis."""
-    made = from_official({}, "official", Layout((2,), ((4, 8),), ((4, 4),))).arrays
+    made = from_official({}, "official", ModelGeometry((2,), ((4, 8),), ((4, 4),))).arrays
     assert not _named(made, "attn_mask")
 
 
 def test_maps_of_no_whole_windows_have_no_mask_and_a_note() -> None:
-    written = from_official({}, "official", Layout((2,), ((9, 8),), ((4, 4),)))
+    written = from_official({}, "official", ModelGeometry((2,), ((9, 8),), ((4, 4),)))
     assert not _named(written.arrays, "attn_mask")
     assert "not whole windows" in written.notes[0]
 
 
 def test_coordinates_of_a_window_of_one_token_are_finite() -> None:
-    layout = Layout((1,), ((1, 1),), ((1, 1),), ((1, 1),), "v2")
-    table = from_official({}, "official", layout).arrays["layers.0.blocks.0.attn.relative_coords_table"]
+    geometry = ModelGeometry((1,), ((1, 1),), ((1, 1),), ((1, 1),), "v2")
+    table = from_official({}, "official", geometry).arrays["layers.0.blocks.0.attn.relative_coords_table"]
     np.testing.assert_array_equal(table, np.zeros((1, 1, 1, 2)))
 
 
 def test_torchvision_flattens_the_index() -> None:
-    layout = Layout((1,), ((4, 4),), ((4, 4),))
-    flat = from_official({}, "torchvision", layout).arrays["features.1.0.attn.relative_position_index"]
-    square = from_official({}, "official", layout).arrays["layers.0.blocks.0.attn.relative_position_index"]
+    geometry = ModelGeometry((1,), ((4, 4),), ((4, 4),))
+    flat = from_official({}, "torchvision", geometry).arrays["features.1.0.attn.relative_position_index"]
+    square = from_official({}, "official", geometry).arrays["layers.0.blocks.0.attn.relative_position_index"]
     assert flat.shape == (256,)
     np.testing.assert_array_equal(flat, square.reshape(-1))
 
 
 def test_buffers_are_ignored_on_reading_and_handed_out() -> None:
-    state, layout = _state("v2")
-    written = from_official(state, "official", layout).arrays
+    state, geometry = _state("v2")
+    written = from_official(state, "official", geometry).arrays
     read = to_official(written)
     assert len(read.ignored) == len(written) - len(state) == len(read.buffers)
     assert set(read.ignored.values()) == {"a buffer: computed from the geometry"}
@@ -222,8 +222,8 @@ def test_without_a_layout_buffers_are_left_out_with_a_note() -> None:
 
 
 def test_keys_of_torchvision_have_a_bias_of_zero() -> None:
-    state, layout = _state("v2")
-    bias = from_official(state, "torchvision", layout).arrays["features.1.0.attn.qkv.bias"]
+    state, geometry = _state("v2")
+    bias = from_official(state, "torchvision", geometry).arrays["features.1.0.attn.qkv.bias"]
     np.testing.assert_array_equal(bias[8:16], 0)
     np.testing.assert_array_equal(bias[:8], state["layers.0.blocks.0.attn.q_bias"])
     arrays = {"features.1.0.attn.qkv.bias": np.arange(24.0), "features.1.0.attn.logit_scale": np.zeros((2, 1, 1))}
@@ -233,8 +233,8 @@ def test_keys_of_torchvision_have_a_bias_of_zero() -> None:
 
 
 def test_positions_of_backbones_are_maps() -> None:
-    state, layout = _state("oblong")
-    table = from_official(state, "detection", layout).arrays["backbone.absolute_pos_embed"]
+    state, geometry = _state("oblong")
+    table = from_official(state, "detection", geometry).arrays["backbone.absolute_pos_embed"]
     assert table.shape == (1, 8, 16, 8)
     np.testing.assert_array_equal(table[0, :, 3, 5], state["absolute_pos_embed"][0, 3 * 8 + 5])
     assert to_official({"absolute_pos_embed": table}, "official").position_map == (16, 8)
@@ -258,23 +258,23 @@ def test_merging_by_unfold_is_channel_major() -> None:
 
 
 def test_older_simmim_files_say_rpe_mlp() -> None:
-    state, layout = _state("v2")
+    state, geometry = _state("v2")
     for dialect in ("simmim", "official"):
-        arrays = from_official(state, dialect, layout).arrays
+        arrays = from_official(state, dialect, geometry).arrays
         older = {k.replace("cpb_mlp", "rpe_mlp"): v for k, v in arrays.items()}
         assert set(older) != set(arrays)
         _assert_same(to_official(older).arrays, to_official(arrays).arrays)
 
 
 def test_pretraining_parts_are_kept_in_translation() -> None:
-    state, layout = _state("headless")
+    state, geometry = _state("headless")
     extra = {
         "mask_token": np.ones((1, 1, 8)),
         "decoder.0.weight": np.ones((12, 32, 1, 1)),
         "decoder.0.bias": np.ones(12),
     }
     for dialect in ("simmim", "hf", "hf5"):
-        arrays = from_official({**state, **extra}, dialect, layout).arrays
+        arrays = from_official({**state, **extra}, dialect, geometry).arrays
         assert "decoder.0.weight" in arrays
         _assert_same(to_official(arrays).arrays, {**state, **extra})
 
@@ -300,8 +300,8 @@ def test_single_stage_models_are_official_but_for_the_head() -> None:
 
 
 def test_other_parts_of_a_detector_are_ignored() -> None:
-    state, layout = _state("feature_norms")
-    arrays = from_official(state, "detection", layout).arrays
+    state, geometry = _state("feature_norms")
+    arrays = from_official(state, "detection", geometry).arrays
     other = {f"{part}.conv.weight": np.ones(1) for part in ("neck", "rpn_head", "roi_head", "decode_head")}
     read = to_official({**arrays, **other})
     assert read.dialect == "detection"

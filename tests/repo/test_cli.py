@@ -34,7 +34,7 @@ def _command_that_raises(monkeypatch, error):
         raise error
 
     module = SimpleNamespace(HELP="none", add_arguments=lambda parser: None, run=run)
-    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=lambda name: module))
+    monkeypatch.setattr(cli, "COMMANDS", dict.fromkeys(COMMANDS, module))
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,9 @@ def cases(draw: st.DrawFn, row: Row) -> tuple[Case, int]:
 def reference(sample: Sample, g: Any) -> list[Any]:
     """Output and gradients of what exists, by the reference in the sample's precision."""
     args = (*sample.args, sample.kwargs["spec"])
-    return [x for x in (window_attention_fwd.reference(*args), *window_attention_bwd.reference(g, *args)) if x is not None]
+    return [
+        x for x in (window_attention_fwd.reference(*args), *window_attention_bwd.reference(g, *args)) if x is not None
+    ]
 
 
 def kernels(cupy: Any, sample: Sample, g: Any) -> list[Any]:

@@ -83,10 +83,12 @@ class CifarFormat:
 
     @property
     def label_bytes(self) -> int:
+        """Bytes of the labels that come before each image."""
         return 2 if self.coarse_classes else 1
 
     @property
     def record_bytes(self) -> int:
+        """Bytes of one image with its labels."""
         return self.label_bytes + _PIXELS
 
 

@@ -119,7 +119,7 @@ def resize(
         image: a PIL image.
         size: of the shorter side, the proportions kept (the longer side rounded down); or (H, W).
         interpolation: the filter.
-        box: (left, top, right, bottom) to cut out first.
+        box: (left, top, right, bottom) to crop to first.
 
     Raises:
         BadImage: for an image so long and narrow that the result would have more than 2^26 pixels.

@@ -97,6 +97,7 @@ class FolderImages:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
+        """(N, 3, H, W)."""
         return len(self.paths), 3, *self.size
 
     def __len__(self) -> int:
@@ -121,7 +122,7 @@ class FolderImages:
         return self._read(list(key), [None] * len(key))
 
     def at_epoch(self, indices: NDArray[np.int64], epoch: int) -> NDArray[np.uint8]:
-        """The images (B, 3, H, W) of an epoch: with ``random_crop`` cut by a draw from (seed, epoch, index).
+        """The images (B, 3, H, W) of an epoch: with ``random_crop`` cropped by a draw from (seed, epoch, index).
 
         Raises:
             BadImage: naming every file among them that cannot be read.

@@ -33,7 +33,7 @@ class FolderOptions:
         interpolation: of the resize.
         mean: per channel, of pixels scaled to [0, 1].
         std: per channel, of pixels scaled to [0, 1].
-        random_crop: whether training images are cut by a box of random area and aspect.
+        random_crop: whether training images are cropped by a box of random area and aspect.
         seed: of that draw.
     """
 

@@ -43,7 +43,7 @@ def calibrate(variant: str, seed: int = 0, train: int = 12_000, test: int = 2_00
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from a command line's arguments, by default this process's."""
+    """Print the figures of one variant, or of all."""
     what = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m swinpy.data.scenes.calibrate", description=what)
     parser.add_argument("--variant", choices=[*VARIANTS, "all"], default="all")

@@ -24,7 +24,6 @@ __all__ = ["SCENE_CLASSES", "VARIANTS", "Scenes", "Variant", "generate"]
 SCENE_CLASSES = tuple(SHAPES)
 _SIDE = 32
 _CHUNK = 64  # images drawn at a time: their float32 planes stay in the L2 cache
-_MAX_DISTRACTORS = 4
 
 # Counters of one image. The scalars come first, the noise of 3 * 32 * 32 words after them.
 _SCALARS = 64

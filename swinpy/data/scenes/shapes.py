@@ -46,12 +46,12 @@ def circle(x: Field, y: Field) -> Field:
 
 
 def square(x: Field, y: Field) -> Field:
-    """A square with horizontal and vertical sides."""
+    """A square with its sides along the axes."""
     return _highest(abs(x), abs(y)) - 0.75
 
 
 def triangle(x: Field, y: Field) -> Field:
-    """A triangle with equal sides, its point up."""
+    """An equilateral triangle."""
     return _highest(y, 0.8660254 * abs(x) - 0.5 * y) - 0.5
 
 
@@ -66,7 +66,7 @@ def star(x: Field, y: Field) -> Field:
 
 
 def cross(x: Field, y: Field) -> Field:
-    """Two bars of equal length, one horizontal and one vertical."""
+    """Two equal bars at right angles."""
     bar = _highest(abs(x) - 0.9, abs(y) - 0.28)
     return np.minimum(bar, _highest(abs(y) - 0.9, abs(x) - 0.28))
 
@@ -77,17 +77,17 @@ def ring(x: Field, y: Field) -> Field:
 
 
 def hexagon(x: Field, y: Field) -> Field:
-    """A hexagon with equal sides."""
+    """A regular hexagon."""
     return _highest(0.8660254 * abs(x) + 0.5 * abs(y), abs(y)) - 0.8
 
 
 def crescent(x: Field, y: Field) -> Field:
-    """A disc without a smaller disc at its right."""
+    """A disc without what a second disc covers."""
     return _highest(_length(x, y) - 0.9, 0.72 - _length(x - 0.45, y))
 
 
 def arrow(x: Field, y: Field) -> Field:
-    """A bar with a triangle at its right end."""
+    """A bar with a triangular head, pointing to the right."""
     shaft = _highest(abs(y) - 0.22, abs(x + 0.4) - 0.5)
     head = _highest(-x, 0.7893522 * abs(y) + 0.6139406 * x - 0.5525466)
     return np.minimum(shaft, head)

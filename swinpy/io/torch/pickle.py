@@ -1,9 +1,9 @@
 """A pickle read as data: a stack machine for a list of allowed opcodes, in which nothing can be run.
 
-GLOBAL makes a name, REDUCE and its like a record of a call, unless the caller of :func:`read_pickle` knows what the
-call stands for; BUILD notes a state. There is no way from here to an import, a call or an attribute. What an object
-costs in memory is charged to a budget before it is made, and no opcode takes longer than the bytes it reads or the
-values it gathers, so time and memory are bounded by the file's size.
+GLOBAL makes a name. REDUCE and its like make a record of a call, unless the caller of :func:`read_pickle` knows what
+the call stands for. BUILD notes a state. There is no way from here to an import, a call or an attribute. What an object
+costs in memory is charged to a budget before it is made. An opcode takes time in proportion to the bytes that it reads
+or the values that it gathers. So time and memory are bounded by the file's size.
 
 A `Grammar` says which pickles are allowed: `TORCH` those of ``torch.save``; CIFAR's files have a narrower one
 (`swinpy.data.cifar.pickled`).

@@ -3,7 +3,7 @@
 ``tables.py`` is the reference of the layouts; ``transforms.py`` has what is done to arrays besides naming them.
 """
 
-from swinpy.weights.dialects.buffers import Layout, buffers_of
+from swinpy.weights.dialects.buffers import ModelGeometry, buffers_of
 from swinpy.weights.dialects.tables import ALIASES, BUFFERS, DIALECTS, Dialect
 from swinpy.weights.dialects.transforms import DialectError
 from swinpy.weights.dialects.translate import (
@@ -22,7 +22,7 @@ __all__ = [
     "DIALECTS",
     "Dialect",
     "DialectError",
-    "Layout",
+    "ModelGeometry",
     "Translation",
     "Written",
     "buffers_of",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from swinpy.geometry import Coordinates
 
-__all__ = ["Layout", "buffers_of"]
+__all__ = ["ModelGeometry", "buffers_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -22,7 +22,7 @@ _MASKED = -100.0
 
 
 @dataclass(frozen=True)
-class Layout:
+class ModelGeometry:
     """The geometry of a model as built.
 
     Attributes:
@@ -48,40 +48,42 @@ class Layout:
     formula: Coordinates = "code"
 
 
-def _stage(layout: Layout, stage: int, flat_index: bool) -> Iterator[tuple[str, Array, bool]]:
+def _stage(model: ModelGeometry, stage: int, flat_index: bool) -> Iterator[tuple[str, Array, bool]]:
     """(name under the block, array, of shifted blocks only)."""
-    window, size = layout.windows[stage], layout.maps[stage]
-    if layout.attention == "none":
+    window, size = model.windows[stage], model.maps[stage]
+    if model.attention == "none":
         return
-    if layout.relative:
+    if model.relative:
         index = np.array(relative_position_index(window, window))
         yield "attn.relative_position_index", index.reshape(-1) if flat_index else index, False
-    if layout.relative and layout.attention == "v2":
-        pretrained = layout.pretrained[stage] if layout.pretrained else window
-        table = log_coordinates(window, pretrained, layout.formula).reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
-        yield "attn.relative_coords_table", table.astype(layout.dtype), False
+    if model.relative and model.attention == "v2":
+        pretrained = model.pretrained[stage] if model.pretrained else window
+        table = log_coordinates(window, pretrained, model.formula).reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
+        yield "attn.relative_coords_table", table.astype(model.dtype), False
     # The original code shifts neither axis where the window covers the smaller side of the map.
-    shift = layout.shift and min(size) > min(window)
+    shift = model.shift and min(size) > min(window)
     if shift and not any(n % w for n, w in zip(size, window, strict=True)):
         cut = geometry(size, window, (window[0] // 2, window[1] // 2))
         mask = attention_mask(cut, _MASKED)
         if mask is not None:
-            yield "attn_mask", mask.astype(layout.dtype), True
+            yield "attn_mask", mask.astype(model.dtype), True
 
 
-def buffers_of(layout: Layout, wanted: tuple[str, ...], flat_index: bool) -> tuple[dict[str, Array], tuple[str, ...]]:
+def buffers_of(
+    model: ModelGeometry, wanted: tuple[str, ...], flat_index: bool
+) -> tuple[dict[str, Array], tuple[str, ...]]:
     """Buffers by official name, and notes about those that cannot be made."""
     made: dict[str, Array] = {}
     notes = []
-    for stage, depth in enumerate(layout.depths):
-        for name, array, shifted in _stage(layout, stage, flat_index):
+    for stage, depth in enumerate(model.depths):
+        for name, array, shifted in _stage(model, stage, flat_index):
             if name in wanted:
                 blocks = range(depth)[1::2] if shifted else range(depth)
                 made |= {f"layers.{stage}.blocks.{block}.{name}": array for block in blocks}
-        size, window = layout.maps[stage], layout.windows[stage]
+        size, window = model.maps[stage], model.windows[stage]
         if (
             "attn_mask" in wanted
-            and layout.attention != "none"
+            and model.attention != "none"
             and any(n % w for n, w in zip(size, window, strict=True))
         ):
             notes.append(

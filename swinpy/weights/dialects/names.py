@@ -1,8 +1,8 @@
 """Name templates: how a row of a dialect's table finds a key and writes one.
 
-A template is a dotted name in which ``{root}`` stands for a prefix of the file, ``{s}`` for a stage, ``{b}`` for a
-block, and ``{s+1}`` or ``{2s+1}`` for a number that is worked out from the stage. A template names a module or a
-parameter; whatever follows a module's name in a key (``.weight``, ``.bias``) is carried over as it is.
+A template is a dotted name with places in it. ``{root}`` stands for a prefix of the file, ``{s}`` for a stage, ``{b}``
+for a block, and ``{s+1}`` or ``{2s+1}`` for a number computed from the stage. A template names a module or a parameter;
+what follows a module's name in a key (``.weight``, ``.bias``) is kept as it is.
 """
 
 from __future__ import annotations

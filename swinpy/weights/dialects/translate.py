@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swinpy.weights.dialects.buffers import Layout, buffers_of
+from swinpy.weights.dialects.buffers import ModelGeometry, buffers_of
 from swinpy.weights.dialects.tables import ALIASES, BUFFERS, DIALECTS, Dialect
 from swinpy.weights.dialects.transforms import DialectError
 
@@ -221,13 +221,13 @@ def _root(dialect: Dialect, state: Mapping[str, Array]) -> str:
     return dialect.root["backbone" if stages and "head.weight" not in state else kind]
 
 
-def from_official(state: Mapping[str, Array], dialect: str, layout: Layout | None = None) -> Written:
+def from_official(state: Mapping[str, Array], dialect: str, geometry: ModelGeometry | None = None) -> Written:
     """Arrays under the official names as a dialect has them.
 
     Args:
         state: arrays by official name, without buffers.
         dialect: a name.
-        layout: the geometry of the model, for the buffers that the dialect's files contain; without it they are left
+        geometry: of the model as built, for the buffers that the dialect's files contain; without it they are left
             out, with a note.
 
     Raises:
@@ -240,12 +240,12 @@ def from_official(state: Mapping[str, Array], dialect: str, layout: Layout | Non
     kept = {name: a for name, a in state.items() if name.split(".")[0] not in chosen.absent}
     dropped = {name: f"{chosen.name} models have no such part" for name in state if name not in kept}
     for transform in chosen.transforms:
-        kept = transform.write(kept, layout.maps[0] if layout else None)
+        kept = transform.write(kept, geometry.maps[0] if geometry else None)
     notes: tuple[str, ...] = ()
-    if chosen.buffers and layout is None:
+    if chosen.buffers and geometry is None:
         notes = ("without the buffers of such files, which depend on the window and the image size",)
-    elif layout is not None:
-        made, notes = buffers_of(layout, chosen.buffers, chosen.flat_index)
+    elif geometry is not None:
+        made, notes = buffers_of(geometry, chosen.buffers, chosen.flat_index)
         kept = {**kept, **made}
     arrays: dict[str, Array] = {}
     for name, array in kept.items():
