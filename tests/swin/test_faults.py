@@ -178,7 +178,7 @@ FAULTS = (
     ),
     Fault("pad after roll, fused", FORWARD, _in_kernels("window_tokens", _rolled_then_padded_tokens)),
     Fault("pad after roll, composite", COMPOSITE, _in_composite("_pad_and_shift", lambda right: _rolled_then_padded)),
-    Fault("padded tokens zero after qkv", FORWARD, _in_class(kernels._Pieces, "load", _padding_without_bias)),
+    Fault("padded tokens zero after qkv", FORWARD, _in_class(kernels._Windows, "load", _padding_without_bias)),
     Fault(
         "qkv bias without the padded tokens' gradient",
         COMPOSITE,
