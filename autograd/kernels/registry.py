@@ -1,13 +1,13 @@
 """The kernel registry: a kernel is a reference that is called by its own name, and the faster twins of it.
 
-The reference is plain NumPy/CuPy code and defines what is right. ``cuda`` and ``cpu`` implementations are optional;
-each can say why it does not take given arguments, and :func:`explain` shows the user that reason. Which one runs is
-the ``kernel_mode`` in force:
+The reference is plain NumPy/CuPy code and defines the results. ``cuda`` and ``cpu`` implementations are optional. Each
+can say why it does not take given arguments, and :func:`explain` shows that reason. The ``kernel_mode`` in force
+decides which one runs:
 
     auto        the implementation for the arrays' device if it takes them, else the reference
     reference   the reference
-    cuda, cpu   that implementation; an error where it does not take the arguments
-    validate    what auto would run and the reference, compared; an error that names the kernel where they differ
+    cuda, cpu   that implementation; an error if it does not take the arguments
+    validate    both what auto would run and the reference; an error that names the kernel if they differ
 """
 
 from __future__ import annotations

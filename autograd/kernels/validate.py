@@ -154,7 +154,7 @@ def validated(
 def noted(
     kernel: Kernel[..., Any], check: KernelCheck, refusal: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """The reference's result; how the implementation's differs goes into ``check``."""
+    """The reference's result. The comparison with the implementation's is recorded in ``check``."""
     if refusal is not None:
         check.refused[refusal] = check.refused.get(refusal, 0) + 1
         return kernel.reference(*args, **kwargs)

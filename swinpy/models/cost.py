@@ -49,9 +49,9 @@ def macs_of(event: ag.OpEvent) -> int:
     if event.name == "mlp":
         return int(x.size // x.shape[-1] * (event.inputs[1].size + event.inputs[3].size))
     if event.name == "window_attention":
-        cut = event.static["spec"].cut
-        windows = x.shape[0] * math.prod(cut.windows)
-        return int(2 * windows * cut.tokens**2 * (x.shape[3] // 3))
+        geometry = event.static["spec"].geometry
+        windows = x.shape[0] * math.prod(geometry.windows)
+        return int(2 * windows * geometry.tokens**2 * (x.shape[3] // 3))
     return 0
 
 

@@ -58,10 +58,10 @@ def _check(
     logit_scale: ag.Tensor | None,
     spec: AttentionSpec,
 ) -> None:
-    n = spec.cut.tokens
-    if qkv.ndim != 4 or qkv.shape[1:3] != spec.cut.size or qkv.shape[3] % (3 * spec.heads):
+    n = spec.geometry.tokens
+    if qkv.ndim != 4 or qkv.shape[1:3] != spec.geometry.size or qkv.shape[3] % (3 * spec.heads):
         raise ValueError(
-            f"{op}: expected qkv (B, {spec.cut.size[0]}, {spec.cut.size[1]}, 3C) with C a multiple of "
+            f"{op}: expected qkv (B, {spec.geometry.size[0]}, {spec.geometry.size[1]}, 3C) with C a multiple of "
             f"{spec.heads} heads; got {qkv.shape}."
         )
     if bias is not None and bias.shape != (spec.heads, n, n):
@@ -106,7 +106,7 @@ def window_attention(
 
 
 def _pad(x: ag.Tensor, spec: AttentionSpec) -> ag.Tensor:
-    (h, w), (padded_h, padded_w) = spec.cut.size, spec.cut.padded
+    (h, w), (padded_h, padded_w) = spec.geometry.size, spec.geometry.padded
     return ag.pad(x, ((0, 0), (0, padded_h - h), (0, padded_w - w), (0, 0))) if (h, w) != (padded_h, padded_w) else x
 
 
@@ -115,13 +115,13 @@ def _roll(x: ag.Tensor, shift: Pair) -> ag.Tensor:
 
 
 def _pad_and_shift(x: ag.Tensor, spec: AttentionSpec) -> ag.Tensor:
-    back = (-spec.cut.shift[0], -spec.cut.shift[1])
-    return _pad(_roll(x, back), spec) if spec.cut.roll_first else _roll(_pad(x, spec), back)
+    back = (-spec.geometry.shift[0], -spec.geometry.shift[1])
+    return _pad(_roll(x, back), spec) if spec.geometry.roll_first else _roll(_pad(x, spec), back)
 
 
 def _unshift_and_crop(x: ag.Tensor, spec: AttentionSpec) -> ag.Tensor:
-    (h, w), shift = spec.cut.size, spec.cut.shift
-    if spec.cut.roll_first:
+    (h, w), shift = spec.geometry.size, spec.geometry.shift
+    if spec.geometry.roll_first:
         return _roll(x[:, :h, :w], shift)
     x = _roll(x, shift)
     return x if x.shape[1:3] == (h, w) else x[:, :h, :w]
@@ -146,11 +146,11 @@ def window_attention_composite(
         dropout: rate on the probabilities.
     """
     _check("window_attention_composite", qkv, bias, qkv_bias, logit_scale, spec)
-    batch, channels, heads, n = qkv.shape[0], qkv.shape[3] // 3, spec.heads, spec.cut.tokens
+    batch, channels, heads, n = qkv.shape[0], qkv.shape[3] // 3, spec.heads, spec.geometry.tokens
     shifted = _pad_and_shift(qkv, spec)
     if qkv_bias is not None:
         shifted = shifted + qkv_bias
-    windows = tap("windows", window_partition(shifted, spec.cut.window))
+    windows = tap("windows", window_partition(shifted, spec.geometry.window))
     count = windows.shape[1] * windows.shape[2]
     split = windows.reshape(batch, count, n, 3, heads, channels // heads).transpose(3, 0, 1, 4, 2, 5)
     q, k, v = split[0], split[1], split[2]  # (B, nW, heads, N, d)
@@ -164,10 +164,10 @@ def window_attention_composite(
     if bias is not None:
         scores = scores + tap("position_bias", bias)
     scores = tap("scores", scores)
-    mask = tap("mask", on_device(attention_mask(spec.cut, spec.mask_value), qkv.data))
+    mask = tap("mask", on_device(attention_mask(spec.geometry, spec.mask_value), qkv.data))
     attention: Any = tap("probs", ag.softmax(scores) if mask is None else ag.masked_softmax(scores, mask[:, None]))
     if dropout:
         attention = ag.dropout(attention, dropout)
     out = (attention @ v).transpose(0, 1, 3, 2, 4)  # (B, nW, N, heads, d)
-    out = tap("attended", out.reshape(batch, *spec.cut.windows, *spec.cut.window, channels))
+    out = tap("attended", out.reshape(batch, *spec.geometry.windows, *spec.geometry.window, channels))
     return tap("map", _unshift_and_crop(window_reverse(out), spec))

@@ -244,7 +244,7 @@ def _plus(product: ag.Tensor, bias: ag.Tensor | None) -> Any:
 
 
 def _cut(spec: Any) -> dict[str, list[int]]:
-    return {"size": list(spec.cut.size), "window": list(spec.cut.window), "shift": list(spec.cut.shift)}
+    return {"size": list(spec.geometry.size), "window": list(spec.geometry.window), "shift": list(spec.geometry.shift)}
 
 
 def trace(

@@ -50,8 +50,8 @@ def _rolled_the_other_way(right: Any) -> Any:
 
 def _shifted_the_other_way(right: Any) -> Any:
     def pad_and_shift(x: Any, spec: Any) -> Any:
-        sh, sw = spec.cut.shift
-        return right(x, replace(spec, cut=replace(spec.cut, shift=(-sh, -sw))))
+        sh, sw = spec.geometry.shift
+        return right(x, replace(spec, geometry=replace(spec.geometry, shift=(-sh, -sw))))
 
     return pad_and_shift
 
@@ -71,7 +71,7 @@ def _reversed_with_h_and_w_swapped(windows: Any) -> Any:
 
 
 def _rolled_then_padded(x: Any, spec: Any) -> Any:
-    (h, w), (padded_h, padded_w), (sh, sw) = spec.cut.size, spec.cut.padded, spec.cut.shift
+    (h, w), (padded_h, padded_w), (sh, sw) = spec.geometry.size, spec.geometry.padded, spec.geometry.shift
     return ag.pad(ag.roll(x, (-sh, -sw), axis=(1, 2)), ((0, 0), (0, padded_h - h), (0, padded_w - w), (0, 0)))
 
 
@@ -178,7 +178,7 @@ FAULTS = (
     ),
     Fault("pad after roll, fused", FORWARD, _in_kernels("window_tokens", _rolled_then_padded_tokens)),
     Fault("pad after roll, composite", COMPOSITE, _in_composite("_pad_and_shift", lambda right: _rolled_then_padded)),
-    Fault("padded tokens zero after qkv", FORWARD, _in_class(kernels._Pieces, "load", _padding_without_bias)),
+    Fault("padded tokens zero after qkv", FORWARD, _in_class(kernels._Windows, "load", _padding_without_bias)),
     Fault(
         "qkv bias without the padded tokens' gradient",
         COMPOSITE,

@@ -106,12 +106,12 @@ def _gradient_above_the_clamp(right: Any) -> Any:
     return bwd
 
 
-def _as_constant(pieces: Any, qkv: Any, go: Any, grads: Any, tau: Any) -> Any:
+def _as_constant(windows: Any, qkv: Any, go: Any, grads: Any, tau: Any) -> Any:
     """As _cosine_bwd, with |q| and |k| taken for constants."""
     q, k, v = qkv
-    xp = pieces.xp
+    xp = windows.xp
     inverse_q, inverse_k = kernels._inverse_norm(q, xp)[0], kernels._inverse_norm(k, xp)[0]
-    ds = kernels._scores_bwd(pieces, q * inverse_q * tau, k * inverse_k, v, go, grads)
+    ds = kernels._scores_bwd(windows, q * inverse_q * tau, k * inverse_k, v, go, grads)
     gtau = (grads[0] * q * inverse_q).sum(axis=(0, 1, 3, 4))
     grads[0][...] *= tau * inverse_q
     grads[1][...] *= inverse_k

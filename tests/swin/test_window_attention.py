@@ -115,7 +115,7 @@ def test_a_padded_token_is_the_qkv_bias(drawn: tuple[Case, Sample], fn: Any) -> 
     The qkv bias then receives what its copies receive: everywhere, padding included.
     """
     case, sample = drawn
-    cut = case.spec.cut
+    cut = case.spec.geometry
     (h, w), (padded_h, padded_w) = cut.size, cut.padded
     qkv, bias, qkv_bias, logit_scale = (None if a is None else ag.Tensor(a, True) for a in sample.args)
     assert qkv is not None
@@ -124,7 +124,7 @@ def test_a_padded_token_is_the_qkv_bias(drawn: tuple[Case, Sample], fn: Any) -> 
     below = ag.broadcast_to(row, (case.batch, padded_h - h, w, row.shape[3]))
     right = ag.broadcast_to(row, (case.batch, padded_h, padded_w - w, row.shape[3]))
     whole = ag.concatenate([ag.concatenate([qkv + row, below], axis=1), right], axis=2)
-    spec = replace(case.spec, cut=Geometry((padded_h, padded_w), cut.window, cut.shift))
+    spec = replace(case.spec, geometry=Geometry((padded_h, padded_w), cut.window, cut.shift))
     expected = fn(whole, bias, None, logit_scale, spec=spec)[:, :h, :w]
     runner.close(output(sample, fn), expected.numpy(), tolerances.COMPOSITE, "padded")
     g = cotangent(sample)

@@ -267,7 +267,7 @@ def test_chunks() -> None:
 
 def test_seams() -> None:
     """Tokens of a window behind the seams, as bits."""
-    cut = replace(SEAM, window=(2, 3), shift=(1, 2), size=(4, 6)).spec.cut
+    cut = replace(SEAM, window=(2, 3), shift=(1, 2), size=(4, 6)).spec.geometry
     assert mma.seams(cut) == (0b111000, 0b110110)
     assert mma.seams(replace(cut, shift=(0, 0))) == (0, 0)
 

@@ -30,7 +30,7 @@ def _by_region(case: Case, sample: Sample) -> Any:
     """Attention run separately for the tokens of each region of each window: no mask anywhere."""
     qkv, bias, qkv_bias, logit_scale = sample.args
     spec = case.spec
-    cut, channels = spec.cut, case.heads * case.head_dim
+    cut, channels = spec.geometry, case.heads * case.head_dim
     out = np.zeros((case.batch, *case.size, channels))
     flat = out.reshape(case.batch, -1, channels)
     pixels = qkv.reshape(case.batch, -1, 3 * channels)
@@ -77,12 +77,12 @@ def test_minus_100_is_exact_for_moderate_scores(drawn: tuple[Case, Sample]) -> N
 def test_minus_100_leaks_less_than_1e_30() -> None:
     """Measured by what a token of another region does when its value is 1e40 and every other value is 0."""
     spec = AttentionSpec(Geometry((4, 4), (4, 4), (0, 0)), 1, 1.0)
-    spec = replace(spec, cut=Geometry((8, 8), (4, 4), (2, 2)))
+    spec = replace(spec, geometry=Geometry((8, 8), (4, 4), (2, 2)))
     rng = np.random.default_rng(0)
     qkv = np.concatenate([rng.uniform(-3, 3, (1, 8, 8, 2)), np.zeros((1, 8, 8, 1))], axis=3)
     qkv[0, 0, 0, 2] = 1.0
     out = window_attention(ag.Tensor(qkv), None, None, spec=spec).numpy()
-    outside = _outside(spec.cut, 0, 0)
+    outside = _outside(spec.geometry, 0, 0)
     assert out[0][~outside].max() > 1e-10
     assert 0 < out[0][outside].max() < tolerances.LEAK
 
@@ -103,7 +103,7 @@ def test_nothing_leaks_out_of_a_region(drawn: tuple[Case, Sample], data: st.Data
     """Perturbing one token moves no bit of outputs outside its region, nor of their gradients."""
     case, sample = drawn
     row, column = (data.draw(st.integers(0, n - 1)) for n in case.size)
-    outside = _outside(case.spec.cut, row, column)
+    outside = _outside(case.spec.geometry, row, column)
     changed = sample.args[0].copy()
     changed[:, row, column] += 1.5
     other = replace(sample, args=(changed, *sample.args[1:]))
@@ -127,7 +127,7 @@ def _leak(mask_value: float, logit_scale: float) -> float:
     qkv[..., 0], qkv[..., 1] = 1.0, -1.0
     qkv[0, 0, 0, 1:] = 1.0  # its key along the queries, and the only value that is not 0
     out = window_attention(ag.Tensor(qkv), None, None, ag.Tensor(np.full((1, 1, 1), logit_scale)), spec=spec).numpy()
-    return float(out[0][_outside(spec.cut, 0, 0)].max())
+    return float(out[0][_outside(spec.geometry, 0, 0)].max())
 
 
 def test_minus_100_leaks_with_cosine_at_its_largest_scale() -> None:

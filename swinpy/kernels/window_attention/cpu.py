@@ -198,10 +198,10 @@ def _tables(geometry: Geometry) -> _Tables:
 def _prepare(
     qkv: Any, bias: Any | None, qkv_bias: Any | None, logit_scale: Any | None, spec: AttentionSpec
 ) -> AttentionInputs:
-    tables, dtype, n = _tables(spec.cut), qkv.dtype, spec.cut.tokens
+    tables, dtype, n = _tables(spec.geometry), qkv.dtype, spec.geometry.tokens
     table = np.full((len(tables.examples), spec.heads, padded_rows(n), padded_columns(n)), _NEVER, dtype)
     table[..., :n, :n] = 0 if bias is None else bias
-    mask = attention_mask(spec.cut, spec.mask_value)
+    mask = attention_mask(spec.geometry, spec.mask_value)
     if mask is not None:
         table[..., :n, :n] += mask[tables.examples][:, None]
     scales = np.full(spec.heads, spec.scale, dtype)
@@ -249,7 +249,7 @@ def window_attention_bwd(
 ) -> tuple[Any, Any | None, Any | None, Any | None]:
     """As :func:`window_attention_fwd`; probabilities are computed again from q and k."""
     inputs = _prepare(qkv, bias, qkv_bias, logit_scale, spec)
-    n, channels, heads, dtype = spec.cut.tokens, g.shape[3], spec.heads, qkv.dtype
+    n, channels, heads, dtype = spec.geometry.tokens, g.shape[3], spec.heads, qkv.dtype
     rows = plain(g).reshape(-1, channels)
     gqkv = empty(inputs.qkv.shape, dtype)
     pieces, division = _pieces_of(inputs, qkv.shape[0])

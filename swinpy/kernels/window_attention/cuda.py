@@ -28,9 +28,11 @@ def _takes(*args: Any) -> str | None:
 def _shapes(*args: Any) -> str | None:
     """None if the arrays fit each other and the geometry, else why not: kernels would read and write out of bounds."""
     qkv, bias, qkv_bias, logit_scale, spec = args[-5:]
-    n, heads = spec.cut.tokens, spec.heads
-    if qkv.ndim != 4 or qkv.shape[1:3] != spec.cut.size or not qkv.shape[3] or qkv.shape[3] % (3 * heads):
-        return f"expected qkv (B, {spec.cut.size[0]}, {spec.cut.size[1]}, 3C) for {heads} heads; got {qkv.shape}"
+    n, heads = spec.geometry.tokens, spec.heads
+    if qkv.ndim != 4 or qkv.shape[1:3] != spec.geometry.size or not qkv.shape[3] or qkv.shape[3] % (3 * heads):
+        return (
+            f"expected qkv (B, {spec.geometry.size[0]}, {spec.geometry.size[1]}, 3C) for {heads} heads; got {qkv.shape}"
+        )
     if bias is not None and bias.shape != (heads, n, n):
         return f"expected a bias of shape {(heads, n, n)}; got {bias.shape}"
     if qkv_bias is not None and qkv_bias.shape != qkv.shape[3:]:

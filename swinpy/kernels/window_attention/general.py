@@ -49,8 +49,8 @@ def can_run(*args: Any) -> str | None:
     head_dim = qkv.shape[3] // 3 // spec.heads
     if head_dim > MAX_HEAD_DIM:
         return f"head_dim is at most {MAX_HEAD_DIM}; got {head_dim}"
-    if max(spec.cut.window) > MAX_WINDOW:
-        return f"a window has at most {MAX_WINDOW} tokens a side; got {spec.cut.window}"
+    if max(spec.geometry.window) > MAX_WINDOW:
+        return f"a window has at most {MAX_WINDOW} tokens a side; got {spec.geometry.window}"
     return cuda_dtype(*args)
 
 
@@ -149,11 +149,11 @@ def general_fwd(
     qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
 ) -> Array:
     """As :func:`swinpy.kernels.window_attention.window_attention_fwd`."""
-    batch, height, width, channels = qkv.shape[0], *spec.cut.size, qkv.shape[3] // 3
+    batch, height, width, channels = qkv.shape[0], *spec.geometry.size, qkv.shape[3] // 3
     out = array_module(qkv).empty((batch, height, width, channels), qkv.dtype)
     if not out.size:
         return out
-    geometry = spec.cut
+    geometry = spec.geometry
     tiling = _tiling(geometry.tokens, channels // spec.heads, "forward_bytes")
     windows = geometry.windows[0] * geometry.windows[1]
     sizes = (spec.heads, windows, geometry.tokens, height * width, spec.scale, spec.mask_value)
@@ -171,7 +171,7 @@ def general_fwd(
 def _slots(qkv: Array, tiling: Tiling, spec: AttentionSpec, count: int) -> int:
     """The number of blocks among which the windows of a head and tile are divided: enough to fill the device."""
     most = _BLOCKS * multiprocessors(qkv) // (spec.heads * tiling.tiles)
-    memory = _PARTS_BYTES // (4 * spec.heads * spec.cut.tokens**2)
+    memory = _PARTS_BYTES // (4 * spec.heads * spec.geometry.tokens**2)
     turns = -(-count // max(1, min(most, memory, count, 65535)))
     return -(-count // turns)
 
@@ -180,7 +180,7 @@ def general_bwd(
     g: Array, qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None, spec: AttentionSpec
 ) -> tuple[Array, Array | None, Array | None, Array | None]:
     """As :func:`swinpy.kernels.window_attention.window_attention_bwd`."""
-    xp, geometry, heads = array_module(qkv), spec.cut, spec.heads
+    xp, geometry, heads = array_module(qkv), spec.geometry, spec.heads
     shared = [bias, qkv_bias, logit_scale]
     if not qkv.size:
         gqkv = xp.empty(qkv.shape, qkv.dtype)

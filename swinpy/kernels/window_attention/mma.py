@@ -66,8 +66,8 @@ def can_run(qkv: Array, spec: AttentionSpec) -> str | None:
         return f"tensor-core kernels take {HEAD_DIM} channels a head; got {head_dim}"
     if qkv.dtype.name not in _TYPES:
         return f"tensor-core kernels take float16 and bfloat16; got {qkv.dtype.name}"
-    if spec.cut.tokens > _LARGEST:
-        return f"tensor-core kernels take windows of up to {_LARGEST} tokens; got {spec.cut.tokens}"
+    if spec.geometry.tokens > _LARGEST:
+        return f"tensor-core kernels take windows of up to {_LARGEST} tokens; got {spec.geometry.tokens}"
     if capability(qkv) < _CAPABILITY:
         return f"tensor-core kernels need compute capability 8.0; got {capability(qkv) / 10}"
     return None
@@ -117,24 +117,24 @@ class _Operands:
 
     @property
     def tokens(self) -> int:
-        return self.spec.cut.tokens
+        return self.spec.geometry.tokens
 
     @property
     def windows(self) -> int:
-        return int(self.qkv.shape[0]) * self.spec.cut.windows[0] * self.spec.cut.windows[1]
+        return int(self.qkv.shape[0]) * self.spec.geometry.windows[0] * self.spec.geometry.windows[1]
 
     def table(self) -> Array:
         with self.qkv.device:
-            return _table(self.spec.cut, self.xp, self.qkv.device.id)
+            return _table(self.spec.geometry, self.xp, self.qkv.device.id)
 
     def regions(self) -> Array | None:
         with self.qkv.device:
-            return _regions(self.spec.cut, self.xp, self.qkv.device.id)
+            return _regions(self.spec.geometry, self.xp, self.qkv.device.id)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         """Pixels, channels, heads."""
-        size = self.spec.cut.size
+        size = self.spec.geometry.size
         return size[0] * size[1], self.qkv.shape[3] // 3, self.spec.heads
 
     @property
@@ -181,8 +181,8 @@ def _small_fwd(operands: _Operands, out: Array) -> None:
     code = operands.program("small_fwd", TOKENS=operands.tokens, COSINE=int(operands.spec.cosine))
     pairs = operands.windows * operands.spec.heads
     inputs = (operands.qkv, operands.qkv_bias, operands.packed_bias(), operands.logit_scale)
-    place = (operands.table(), *operands.sizes, operands.windows, *operands.spec.cut.windows)
-    args = (*inputs, out, *place, *operands.scores, *seams(operands.spec.cut))
+    place = (operands.table(), *operands.sizes, operands.windows, *operands.spec.geometry.windows)
+    args = (*inputs, out, *place, *operands.scores, *seams(operands.spec.geometry))
     launch(code, "window_attention_small_fwd", -(-pairs // 4), 128, args)
 
 
@@ -201,7 +201,7 @@ def _large_program(operands: _Operands, name: str, sizes: tuple[int, ...]) -> tu
 def _large_fwd(operands: _Operands, out: Array) -> None:
     code, shared = _large_program(operands, "large_fwd", _FORWARD_CHUNKS)
     inputs = (operands.qkv, operands.qkv_bias, operands.bias, operands.logit_scale)
-    place = (operands.table(), operands.regions(), *operands.sizes, *operands.spec.cut.windows, operands.tokens)
+    place = (operands.table(), operands.regions(), *operands.sizes, *operands.spec.geometry.windows, operands.tokens)
     grid = operands.windows * operands.spec.heads
     launch(code, "window_attention_large_fwd", grid, 128, (*inputs, out, *place, *operands.scores), shared)
 
@@ -275,8 +275,8 @@ def _small_bwd(operands: _Operands, g: Array, gqkv: Array, parts: _Parts) -> Non
     code = operands.program("small_bwd", TOKENS=operands.tokens, COSINE=int(operands.spec.cosine))
     inputs = (g, operands.qkv, operands.qkv_bias, operands.packed_bias(), operands.logit_scale)
     outputs = (gqkv, parts.bias, parts.qkv_bias, parts.tau)
-    place = (operands.table(), *operands.sizes, operands.windows, *operands.spec.cut.windows)
-    args = (*inputs, *outputs, *place, *operands.scores, *seams(operands.spec.cut))
+    place = (operands.table(), *operands.sizes, operands.windows, *operands.spec.geometry.windows)
+    args = (*inputs, *outputs, *place, *operands.scores, *seams(operands.spec.geometry))
     grid = (parts.splits, operands.spec.heads)
     launch(code, "window_attention_small_bwd", grid, 128, args, small_bwd_shared(operands.tokens))
 
@@ -290,7 +290,7 @@ def _large_bwd(operands: _Operands, g: Array, gqkv: Array, parts: _Parts) -> Non
         operands.regions(),
         *operands.sizes,
         operands.windows,
-        *operands.spec.cut.windows,
+        *operands.spec.geometry.windows,
         operands.tokens,
         *operands.scores,
     )

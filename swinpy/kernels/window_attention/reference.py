@@ -34,14 +34,14 @@ class AttentionSpec:
     """The settings of an attention, which do not change from batch to batch.
 
     Attributes:
-        cut: the division of the map into windows.
+        geometry: the division of the map into windows.
         heads: number of heads.
         scale: of the scores (V1); 1 with cosine.
         mask_value: added across region borders.
         cosine: normalise q and k, and scale by exp(min(logit_scale, ln 100)) (V2).
     """
 
-    cut: Geometry
+    geometry: Geometry
     heads: int
     scale: float
     mask_value: float = -100.0
@@ -59,7 +59,7 @@ class _Windows:
         self.xp, self.spec, self.qkv = array_module(qkv), spec, qkv
         self.acc = accumulator(qkv.dtype)
         self.batch, self.channels = qkv.shape[0], qkv.shape[3] // 3
-        table = window_tokens(spec.cut)
+        table = window_tokens(spec.geometry)
         self.count, self.tokens = table.shape
         self.table = on_device(table.reshape(-1), qkv)
         padding = np.flatnonzero(table.reshape(-1) < 0)
@@ -72,7 +72,7 @@ class _Windows:
 
     def _load_mask(self) -> None:
         """Load the mask of the windows that have one. On a shifted map these are the last row and column only."""
-        mask = attention_mask(self.spec.cut, self.spec.mask_value)
+        mask = attention_mask(self.spec.geometry, self.spec.mask_value)
         self.masked: Any = None
         if mask is not None:
             masked = np.flatnonzero(mask.any(axis=(1, 2)))
@@ -140,9 +140,9 @@ def _cost(products: int) -> Any:
     def cost(*args: Any) -> Cost:
         spec: AttentionSpec = args[-1]
         qkv = next(a for a in args if a is not None and a.ndim == 4 and a.shape[3] % 3 == 0)
-        windows = args[0].shape[0] * spec.cut.windows[0] * spec.cut.windows[1]
+        windows = args[0].shape[0] * spec.geometry.windows[0] * spec.geometry.windows[1]
         channels = (args[1] if products > 2 else qkv).shape[3] // 3
-        flops = 2 * products * windows * spec.cut.tokens**2 * channels
+        flops = 2 * products * windows * spec.geometry.tokens**2 * channels
         maps = 4 if products == 2 else 7
         return Cost(flops, maps * channels * math.prod(args[0].shape[:3]) * args[0].itemsize)
 

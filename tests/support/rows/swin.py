@@ -53,7 +53,7 @@ def _logit_scales(s: Source, heads: int) -> Any:
 def make(case: Case, s: Source) -> Sample:
     """Arguments for a case: qkv, bias, qkv_bias, logit_scale, and spec."""
     spec, channels = case.spec, case.heads * case.head_dim
-    n = spec.cut.tokens
+    n = spec.geometry.tokens
     # cosine attention divides by the lengths of q and k, bias included: none of them near 0, a padded token's neither
     values = (lambda shape: s.away(shape, gap=0.5)) if case.cosine else s.normal
     qkv = values((case.batch, *case.size, 3 * channels))

@@ -48,7 +48,7 @@ def naive_attention(
     to: Callable[[Any], Array] = lambda x: np.asarray(x).astype(dtype).astype(np.float64)  # noqa: E731
     qkv, bias, qkv_bias, logit_scale = (None if a is None else np.asarray(a, np.float64) for a in args)
     assert qkv is not None
-    table, heads, mask = window_tokens(spec.cut), spec.heads, attention_mask(spec.cut, spec.mask_value)
+    table, heads, mask = window_tokens(spec.geometry), spec.heads, attention_mask(spec.geometry, spec.mask_value)
     rows = _gather(qkv, table)
     rows = rows if qkv_bias is None else to(rows + qkv_bias)
     q, k, v = rows.reshape(*rows.shape[:3], 3, heads, -1).transpose(3, 0, 1, 4, 2, 5)

@@ -56,7 +56,7 @@ def window_attention(
     qkv: Array, bias: Array | None, qkv_bias: Array | None, logit_scale: Array | None = None, *, spec: AttentionSpec
 ) -> Array:
     """Pad with zeros, add the qkv bias everywhere, roll, one window and head at a time, roll back, crop."""
-    cut, heads = spec.cut, spec.heads
+    cut, heads = spec.geometry, spec.heads
     (h, w), (padded_h, padded_w), (sh, sw) = cut.size, cut.padded, cut.shift
     x = np.pad(qkv, ((0, 0), (0, padded_h - h), (0, padded_w - w), (0, 0)))
     x = np.roll(x if qkv_bias is None else x + qkv_bias, (-sh, -sw), axis=(1, 2))
