@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from swinpy.io.records import Dtype, Storage, StoredTensor
     from swinpy.io.source import MemoryBudget, Source
 
-__all__ = ["EXPANSION", "check_expansion", "load_arrays"]
+__all__ = ["check_expansion", "load_arrays"]
 
-EXPANSION = 16
+_EXPANSION = 16
 _FREE_EXPANSION = 1 << 23
 # Storages share allocations of this size: the system hands out large ones in large pages, which halves the time. More
 # would keep too much alive for the sake of one array.
@@ -43,14 +43,14 @@ def check_expansion(tensors: Mapping[str, StoredTensor], size: int) -> None:
         size: of the file in bytes.
 
     Raises:
-        Fault: together they are more than `EXPANSION` times the file (and 8 MiB).
+        Fault: together they are more than `_EXPANSION` times the file (and 8 MiB).
     """
     total = 0
     for name, tensor in tensors.items():
         total += math.prod(tensor.shape) * tensor.dtype.itemsize
-        if total > EXPANSION * size + _FREE_EXPANSION:
+        if total > _EXPANSION * size + _FREE_EXPANSION:
             raise Fault(
-                f"tensors that are together at most {EXPANSION} times the file's {size} bytes",
+                f"tensors that are together at most {_EXPANSION} times the file's {size} bytes",
                 f"{shown(total)} bytes up to {shown(name)}, of shape {tensor.shape}",
                 "Such a file is made to exhaust memory; get it from where it was published.",
             )

@@ -11,7 +11,7 @@ from swinpy.io.records import Call, Global, Storage, StoredTensor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ENTRIES", "Survey", "is_tensor_like"]
+__all__ = ["ENTRIES", "Survey"]
 
 # The names under which training scripts keep a model's weights, in files and in memory; the first found wins. Averaged
 # copies come last: they are taken when there is nothing else, or when asked for.
@@ -33,7 +33,7 @@ _DEPTH = 4
 _LISTED = 8
 
 
-def is_tensor_like(value: Any) -> bool:
+def _is_tensor_like(value: Any) -> bool:
     """Whether a value is a tensor, or the record of one that cannot be read (quantized, sparse, of an unknown type)."""
     if type(value) is Call and type(value.function) is Global:
         module, name = value.function.module, value.function.name
@@ -49,7 +49,7 @@ class Survey:
         is_tensor: what counts as a tensor in it.
     """
 
-    def __init__(self, tree: Any, is_tensor: Callable[[Any], bool] = is_tensor_like) -> None:
+    def __init__(self, tree: Any, is_tensor: Callable[[Any], bool] = _is_tensor_like) -> None:
         self._tree = tree
         self._is_tensor = is_tensor
         self._counted: dict[int, int] = {}
@@ -146,7 +146,7 @@ class Survey:
                 continue
             label = name if type(name) is str else shown(name)
             others[label] = self.describe(value)
-            if is_tensor_like(value):
+            if _is_tensor_like(value):
                 unreadable.append(label)
                 if type(name) is not str:
                     others[label] += ", whose name is no text"
@@ -170,7 +170,7 @@ class Survey:
             return f"a tensor of {value.dtype.name}{lacking}"
         if type(value) is Call:
             name = str(value.function) if type(value.function) is Global else "something nested"
-            if is_tensor_like(value):
+            if _is_tensor_like(value):
                 return f"a tensor of a kind that is not read ({name})"
             return f"an object of {name}, not made"
         if type(value) is Global:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["FETCH_AGAIN", "Fault", "TensorFileError", "WeightsFileError", "shown"]
+__all__ = ["Fault", "TensorFileError", "WeightsFileError", "shown"]
 
-FETCH_AGAIN = "Nothing in it was run; copy or download the file again."
+_FETCH_AGAIN = "Nothing in it was run; copy or download the file again."
 _SHOWN = 60
 
 
@@ -28,7 +28,7 @@ class Fault(Exception):
         rule: which rule was broken, and by what; for a caller that has words of its own for it. () for most rules.
     """
 
-    def __init__(self, expected: str, got: str, fix: str = FETCH_AGAIN, *, rule: tuple[Any, ...] = ()) -> None:
+    def __init__(self, expected: str, got: str, fix: str = _FETCH_AGAIN, *, rule: tuple[Any, ...] = ()) -> None:
         super().__init__(expected, got, fix)
         self.expected, self.got, self.fix, self.rule = expected, got, fix, rule
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 if TYPE_CHECKING:
     from swinpy.models.config import Architecture, SwinConfig
 
-__all__ = ["EvalConfig", "Preset", "check_preset", "eval_config_of", "preset_faults", "preset_options"]
+__all__ = ["EvalConfig", "Preset", "eval_config_of", "preset_faults", "preset_options"]
 
 Preset: TypeAlias = Literal["official", "timm", "torchvision", "hf"]
 
@@ -60,7 +60,7 @@ _TORCHVISION_RESIZE = {
 }
 
 
-def check_preset(preset: str, architecture: Architecture) -> None:
+def _check_preset(preset: str, architecture: Architecture) -> None:
     """Whether a library has such models.
 
     Raises:
@@ -76,9 +76,9 @@ def preset_options(preset: Preset, architecture: Architecture) -> dict[str, Any]
     """Fields of :class:`SwinConfig` that make a model behave as a library's.
 
     Raises:
-        ValueError: as :func:`check_preset`.
+        ValueError: as :func:`_check_preset`.
     """
-    check_preset(preset, architecture)
+    _check_preset(preset, architecture)
     return {**_OPTIONS[preset], **_MORE.get((preset, architecture), {})}
 
 
@@ -120,7 +120,7 @@ def eval_config_of(name: str, config: SwinConfig, preset: Preset = "official") -
     Raises:
         ValueError: for an unknown preset, or a model that torchvision has no weights of.
     """
-    check_preset(preset, config.architecture)
+    _check_preset(preset, config.architecture)
     image, side = config.image, min(config.image)
     mean, std = _IMAGENET if side > 32 else _CIFAR
     if preset == "hf" or side <= 32 or (preset == "official" and side == 384):

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from swinpy.train.amp import AMP_DTYPES
 
-__all__ = ["UsageError", "build_parser", "parse_options"]
+__all__ = ["UsageError", "parse_options"]
 
 # Options that may differ between a run and its continuation without changing any number.
 FREE_ON_RESUME = frozenset(
@@ -170,7 +170,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     add("--list-models", action="store_true")
 
 
-def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
+def _build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """Every option; unset ones that depend on the dataset are None."""
     parser = _Parser(
         prog=prog,
@@ -266,7 +266,7 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
     Raises:
         UsageError: for options that are not valid, in one line.
     """
-    parser = build_parser(prog)
+    parser = _build_parser(prog)
     first = parser.parse_args(argv)
     if first.config:
         parser.set_defaults(**_from_file(first.config, parser))

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from swinpy.models.config import SwinConfig
     from swinpy.weights.dialects import Dialect
 
-__all__ = ["save_weights", "without_key_bias"]
+__all__ = ["save_weights"]
 
 Array = np.ndarray[Any, Any]
 
 
-def without_key_bias(state: Mapping[str, Array], used: bool = True) -> dict[str, Array]:
+def _without_key_bias(state: Mapping[str, Array], used: bool = True) -> dict[str, Array]:
     """V2's qkv.bias as q_bias and v_bias.
 
     Args:
@@ -73,7 +73,7 @@ def save_weights(model: SwinTransformer, path: str | os.PathLike[str], dialect: 
                 f"save_weights: expected finite weights; got NaN or infinity in {name}. Nothing was written."
             )
     if config.architecture == "v2":
-        state = without_key_bias(state, used=config.key_bias == "full")
+        state = _without_key_bias(state, used=config.key_bias == "full")
     written = from_official(state, dialect, geometry_of(config, model.dtype.name))
     write_weights(path, written.arrays, find_dialect(dialect).wrapper)
     notes = (*written.notes, *_notes(config, find_dialect(dialect)))

@@ -104,8 +104,8 @@ def _undocumented(module: Module, references: dict[str, Module]) -> list[str]:
     return [name for name, has_one in _documented(module).items() if not has_one and not elsewhere.get(name)]
 
 
-@pytest.mark.parametrize("module", modules(), ids=repr)
-def test_every_public_function_has_a_docstring(module: Module) -> None:
+@pytest.mark.parametrize("module", [m for m in modules() if ".kernels" in m.name], ids=repr)
+def test_every_kernel_has_a_docstring(module: Module) -> None:
     assert _undocumented(module, {m.name: m for m in modules()}) == []
 
 
@@ -122,3 +122,25 @@ def test_what_counts_as_documented() -> None:
     assert [_undocumented(twin, references) for twin in twins] == [["two"], ["two"]]
     assert _undocumented(reference, references) == ["two"]
     assert _undocumented(made("room.other", silent, spoken, private), references) == ["one"]
+
+
+def _without_docstring(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    """Public functions, methods and classes that say nothing about themselves; setters and overloads may."""
+    for node in body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        decorators = {_dotted(d).rpartition(".")[2] for d in node.decorator_list}
+        if ast.get_docstring(node) is None and not decorators & {"setter", "overload"}:
+            yield prefix + node.name
+        if isinstance(node, ast.ClassDef):
+            yield from _without_docstring(node.body, f"{node.name}.")
+
+
+def test_the_finder_of_missing_docstrings_finds_them() -> None:
+    text = "def f(): ...\nclass A:\n  'a'\n  def g(self): ...\n  def _h(self): ...\n  @g.setter\n  def g(self): ..."
+    assert list(_without_docstring(ast.parse(text).body)) == ["f", "A.g"]
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if ".kernels" not in m.name], ids=repr)
+def test_public_functions_say_what_they_do(module: Module) -> None:
+    assert list(_without_docstring(module.tree.body)) == []

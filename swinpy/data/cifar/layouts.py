@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CIFAR10",
     "CIFAR100",
-    "OFFICIAL_URL",
     "CifarFormat",
     "load_cifar",
     "read_cifar_binary",
@@ -50,7 +49,7 @@ _CIFAR100_NAMES = """
 """
 CIFAR100_CLASSES = tuple(_CIFAR100_NAMES.split())
 
-OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz/"
+_OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz/"
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
 
@@ -192,7 +191,7 @@ def load_cifar(
 
 
 def _from_archive(fmt: CifarFormat, archive: Archive, file: Path, synthetic: bool) -> tuple[ImageDataset, ImageDataset]:
-    url = OFFICIAL_URL + archive.filename
+    url = _OFFICIAL_URL + archive.filename
     verify_archive(file, archive, fmt.name, url)
     contents = members_of_tar(file, archive.folder, _size_limits(fmt, archive), fmt.name, url)
     return _assemble(fmt, archive, contents, file, synthetic)
@@ -200,7 +199,7 @@ def _from_archive(fmt: CifarFormat, archive: Archive, file: Path, synthetic: boo
 
 def _urls(archive: Archive) -> list[str]:
     """Where to fetch from: SWINPY_CIFAR_URL (a file, or the folder that holds it) before the official place."""
-    urls = [OFFICIAL_URL + archive.filename]
+    urls = [_OFFICIAL_URL + archive.filename]
     mirror = os.environ.get("SWINPY_CIFAR_URL", "").strip()
     if mirror:
         urls.insert(0, mirror if mirror.endswith(".tar.gz") else f"{mirror.rstrip('/')}/{archive.filename}")
@@ -211,7 +210,7 @@ def _missing_message(fmt: CifarFormat, root: Path) -> str:
     places = ", ".join(f"{archive.folder}/ or {archive.filename}" for archive in fmt.archives)
     archive = fmt.archives[0]
     return (
-        f"{fmt.name}: expected {places} in {root.absolute()}; got neither. Put {OFFICIAL_URL}{archive.filename} "
+        f"{fmt.name}: expected {places} in {root.absolute()}; got neither. Put {_OFFICIAL_URL}{archive.filename} "
         f"(SHA-256 {archive.sha256}) there, pass --dataset-download to fetch it, or use a built-in dataset: "
         "--dataset scenes (procedural) or --dataset digits (scikit-learn's handwritten digits)."
     )

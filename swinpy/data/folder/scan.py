@@ -17,9 +17,9 @@ from swinpy.data.folder.images import FolderImages, bad_files
 if TYPE_CHECKING:
     import os
 
-__all__ = ["IMAGE_SUFFIXES", "FolderOptions", "load_folder"]
+__all__ = ["FolderOptions", "load_folder"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -128,7 +128,7 @@ def _few(names: list[str], most: int = 5) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and not p.name.startswith("."))
     return sorted((p for p in found if p.is_file()), key=lambda p: p.relative_to(folder).as_posix())
 
 
@@ -137,7 +137,7 @@ def _part(root: Path, part: str, classes: tuple[str, ...], options: FolderOption
     empty = [name for name, found in zip(classes, files, strict=True) if not found]
     if empty:
         raise DatasetMissing(
-            f"folder: expected images ({', '.join(IMAGE_SUFFIXES)}) in every class of {(root / part).absolute()}; got "
+            f"folder: expected images ({', '.join(_IMAGE_SUFFIXES)}) in every class of {(root / part).absolute()}; got "
             f"none in {_few(empty)}. Add images, or remove the directory from train and val."
         )
     paths = tuple(path for found in files for path in found)

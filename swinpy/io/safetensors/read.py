@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from swinpy.io.source import MemoryBudget, Source
 
 __all__ = [
-    "HEADER_LIMIT",
     "METADATA",
     "SAFETENSORS_DTYPES",
     "decode_tensors",
@@ -47,7 +46,7 @@ __all__ = [
     "views_of",
 ]
 
-HEADER_LIMIT = 100_000_000  # the format's own
+_HEADER_LIMIT = 100_000_000  # the format's own
 METADATA = "__metadata__"
 _EXPANSION = 40  # bytes of Python objects a byte of JSON, at worst
 SAFETENSORS_DTYPES: dict[str, Dtype] = {
@@ -84,7 +83,7 @@ def read_safetensors(source: Source, budget: MemoryBudget | None = None) -> Cont
     """
     length = int.from_bytes(source.read(0, min(8, source.size)), "little")
     start = 8 + length
-    if length > HEADER_LIMIT or start > source.size:
+    if length > _HEADER_LIMIT or start > source.size:
         raise Fault("a safetensors header that fits in the file", f"one of {length} bytes in {source.size} (truncated)")
     if budget is not None:
         budget.take(_EXPANSION * length)

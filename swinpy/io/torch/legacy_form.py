@@ -19,10 +19,10 @@ from swinpy.io.torch.pickle import read_pickle
 if TYPE_CHECKING:
     from swinpy.io.source import MemoryBudget, Source
 
-__all__ = ["MAGIC", "PROTOCOL", "read_torch_legacy"]
+__all__ = ["MAGIC", "read_torch_legacy"]
 
 MAGIC = 0x1950A86A20F9469CFC6C
-PROTOCOL = 1001
+_PROTOCOL = 1001
 _COUNT = struct.Struct("<q")
 
 
@@ -43,8 +43,8 @@ def read_torch_legacy(source: Source, budget: MemoryBudget) -> Content:
         fix = "A plain pickle is not read, for it could hold anything: torch.save the state_dict() instead."
         raise Fault("torch's magic number in the first pickle", "another value", fix)
     version = read_pickle(stream, objects, budget)
-    if type(version) is not int or version != PROTOCOL:
-        raise Fault(f"protocol version {PROTOCOL} in the second pickle", shown(version))
+    if type(version) is not int or version != _PROTOCOL:
+        raise Fault(f"protocol version {_PROTOCOL} in the second pickle", shown(version))
     facts = read_pickle(stream, objects, budget)
     if type(facts) is not dict or type(facts.get("little_endian")) is not bool:
         raise Fault("facts about the machine, byte order included, in the third pickle", shown(facts))

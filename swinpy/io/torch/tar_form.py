@@ -19,9 +19,9 @@ from swinpy.io.torch.pickle import read_pickle
 if TYPE_CHECKING:
     from swinpy.io.source import MemoryBudget, Source
 
-__all__ = ["BLOCK", "read_torch_tar"]
+__all__ = ["read_torch_tar"]
 
-BLOCK = 512
+_BLOCK = 512
 _MEMBERS = ("storages", "tensors", "pickle")
 _PAX_LIMIT = 1 << 16
 # What an extended header may say without changing which bytes a member has, or which member they are.
@@ -71,12 +71,12 @@ def _read_members(source: Source, budget: MemoryBudget) -> dict[str, _Member]:
     members: dict[str, _Member] = {}
     at = 0
     while at < source.size:
-        header = source.read(at, BLOCK)
-        at += BLOCK
+        header = source.read(at, _BLOCK)
+        at += _BLOCK
         if not any(header):
             break
         budget.take(300)
-        name, kind, size = _read_header(header, at - BLOCK)
+        name, kind, size = _read_header(header, at - _BLOCK)
         if kind == b"x":
             _check_pax(source.read(at, size) if size <= _PAX_LIMIT else b"")
         elif kind not in (b"0", b"\0"):
@@ -87,7 +87,7 @@ def _read_members(source: Source, budget: MemoryBudget) -> dict[str, _Member]:
             members[name] = _Member(at, size)
         if at + size > source.size:
             raise Fault(f"{size} bytes of {shown(name)} at byte {at}", f"a file of {source.size} bytes (truncated)")
-        at += -(-size // BLOCK) * BLOCK
+        at += -(-size // _BLOCK) * _BLOCK
     else:
         raise Fault("an empty block at the end of the tar file", "none (truncated)")
     return members
