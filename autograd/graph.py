@@ -67,7 +67,8 @@ class Node:
         edges: for each input, where its gradient goes; None where none is wanted.
         ctx: what the vjp needs; None once it was freed.
         versions: (version, count) of each leaf among the inputs at the time of forward.
-        outputs: shape and dtype of each output (to make zeros for those that received no gradient).
+        outputs: shape and dtype of each of several outputs, to make zeros for those that receive no gradient; empty
+            for a single output.
         hooks: by output index.
     """
 
@@ -136,11 +137,9 @@ class _Pending:
             self.owned[index] = True
 
     def own(self, index: int = 0) -> Array | None:
-        """The finished gradient as an array that nobody else holds; another one at each call."""
+        """The finished gradient, if any, as an array that nobody else holds: a second call gives a copy."""
         grad = self.grads[index]
-        if grad is None or not self.owned[index]:
-            if grad is None:
-                return None
+        if grad is not None and not self.owned[index]:
             with device_scope(grad):
                 return array_module(grad).array(grad, copy=True)
         self.owned[index] = False  # from here on it is the caller's

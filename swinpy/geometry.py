@@ -242,7 +242,11 @@ def _coordinates(
 
 
 def _bands(n: int, window: int, shift: int) -> np.ndarray[Any, Any]:
-    """Region along one axis after the roll: 0, then 1 in the last window, 2 for what came from the other edge."""
+    """Band along one axis after the roll: 0, then 1 in the last window, 2 for what came from the other edge.
+
+    Two tokens of a window are neighbours in the map if their bands are equal. Band 0 ends before the last window, so it
+    could bear the number of band 1; the paper's figure 4 tells them apart.
+    """
     position = np.arange(n)
     if shift == 0:
         return np.zeros(n, int)

@@ -205,6 +205,7 @@ class WindowAttention(Module):
     """
 
     cosine = False
+    logit_scale: Parameter | None = None  # of cosine attention: the logarithm of its scale, (heads, 1, 1)
     defer_bias = False  # whether the output goes to a residual stream as it is, so that its norm may add proj's bias
 
     def __init__(self, channels: int, heads: int, window: Pair, shift: Pair, config: SwinConfig) -> None:
@@ -239,10 +240,6 @@ class WindowAttention(Module):
         """(3C,)."""
         return self.qkv.bias
 
-    def temperature(self) -> ag.Tensor | None:
-        """Logarithm of the scale of cosine attention, (heads, 1, 1)."""
-        return None
-
     def forward(self, x: ag.Tensor) -> ag.Tensor:
         """(B, H, W, C) to (B, H, W, C)."""
         size = (x.shape[1], x.shape[2])
@@ -252,7 +249,7 @@ class WindowAttention(Module):
             ag.linear(x, self.qkv.weight),
             self.position_bias(cut.window),
             self.qkv_bias(),
-            self.temperature(),
+            self.logit_scale,
         )
         if self.mode == "fused":
             out = window_attention(*operands, spec=spec)
@@ -289,7 +286,8 @@ class Block(Module):
     def draw_keeps(self, stream: Stream) -> tuple[Any, Any]:
         """DropPath scales of the mixer's and of the MLP's branch, each (B,), or None for 1."""
         keep = ag.drop_path_keep(stream.x, self.drop_path, self.training)
-        return keep, ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
+        mlp_keep = ag.drop_path_keep(stream.x, self.drop_path, self.training) if self.drop_mlp_path else None
+        return keep, mlp_keep
 
     def run_mlp(self, x: ag.Tensor, checkpoint: bool) -> ag.Tensor:
         """``self.mlp(x)``; with ``checkpoint`` it keeps x alone for backward."""

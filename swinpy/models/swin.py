@@ -43,7 +43,7 @@ def make_block(config: SwinConfig, stage: int, index: int, drop_path: float) -> 
 
 
 class Stage(Module):
-    """Blocks at one resolution; then merging, but for the last stage."""
+    """Blocks at one resolution, and the merging that comes before the next stage."""
 
     def __init__(self, stage: int, config: SwinConfig, drop_path: list[float]) -> None:
         self.blocks = ModuleList([make_block(config, stage, i, rate) for i, rate in enumerate(drop_path)])
@@ -131,7 +131,7 @@ class SwinTransformer(Module):
 
     def set_grad_checkpointing(self, mode: Literal["none", "block", "stage"] | bool = True) -> None:
         """Recompute activations in backward: per "block" (True), per "stage", or not at all ("none", False)."""
-        choice = {True: "block", False: "none"}.get(mode, mode) if isinstance(mode, bool) else mode
+        choice = ("block" if mode else "none") if isinstance(mode, bool) else mode
         self.config = self.config.with_changes(checkpoint=choice)
 
     def reset_classifier(self, num_classes: int) -> None:

@@ -51,6 +51,7 @@ class CosineAttention(WindowAttention):
     """
 
     cosine = True
+    logit_scale: Parameter
 
     def make_parameters(self, channels: int, config: SwinConfig) -> None:
         """Logit scales (heads, 1, 1), the MLP of positions, and biases of queries and values (C,)."""
@@ -88,10 +89,6 @@ class CosineAttention(WindowAttention):
         with device_scope(query.data):
             key = ag.Tensor(query.data * 0)
         return ag.concatenate([query, key, value])
-
-    def temperature(self) -> ag.Tensor:
-        """See :meth:`WindowAttention.temperature`."""
-        return self.logit_scale
 
 
 class SwinBlockV2(Block):

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -123,3 +124,18 @@ def test_the_readmes_commands_stand_where_ci_looks_for_them(title, word):
     """.ci/run takes the first block of code under each of these headings."""
     section = (ROOT / "README.md").read_text().partition(f"\n## {title}\n")[2]
     assert word in re.search(r"^```sh\n(.*?)^```$", section, re.M | re.S)[1]
+
+
+def _tour_snippets():
+    """The programs that docs/tour.md gives for a shell, without the comments that say what they print."""
+    blocks = re.findall(r"(?:^    .*\n)+", (ROOT / "docs" / "tour.md").read_text(encoding="utf-8"), re.MULTILINE)
+    lines = ["\n".join(x for x in textwrap.dedent(b).split("\n") if not x.startswith("#")) for b in blocks]
+    return [code for code in lines if code.startswith("python -c ")]
+
+
+@pytest.mark.parametrize("snippet", _tour_snippets(), ids=lambda code: code.split("import")[1][:20])
+def test_the_tours_snippets_run(snippet):
+    code = snippet.removeprefix("python -c ").strip().strip('"')
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

@@ -139,9 +139,8 @@ def _cost(products: int) -> Any:
 
     def cost(*args: Any) -> Cost:
         spec: AttentionSpec = args[-1]
-        qkv = next(a for a in args if a is not None and a.ndim == 4 and a.shape[3] % 3 == 0)
         windows = args[0].shape[0] * spec.geometry.windows[0] * spec.geometry.windows[1]
-        channels = (args[1] if products > 2 else qkv).shape[3] // 3
+        channels = args[-5].shape[3] // 3
         flops = 2 * products * windows * spec.geometry.tokens**2 * channels
         maps = 4 if products == 2 else 7
         return Cost(flops, maps * channels * math.prod(args[0].shape[:3]) * args[0].itemsize)
