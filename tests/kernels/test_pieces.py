@@ -1,5 +1,6 @@
 """Compiled kernels on pieces of rows: every piece once whatever the threads do, and helpers that listen, then sleep."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from repo.sources import ROOT
 from support import skips
 
 import autograd as ag
@@ -130,5 +132,7 @@ def test_loops_are_found_again_on_disk(tmp_path):
         "print(*(sum(_loop_over(k).stats.cache_hits.values()) for k in (one, two)))\n"
     )
     command = [sys.executable, str(tmp_path / "kernels_of_two.py")]
-    hits = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(2)]
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = [subprocess.run(command, env=here, capture_output=True, text=True, check=True) for _ in range(2)]
+    hits = [process.stdout.split() for process in done]
     assert hits == [["0", "0"], ["1", "1"]]
