@@ -9,8 +9,9 @@ which one it has: a DeferredBias is a tensor, and adds the bias itself for any o
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autograd.backend import device_of, is_array
 from autograd.context import STATE
@@ -78,12 +79,20 @@ class DeferredBias(Tensor):
         self._number = mark()
         self._count = None if bias.version is None else bias.version.count
 
-    def parts(self) -> tuple[Tensor, Tensor]:
+    def parts(self) -> tuple[Tensor, Tensor | None]:
         """(product, bias), for an op that adds them itself.
+
+        It is (sum, None) where the sum is there already, or recording has been switched on or off since.
 
         Raises:
             RuntimeError: if the bias was written to since.
         """
+        if self._sum is not None or STATE.get().grad != self._state.grad:
+            return self._added(), None
+        return self._unwritten()
+
+    def _unwritten(self) -> tuple[Tensor, Tensor]:
+        """(product, bias), if the bias is as it was."""
         if self.bias.version is not None and self.bias.version.count != self._count:
             raise RuntimeError(
                 "defer_bias: expected the bias as it was when the layer ran; got one that was written to since. "
@@ -94,7 +103,7 @@ class DeferredBias(Tensor):
     def _added(self) -> Tensor:
         """product + bias."""
         if self._sum is None:
-            product, bias = self.parts()
+            product, bias = self._unwritten()
             token = STATE.set(replace(self._state, observers=STATE.get().observers))
             try:
                 self._sum = product + bias
@@ -103,6 +112,12 @@ class DeferredBias(Tensor):
             if self._sum.edge is not None:  # its place in the order of nodes is where it was deferred
                 self._sum.edge[0].number = self._number
         return self._sum
+
+    def __copy__(self) -> Tensor:
+        return copy.copy(self._added())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return copy.deepcopy(self._added(), memo)
 
     @property
     def data(self) -> Array:

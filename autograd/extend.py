@@ -1,8 +1,8 @@
 """The door for code outside the engine that adds a primitive or a kernel.
 
-The engine's other doors: ``autograd`` for those who compute, ``autograd.kernels`` for kernels called by name, explained
-and compared, ``autograd.random`` for draws by counters, and ``autograd.kernels.compiled`` for twins that Numba compiles
-(their files alone may import its modules, which import Numba).
+The engine's other doors: ``autograd`` for those who compute, ``autograd.kernels`` and its rooms for kernels called by
+name, explained and compared, ``autograd.random`` for draws by counters, and ``autograd.kernels.compiled`` for twins
+that Numba compiles (their files alone may import its modules, which import Numba).
 
 >>> import numpy as np
 >>> from autograd.extend import Primitive

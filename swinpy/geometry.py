@@ -58,7 +58,6 @@ class Geometry:
         shift: (sh, sw), 0 <= shift < window.
         roll_first: roll the map before padding it, as timm does. A fault: its first rows then stand beside its last
             ones in the same region.
-        padded: (H', W'), multiples of the window.
     """
 
     size: Pair

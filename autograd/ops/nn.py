@@ -22,6 +22,7 @@ from autograd.kernels.layer_norm import (
 )
 from autograd.kernels.softmax import softmax_bwd, softmax_fwd
 from autograd.kernels.softplus import softplus_bwd, softplus_fwd
+from autograd.ops.declare import op
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axis
 from autograd.tensor import Tensor
@@ -327,20 +328,14 @@ def l2_normalize(x: TensorLike, axis: int = -1, eps: float | None = None) -> Ten
 # ---- activations
 
 
-def _gelu_forward(ctx: Ctx, x: Array) -> Array:
-    ctx.save(x)
-    return gelu_fwd(x)
-
-
-_gelu = Primitive("gelu", _gelu_forward, lambda ctx, g: gelu_bwd(g, *ctx.saved), floats=True, fresh=True)
-
-
-def gelu(x: TensorLike) -> Tensor:
+@op(lambda ctx, g: gelu_bwd(g, *ctx.saved), floats=True, fresh=True)
+def gelu(ctx: Ctx, x: TensorLike) -> Array:
     """x Phi(x) with the exact erf. Saves ``x``; Phi is computed again in backward.
 
     Source: Hendrycks & Gimpel 2016.
     """
-    return _gelu(x)
+    ctx.save(x)
+    return gelu_fwd(x)
 
 
 def _bias_gelu_forward(ctx: Ctx, x: Array, bias: Array) -> Array:

@@ -48,7 +48,8 @@ class Stream(_Sum):
     """The residual stream, the sum x + keep * branch, before the addition.
 
     The norm that reads the sum makes it on the way: residual, DropPath, the bias of the branch's last layer
-    (:mod:`autograd.deferred`) and norm are one op. A sum is made once, and adding to a stream gives a new one.
+    (:mod:`autograd.deferred`) and norm are one op. The first to read the sum makes it. Adding to a stream gives a new
+    one, which takes the sum over.
 
     Attributes:
         x: (B, H, W, C).
@@ -110,7 +111,13 @@ class _Recomputed(Stream):
 
         return ag.checkpoint(run, self.x) if self.branch is None else ag.checkpoint(run, self.x, self.branch)
 
+    def copy(self) -> Stream:
+        return _Recomputed(Stream(*self), self.part)
+
     def norm(self, layer: LayerNorm, wide: bool = False) -> ag.Tensor:
+        if self._total is not None:
+            return layer(self._total)
+
         def read(stream: Stream) -> tuple[ag.Tensor, ag.Tensor]:
             y = stream.norm(layer, wide)
             return stream.value(), y

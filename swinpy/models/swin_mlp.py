@@ -67,10 +67,10 @@ class SwinMlpBlock(Block):
         """See :meth:`Block.forward`."""
         keep, mlp_keep = self.draw_keeps(stream)
 
-        def mix(stream: Stream) -> Stream:
+        def mixed(stream: Stream) -> Stream:
             return stream.add(self.mix(stream.norm(self.norm1)), keep)
 
-        stream = stream.recomputed(mix) if checkpoint else mix(stream)
+        stream = stream.recomputed(mixed) if checkpoint else mixed(stream)
         return stream.add(self.run_mlp(stream.norm(self.norm2), checkpoint), mlp_keep)
 
     def mix(self, x: ag.Tensor) -> ag.Tensor:

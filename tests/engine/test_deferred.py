@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,3 +133,44 @@ def test_what_is_not_deferred() -> None:
         ag.linear(x, w, ag.Tensor(np.ones(4)), defer_bias=True)
     with pytest.raises(TypeError, match="defer_bias: expected operands of one dtype; got float64 and float32"):
         ag.linear(x, w, ag.Tensor(np.ones(5, np.float32)), defer_bias=True)
+
+
+def _normed(branch: ag.Tensor) -> ag.Tensor:
+    return ag.residual_layer_norm(ag.Tensor(np.ones((2, 3, 5)), True), branch, None, C, C)[1]
+
+
+def _gradients(defer: bool, recording: bool, read: bool) -> list[Any]:
+    """Of x, w and b, after a layer that ran with or without recording, and whose values were or were not read."""
+    leaves = _leaves()
+    with ag.enable_grad() if recording else ag.no_grad():
+        out = _linear(leaves, defer)
+    if read:
+        _ = out.data
+    _normed(out).sum().backward()
+    return [leaf.grad for leaf in leaves]
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("recording", [False, True])
+def test_a_norm_sees_it_as_it_was_made(recording: bool, read: bool) -> None:
+    """Made under no_grad it has no gradient, whoever reads it later."""
+    for got, want in zip(_gradients(True, recording, read), _gradients(False, recording, read), strict=True):
+        assert (got is None) == (want is None) == (not recording)
+        if want is not None:
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
+
+
+def test_a_sum_that_was_read_outlives_a_write_to_the_bias() -> None:
+    leaves = _leaves()
+    out = _linear(leaves)
+    want = _normed(ag.Tensor(out.numpy().copy())).numpy()
+    leaves[2].assign_(0)
+    np.testing.assert_array_equal(_normed(out).numpy(), want)
+
+
+def test_a_copy_is_a_copy_of_the_sum() -> None:
+    with ag.no_grad():
+        out = _linear(_leaves())
+    for twin in (copy.copy(out), copy.deepcopy(out)):
+        assert type(twin) is ag.Tensor
+        np.testing.assert_array_equal(twin.numpy(), out.numpy())

@@ -13,7 +13,7 @@ import pytest
 from support.swin.models import build
 
 from swinpy import SwinConfig
-from swinpy.weights.describe import layout_of
+from swinpy.weights.describe import geometry_of
 from swinpy.weights.dialects import detect, from_official, to_official
 
 PUBLISHED = json.loads((Path(__file__).parent / "published_keys.json").read_text())
@@ -45,7 +45,7 @@ def _published(case: str) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize("case", CASES)
 def test_keys_and_shapes(case: str) -> None:
     model, dialect = build(CASES[case]), case.split()[0]
-    written = from_official(model.state_dict(), dialect, layout_of(model.config)).arrays
+    written = from_official(model.state_dict(), dialect, geometry_of(model.config)).arrays
     assert {k: v.shape for k, v in written.items()} == _published(case)
 
 
@@ -53,5 +53,5 @@ def test_keys_and_shapes(case: str) -> None:
 def test_every_key_is_known(case: str) -> None:
     assert detect(PUBLISHED[case]) == case.split()[0]
     model, dialect = build(CASES[case]), case.split()[0]
-    written = from_official(model.state_dict(), dialect, layout_of(model.config)).arrays
+    written = from_official(model.state_dict(), dialect, geometry_of(model.config)).arrays
     assert to_official(written).unknown == ()

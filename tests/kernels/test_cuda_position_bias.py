@@ -99,18 +99,20 @@ def test_the_op_rounds_to_autocasts_dtype_and_gives_a_float32_gradient(cupy: Any
     values = np.random.default_rng(0).standard_normal((25, 2)).astype("f4")
     g = np.random.default_rng(1).standard_normal((2, 9, 9)).astype("f2")
     found = []
-    for to_low in (False, True):
+    for dtype in (None, np.dtype(np.float16)):
         table = ag.Tensor(xp.asarray(values), requires_grad=True)
         with ag.autocast("float16"):
-            bias = position_bias(table, index, to_low=to_low)
-        assert bias.dtype == (np.float16 if to_low else np.float32)
+            bias = position_bias(table, index, dtype)
+        assert bias.dtype == (dtype or np.float32)
         low = bias.astype("float16")
         low.backward(xp.asarray(g))
         assert table.grad.dtype == np.float32
         found.append((low.numpy(), ag.Tensor(table.grad).numpy()))
     for before, after in zip(*found, strict=True):
         np.testing.assert_array_equal(before, after)
-    assert position_bias(ag.Tensor(xp.asarray(values)), index, to_low=True).dtype == np.float32
+    assert position_bias(ag.Tensor(xp.asarray(values)), index).dtype == np.float32
+    wide = ag.Tensor(xp.asarray(values.astype(np.float64)))
+    assert position_bias(wide, index, np.dtype(np.float16)).dtype == np.float64
 
 
 def test_gradients_that_are_not_finite_stay_in_their_row(cupy: Any) -> None:

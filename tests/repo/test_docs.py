@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -128,9 +127,13 @@ def test_the_readmes_commands_stand_where_ci_looks_for_them(title, word):
 
 def _tour_snippets():
     """The programs that docs/tour.md gives for a shell, without the comments that say what they print."""
-    blocks = re.findall(r"(?:^    .*\n)+", (ROOT / "docs" / "tour.md").read_text(encoding="utf-8"), re.MULTILINE)
-    lines = ["\n".join(x for x in textwrap.dedent(b).split("\n") if not x.startswith("#")) for b in blocks]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs" / "tour.md").read_text(encoding="utf-8"), re.M | re.S)
+    lines = ["\n".join(x for x in block.split("\n") if not x.startswith("#")) for block in blocks]
     return [code for code in lines if code.startswith("python -c ")]
+
+
+def test_the_tour_has_snippets():
+    assert len(_tour_snippets()) >= 7
 
 
 @pytest.mark.parametrize("snippet", _tour_snippets(), ids=lambda code: code.split("import")[1][:20])

@@ -132,3 +132,19 @@ def test_the_next_stage_does_not_depend_on_the_features_asked_for() -> None:
     (last,) = model.features(x, (1,), layout="NHWC")
     np.testing.assert_array_equal(model.features(x, layout="NHWC")[1].numpy(), last.numpy())
     np.testing.assert_array_equal(model.forward_features(x).numpy(), last.numpy())
+
+
+def test_a_recomputed_part_runs_once_and_is_copied_whole() -> None:
+    ran: list[int] = []
+
+    def part(stream: Stream) -> Stream:
+        ran.append(1)
+        return stream.add(ag.Tensor(2 * X))
+
+    layer, want = _norm(), Stream(ag.Tensor(X)).add(ag.Tensor(2 * X))
+    stream = Stream(ag.Tensor(X)).recomputed(part)
+    np.testing.assert_array_equal(stream.copy().value().numpy(), 3 * X)
+    ran.clear()
+    np.testing.assert_array_equal(stream.value().numpy(), 3 * X)
+    np.testing.assert_array_equal(stream.norm(layer).numpy(), want.norm(layer).numpy())
+    assert len(ran) == 1

@@ -15,7 +15,7 @@ from swinpy import load_weights, save_weights
 from swinpy.io import read_checkpoint, read_weights, write_torch_file
 from swinpy.io.entries import ENTRIES
 from swinpy.models.resample import resize_absolute_position, resize_bias_table
-from swinpy.weights.describe import layout_of
+from swinpy.weights.describe import geometry_of
 from swinpy.weights.dialects import from_official
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_torch_files_have_the_wrapper_of_the_dialect(dialect: str, wrapper: str,
 def test_official_files_have_the_published_number_of_keys(name: str, keys: int) -> None:
     with shapes_only():
         model = swinpy.create_model(name)
-    arrays = from_official(model.state_dict(), "official", layout_of(model.config)).arrays
+    arrays = from_official(model.state_dict(), "official", geometry_of(model.config)).arrays
     assert len(arrays) == keys
 
 
@@ -84,7 +84,7 @@ def test_a_swin_mlp_is_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_the_report_of_an_official_file() -> None:
     model = build(V1)
-    source = from_official(model.state_dict(), "official", layout_of(model.config)).arrays
+    source = from_official(model.state_dict(), "official", geometry_of(model.config)).arrays
     report = load_weights(build(V1, "float32"), source)
     assert len(report.used) == len(model.state_dict())
     assert set(report.ignored) == set(source) - set(model.state_dict())
@@ -229,7 +229,7 @@ def test_tables_of_another_window_are_resized(method: str, window: int) -> None:
 @pytest.mark.parametrize("dialect", ["official", "detection", "hf"])
 def test_positions_of_another_resolution_are_resized(dialect: str) -> None:
     model = build(V1.with_changes(position="both"))
-    source = from_official(model.state_dict(), dialect, layout_of(model.config)).arrays
+    source = from_official(model.state_dict(), dialect, geometry_of(model.config)).arrays
     other = build(V1.with_changes(position="both", img_size=(48, 40)), seed=1)
     report = load_weights(other, source, head="drop")
     assert report.resized == {"absolute_pos_embed": "map 16x16 to 24x20, bicubic"}
@@ -240,7 +240,7 @@ def test_positions_of_another_resolution_are_resized(dialect: str) -> None:
 def test_positions_of_an_oblong_map() -> None:
     """As many positions, another map: only a layout that has them as a map can tell."""
     model = build(V1.with_changes(position="both", img_size=(16, 64)))
-    source = from_official(model.state_dict(), "detection", layout_of(model.config)).arrays
+    source = from_official(model.state_dict(), "detection", geometry_of(model.config)).arrays
     report = load_weights(build(V1.with_changes(position="both"), seed=1), source, head="drop")
     assert report.resized == {"absolute_pos_embed": "map 8x32 to 16x16, bicubic"}
     refused(
@@ -266,7 +266,7 @@ def test_v2_needs_nothing_at_another_window() -> None:
 def test_v2_in_other_coordinates_is_said_aloud(dialect: str) -> None:
     """At another window the same weights are another function, unless the model knows where they come from."""
     model = build(V2)
-    source = from_official(model.state_dict(), dialect, layout_of(model.config)).arrays
+    source = from_official(model.state_dict(), dialect, geometry_of(model.config)).arrays
     larger = V2.with_changes(img_size=64, window_size=8)
     report = load_weights(build(larger, seed=1), source)
     said = "positions learned at window 4, read at 8: set pretrained_window_sizes"
@@ -340,7 +340,7 @@ def test_torch_tensors_in_memory_are_detached_and_widened() -> None:
 
 @pytest.mark.parametrize("dialect", ["official", "timm", "hf"])
 def test_the_prefix_of_a_training_programs_module_is_taken_off(dialect: str) -> None:
-    source = from_official(build(V1).state_dict(), dialect, layout_of(V1)).arrays
+    source = from_official(build(V1).state_dict(), dialect, geometry_of(V1)).arrays
     model = build(V1, seed=1)
     report = load_weights(model, {f"model.{k}": v for k, v in source.items()})
     assert report.dialect == dialect

@@ -114,7 +114,7 @@ _REASONS = {
     "mark": "a list without a beginning",
     "list": "no list to add to",
     "dict": "no dict to add to",
-    "object": "no _Call to add to",
+    "object": "no call to add to",
     "negative": "a string of negative length",
     "text": "text that is not UTF-8",
     "key": "a dict with a key that is no string",
