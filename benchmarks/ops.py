@@ -32,34 +32,34 @@ _MAP, _HIDDEN = 4 * ROWS * C, 4 * ROWS * HIDDEN
 _ATTENTION = 2 * 2 * BATCH * (SIDE // 7) ** 2 * 49**2 * C
 _MLP = 2 * 2 * ROWS * C * HIDDEN
 LIMITS: dict[str, tuple[str, int]] = {
-    "layer_norm_fwd": ("bytes", 2 * _MAP),
-    "layer_norm_bwd": ("bytes", 3 * _MAP),
-    "residual_layer_norm_fwd": ("bytes", 4 * _MAP),
-    "residual_layer_norm_bwd": ("bytes", 4 * _MAP),
-    "gelu_fwd": ("bytes", 2 * _HIDDEN),
-    "gelu_bwd": ("bytes", 3 * _HIDDEN),
-    "bias_gelu_fwd": ("bytes", 2 * _HIDDEN),
-    "bias_gelu_bwd": ("bytes", 3 * _HIDDEN),
-    "softmax_fwd": ("bytes", 2 * 4 * BATCH * 64 * HEADS * 49 * 49),
-    "softmax_bwd": ("bytes", 3 * 4 * BATCH * 64 * HEADS * 49 * 49),
-    "cross_entropy_fwd": ("bytes", 2 * 4 * 1024 * CLASSES),
-    "cross_entropy_bwd": ("bytes", 2 * 4 * 1024 * CLASSES),
-    "adamw_to_default": ("bytes", 7 * 4 * PARAMETERS),
-    "adamw_to_fused": ("bytes", 7 * 4 * PARAMETERS),
-    "grad_norm": ("bytes", 4 * PARAMETERS),
-    "multi_adamw": ("bytes", 8 * 4 * PARAMETERS),
-    "patch_rows": ("bytes", 5 * BATCH * 3 * IMAGE**2),
-    "crop_flip_normalise": ("bytes", 5 * math.prod(SMALL)),
-    "position_bias_fwd": ("bytes", 4 * HEADS * 49**2),
-    "position_bias_bwd": ("bytes", 4 * HEADS * 49**2),
-    "patch_merge_fwd": ("bytes", 2 * _MAP),
-    "patch_merge_bwd": ("bytes", 2 * _MAP),
-    "linear_fwd": ("flops", _MLP // 2),
-    "linear_bwd": ("flops", _MLP),
-    "mlp_fwd": ("flops", _MLP),
-    "mlp_bwd": ("flops", 2 * _MLP),
-    "window_attention_fwd": ("flops", _ATTENTION),
-    "window_attention_bwd": ("flops", 5 * _ATTENTION // 2),
+    "layer norm forward": ("bytes", 2 * _MAP),
+    "layer norm backward": ("bytes", 3 * _MAP),
+    "residual layer norm forward": ("bytes", 4 * _MAP),
+    "residual layer norm backward": ("bytes", 4 * _MAP),
+    "gelu forward": ("bytes", 2 * _HIDDEN),
+    "gelu backward": ("bytes", 3 * _HIDDEN),
+    "bias gelu forward": ("bytes", 2 * _HIDDEN),
+    "bias gelu backward": ("bytes", 3 * _HIDDEN),
+    "softmax forward": ("bytes", 2 * 4 * BATCH * 64 * HEADS * 49 * 49),
+    "softmax backward": ("bytes", 3 * 4 * BATCH * 64 * HEADS * 49 * 49),
+    "cross entropy forward": ("bytes", 2 * 4 * 1024 * CLASSES),
+    "cross entropy backward": ("bytes", 2 * 4 * 1024 * CLASSES),
+    "AdamW against the default": ("bytes", 7 * 4 * PARAMETERS),
+    "AdamW against the fused": ("bytes", 7 * 4 * PARAMETERS),
+    "gradient norm": ("bytes", 4 * PARAMETERS),
+    "AdamW with clipping, all of a model": ("bytes", 8 * 4 * PARAMETERS),
+    "patches as rows": ("bytes", 5 * BATCH * 3 * IMAGE**2),
+    "crop, flip, normalise": ("bytes", 5 * math.prod(SMALL)),
+    "position bias forward": ("bytes", 4 * HEADS * 49**2),
+    "position bias backward": ("bytes", 4 * HEADS * 49**2),
+    "patch merge forward": ("bytes", 2 * _MAP),
+    "patch merge backward": ("bytes", 2 * _MAP),
+    "linear forward": ("flops", _MLP // 2),
+    "linear backward": ("flops", _MLP),
+    "mlp forward": ("flops", _MLP),
+    "mlp backward": ("flops", 2 * _MLP),
+    "window attention forward": ("flops", _ATTENTION),
+    "window attention backward": ("flops", 5 * _ATTENTION // 2),
 }
 
 
@@ -134,39 +134,54 @@ def _ours() -> tuple[Steps, dict[str, str]]:
     lists = [[np.full(n, 0.1, np.float32) for n in _parameter_sizes()] for _ in range(4)]
     index = position_index((7, 7), (7, 7))
     mean_std = np.array(MEAN, np.float32), np.array(STD, np.float32)
-    calls: dict[Any, tuple[Any, ...]] = {
-        layer_norm.layer_norm_fwd: (a["x"], a["weight"], a["bias"], eps),
-        layer_norm.layer_norm_bwd: (a["g"], a["x"], a["weight"], mean, rstd),
-        layer_norm.residual_layer_norm_fwd: (a["x"], a["branch"], None, a["weight"], a["bias"], eps),
-        layer_norm.residual_layer_norm_bwd: (a["g_sum"], a["g"], a["x"], None, a["weight"], mean, rstd),
-        gelu.gelu_fwd: (a["hidden"],),
-        gelu.gelu_bwd: (a["g_hidden"], a["hidden"]),
-        gelu.bias_gelu_fwd: (a["hidden"], a["bias_hidden"]),
-        gelu.bias_gelu_bwd: (a["g_hidden"], a["hidden"], a["bias_hidden"]),
-        softmax.softmax_fwd: (a["scores"],),
-        softmax.softmax_bwd: (a["g_scores"], probabilities),
-        cross_entropy.cross_entropy_fwd: (a["logits"], a["labels"], 0.0),
-        cross_entropy.cross_entropy_bwd: (np.full(1024, 1e-3, np.float32), log_probs, a["labels"], 0.0),
-        patches.patch_merge_fwd: (a["x"],),
-        patches.patch_merge_bwd: (a["g_merged"], SIDE, SIDE),
-        linear.linear_fwd: (a["x"].reshape(ROWS, C), a["w1"], a["bias_hidden"]),
-        linear.linear_bwd: (a["g_hidden"], a["x"].reshape(ROWS, C), a["w1"], everything[:3]),
-        mlp.mlp_fwd: (a["x"], *layers, a["bias"], True),
-        mlp.mlp_bwd: (a["g"], a["x"], kept, *layers, everything),
-        window_attention.window_attention_fwd: attended,
-        window_attention.window_attention_bwd: (a["g"], *attended),
-        patches.patch_rows: (a["images"], (4, 4), MEAN, STD, np.dtype(np.float32)),
-        pixels.crop_flip_normalise: (a["small"], *a["corners"], a["mirrored"], PADDING, False, *mean_std),
-        position_bias.position_bias_fwd: (a["biases"], index),
-        position_bias.position_bias_bwd: (a["table"], index, 13 * 13),
-        adamw.grad_norm: (lists[1],),
+    calls: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "layer norm forward": (layer_norm.layer_norm_fwd, (a["x"], a["weight"], a["bias"], eps)),
+        "layer norm backward": (layer_norm.layer_norm_bwd, (a["g"], a["x"], a["weight"], mean, rstd)),
+        "residual layer norm forward": (
+            layer_norm.residual_layer_norm_fwd,
+            (a["x"], a["branch"], None, a["weight"], a["bias"], eps),
+        ),
+        "residual layer norm backward": (
+            layer_norm.residual_layer_norm_bwd,
+            (a["g_sum"], a["g"], a["x"], None, a["weight"], mean, rstd),
+        ),
+        "gelu forward": (gelu.gelu_fwd, (a["hidden"],)),
+        "gelu backward": (gelu.gelu_bwd, (a["g_hidden"], a["hidden"])),
+        "bias gelu forward": (gelu.bias_gelu_fwd, (a["hidden"], a["bias_hidden"])),
+        "bias gelu backward": (gelu.bias_gelu_bwd, (a["g_hidden"], a["hidden"], a["bias_hidden"])),
+        "softmax forward": (softmax.softmax_fwd, (a["scores"],)),
+        "softmax backward": (softmax.softmax_bwd, (a["g_scores"], probabilities)),
+        "cross entropy forward": (cross_entropy.cross_entropy_fwd, (a["logits"], a["labels"], 0.0)),
+        "cross entropy backward": (
+            cross_entropy.cross_entropy_bwd,
+            (np.full(1024, 1e-3, np.float32), log_probs, a["labels"], 0.0),
+        ),
+        "patch merge forward": (patches.patch_merge_fwd, (a["x"],)),
+        "patch merge backward": (patches.patch_merge_bwd, (a["g_merged"], SIDE, SIDE)),
+        "linear forward": (linear.linear_fwd, (a["x"].reshape(ROWS, C), a["w1"], a["bias_hidden"])),
+        "linear backward": (linear.linear_bwd, (a["g_hidden"], a["x"].reshape(ROWS, C), a["w1"], everything[:3])),
+        "mlp forward": (mlp.mlp_fwd, (a["x"], *layers, a["bias"], True)),
+        "mlp backward": (mlp.mlp_bwd, (a["g"], a["x"], kept, *layers, everything)),
+        "window attention forward": (window_attention.window_attention_fwd, attended),
+        "window attention backward": (window_attention.window_attention_bwd, (a["g"], *attended)),
+        "patches as rows": (patches.patch_rows, (a["images"], (4, 4), MEAN, STD, np.dtype(np.float32))),
+        "crop, flip, normalise": (
+            pixels.crop_flip_normalise,
+            (a["small"], *a["corners"], a["mirrored"], PADDING, False, *mean_std),
+        ),
+        "position bias forward": (position_bias.position_bias_fwd, (a["biases"], index)),
+        "position bias backward": (position_bias.position_bias_bwd, (a["table"], index, 13 * 13)),
+        "gradient norm": (adamw.grad_norm, (lists[1],)),
     }
 
-    steps: Steps = {kernel.name: (lambda k=kernel, c=c: _run(k, c)) for kernel, c in calls.items()}
-    steps["adamw_to_default"] = lambda: adamw.adamw(param, grad, first, second, weight_decay=0.05, **STEP)
-    steps["adamw_to_fused"] = steps["adamw_to_default"]
+    steps: Steps = {label: (lambda k=kernel, c=c: _run(k, c)) for label, (kernel, c) in calls.items()}
+    steps["AdamW against the default"] = lambda: adamw.adamw(param, grad, first, second, weight_decay=0.05, **STEP)
+    steps["AdamW against the fused"] = steps["AdamW against the default"]
     decays = [0.05] * len(lists[0])
-    steps["multi_adamw"] = lambda: (adamw.multi_adamw(*lists, decays, clip_grad=CLIP, **STEP), None)[1]
+    steps["AdamW with clipping, all of a model"] = lambda: (
+        adamw.multi_adamw(*lists, decays, clip_grad=CLIP, **STEP),
+        None,
+    )[1]
     source, target = np.ones(1 << 25, np.float32), np.ones(1 << 25, np.float32)
     square = np.ones((2048, 2048), np.float32)
     steps["copy"] = lambda: _copy(source, target)
@@ -219,26 +234,26 @@ def _torch() -> tuple[Steps, dict[str, str]]:
 
     index = _position_index(torch)
     ops: dict[str, tuple[Any, Any]] = {  # forward, and the gradients of its results
-        "layer_norm": (norm, t["g"]),
-        "residual_layer_norm": (residual, (t["g_sum"], t["g"])),
+        "layer norm": (norm, t["g"]),
+        "residual layer norm": (residual, (t["g_sum"], t["g"])),
         "gelu": (lambda v: functional.gelu(v["hidden"]), t["g_hidden"]),
-        "bias_gelu": (lambda v: functional.gelu(v["hidden"] + v["bias_hidden"]), t["g_hidden"]),
+        "bias gelu": (lambda v: functional.gelu(v["hidden"] + v["bias_hidden"]), t["g_hidden"]),
         "softmax": (lambda v: v["scores"].softmax(-1), t["g_scores"]),
-        "cross_entropy": (lambda v: functional.cross_entropy(v["logits"], t["labels"]), torch.tensor(1.0)),
-        "patch_merge": (merge, t["g_merged"]),
+        "cross entropy": (lambda v: functional.cross_entropy(v["logits"], t["labels"]), torch.tensor(1.0)),
+        "patch merge": (merge, t["g_merged"]),
         "linear": (lambda v: functional.linear(v["x"].reshape(ROWS, C), v["w1"], v["bias_hidden"]), t["g_hidden"]),
         "mlp": (mlp, t["g"]),
-        "position_bias": (
+        "position bias": (
             lambda v: v["biases"][index.reshape(-1)].reshape(49, 49, -1).permute(2, 0, 1).contiguous(),
             t["table"],
         ),
-        "window_attention": (_torch_attention(torch), t["g"]),
+        "window attention": (_torch_attention(torch), t["g"]),
     }
     steps: Steps = {}
-    for name, (op, g) in ops.items():
+    for label, (op, g) in ops.items():
         graph = op(leaves)
-        steps[f"{name}_fwd"] = lambda op=op: _without_grad(torch, op, t)
-        steps[f"{name}_bwd"] = lambda graph=graph, g=g: _backward(torch, graph, g, leaves)
+        steps[f"{label} forward"] = lambda op=op: _without_grad(torch, op, t)
+        steps[f"{label} backward"] = lambda graph=graph, g=g: _backward(torch, graph, g, leaves)
     return {**steps, **_torch_pixels(torch, t), **_torch_optimisers(torch)}, {"torch": torch.__version__}
 
 
@@ -261,7 +276,7 @@ def _torch_pixels(torch: Any, t: Any) -> Steps:
         cut = padded.unfold(2, height, 1).unfold(3, width, 1)[torch.arange(SMALL[0]), :, top, left]
         normalised(torch.where(t["mirrored"][:, None, None, None], cut.flip(-1), cut))
 
-    return {"patch_rows": rows, "crop_flip_normalise": augmented}
+    return {"patches as rows": rows, "crop, flip, normalise": augmented}
 
 
 def _torch_optimisers(torch: Any) -> Steps:
@@ -282,10 +297,10 @@ def _torch_optimisers(torch: Any) -> Steps:
         whole.step()
 
     return {
-        "adamw_to_default": lambda: (plain.step(), None)[1],
-        "adamw_to_fused": lambda: (fused.step(), None)[1],
-        "grad_norm": lambda: (torch.nn.utils.get_total_norm([p.grad for p in model]), None)[1],
-        "multi_adamw": clipped,
+        "AdamW against the default": lambda: (plain.step(), None)[1],
+        "AdamW against the fused": lambda: (fused.step(), None)[1],
+        "gradient norm": lambda: (torch.nn.utils.get_total_norm([p.grad for p in model]), None)[1],
+        "AdamW with clipping, all of a model": clipped,
     }
 
 

@@ -31,8 +31,8 @@ PARITY = (
 )
 NOTE = (
     "The memory rate is that of NumPy's copy or read of a large array, whichever is more. Smaller arrays lie in the "
-    "last cache in part, and may pass it. adamw_to_default is against torch's AdamW as it comes, adamw_to_fused "
-    "against its fused one; all of them move the same bytes. multi_adamw clips the gradients, too: it is against "
+    "last cache in part, and may pass it. One row is against torch's AdamW as it comes, one "
+    "against its fused one; both move the same bytes. AdamW with clipping is against "
     "clip_grad_norm_ and the fused AdamW on Swin-T's tensors."
 )
 
