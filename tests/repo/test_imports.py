@@ -283,6 +283,9 @@ def test_no_kernel_is_named_by_a_string() -> None:
         for node in _strings(m.tree)
         if node.value in names and not _in_its_room(m.name, node.value)
     ]
+    for path in (*ROOT.glob("benchmarks/*.py"), *ROOT.glob("examples/*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        wrong += [(path.name, node.lineno, node.value) for node in _strings(tree) if node.value in names]
     assert wrong == []
 
 
