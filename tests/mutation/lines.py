@@ -6,11 +6,14 @@ It needs the package coverage and writes ``.coverage.*`` files, one a process, i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import coverage
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _coverage = coverage.Coverage(

@@ -4,10 +4,10 @@
     python tests/mutation/run.py lines --out build/mutation      (once: which test runs which line; 15 minutes)
     python tests/mutation/run.py mutants --out build/mutation    (320 mutants; an hour on two cores)
 
-A mutant is tried in a copy of the project. Tests that run its lines are run, the most particular first, until one fails.
-``--python-fast`` names an interpreter with the extra ``fast`` for mutants of compiled kernels. ``--again`` keeps the
-kills of an earlier run in files that are still the same. Mutants of ``equivalent.toml`` change nothing that a caller can
-see; they are left out of the score, each with its reason.
+A mutant is tried in a copy of the project. Tests that run its lines are run, the most particular first, until one
+fails. ``--python-fast`` names an interpreter with the extra ``fast`` for mutants of compiled kernels. ``--again`` keeps
+the kills of an earlier run in files that are still the same. Mutants of ``equivalent.toml`` change nothing that a
+caller can see; they are left out of the score, each with its reason.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ import threading
 import time
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from mutation.mutants import Mutant, mutants_of  # noqa: E402 (after the line above)
 from repo.sources import modules  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 # How many mutants of each package, and the tests of an area: all that is tried where no test runs the line itself.
 SHARES = {"autograd": 120, "swinpy/models": 50, "swinpy/train": 50, "swinpy/data": 50, "swinpy/io": 50}
