@@ -200,7 +200,7 @@ def _of_statement(node: ast.stmt) -> Iterator[tuple[ast.expr | ast.stmt, str, st
     match node:
         case ast.If(test=test) | ast.While(test=test) if "TYPE_CHECKING" not in ast.dump(test):
             if not isinstance(test, ast.Compare | ast.UnaryOp | ast.Constant):
-                yield test, f"(not {ast.unparse(test)})", "condition"
+                yield test, f"({ast.unparse(ast.UnaryOp(ast.Not(), test))})", "condition"
         case ast.Expr(value=ast.Call() as call) if _called(call) not in _SPEECH:
             yield node, "pass", "statement"
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
