@@ -6,6 +6,7 @@ It needs the package coverage and writes ``.coverage.*`` files, one a process, i
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,4 +37,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 def pytest_sessionfinish() -> None:
     _coverage.stop()
-    _coverage.save()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the process that only hands tests out: it ran none
+        _coverage.save()
