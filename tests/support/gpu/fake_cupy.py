@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import types
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,9 @@ class _Device:
     def use(self) -> None:
         _current[-1] = self.id
 
+    def synchronize(self) -> None:
+        """All is done when a call returns."""
+
     @property
     def cublas_handle(self) -> int:
         """Of this thread and device; here a handle is the device's number."""
@@ -81,6 +85,21 @@ class _Device:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+class _Event:
+    """``cupy.cuda.Event``: the time when it was recorded."""
+
+    def record(self, stream: Any = None) -> None:
+        self.seconds = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """All is done when a call returns."""
+
+
+def _elapsed(begin: _Event, end: _Event) -> float:
+    """Milliseconds between two events."""
+    return 1e3 * (end.seconds - begin.seconds)
 
 
 def _host(x: Any, devices: set[int]) -> Any:
@@ -379,11 +398,21 @@ def _module(devices: int, multiprocessors: int) -> _Module:
     cublas = types.SimpleNamespace(
         CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION=_WIDE_SUMS,
         getMathMode=lambda handle: _handles.modes[handle],
+        getVersion=lambda handle: 130000,
         setMathMode=lambda handle, mode: _handles.modes.__setitem__(handle, mode),
     )
     cupy.cuda = types.SimpleNamespace(
-        Device=_Device, runtime=runtime, nvrtc=nvrtc, cublas=cublas, is_available=lambda: devices > 0
+        Device=_Device,
+        Event=_Event,
+        get_elapsed_time=_elapsed,
+        set_allocator=lambda allocator: None,
+        runtime=runtime,
+        nvrtc=nvrtc,
+        cublas=cublas,
+        is_available=lambda: devices > 0,
     )
+    pool = types.SimpleNamespace(total_bytes=lambda: 0, free_all_blocks=lambda: None)
+    cupy.get_default_memory_pool = lambda: pool
     cupy.asnumpy = lambda a, *_, **__: a.get() if isinstance(a, ndarray) else np.asarray(a)
     cupy.get_array_module = lambda *args: cupy if any(isinstance(a, ndarray) for a in args) else np
     return cupy
