@@ -38,7 +38,6 @@ __all__ = ["ARGUMENTS", "EventClock", "Sizes", "calls", "measure", "random_bits"
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 # Seconds. Shorter calls, and those that keep the host as busy as the GPU, are timed in groups behind other work.
 SHORT = 200e-6
-GROUP = 20
 L2_SHARE = 3  # the sets of arguments together are at least this many times the L2 cache
 MOST_SETS = 8
 
@@ -288,7 +287,7 @@ class EventClock:
 
 
 def measure(
-    made: Sequence[Callable[[], Any]], clock: Callable[..., list[float]], warmups: int, repeats: int, group: int = GROUP
+    made: Sequence[Callable[[], Any]], clock: Callable[..., list[float]], warmups: int, repeats: int, group: int
 ) -> dict[str, float]:
     """The median time of a call, over sets of arguments in turn; the first call compiles and is not counted.
 

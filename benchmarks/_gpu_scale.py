@@ -40,8 +40,10 @@ class Scale:
         variants: of operands: of a kernel (0: as the rule asks), of the model.
         workers: processes that check kernels.
         repeats, warmups: of a timed call.
+        group: of short calls between two events.
         stages: shapes of the timed kernels.
         copy_megabytes, product_side: of the machine's limits.
+        watched_seconds: after which no further row is given to compute-sanitizer.
         device: of timm.
         compile: options of torch.compile, by peer; None for none.
         train: options of the training example.
@@ -60,11 +62,13 @@ class Scale:
     workers: int = 12
     repeats: int = 30
     warmups: int = 10
+    group: int = 20
     stages: tuple[kernels.Sizes, ...] = tuple(
         kernels.Sizes(side=56 >> i, channels=96 << i, heads=3 << i) for i in range(4)
     )
     copy_megabytes: int = 1024
     product_side: int = 8192
+    watched_seconds: float = 20.0
     device: str = "cuda"
     compile: dict[str, dict[str, Any] | None] = field(
         default_factory=lambda: {
@@ -85,18 +89,19 @@ DRY = Scale(
     peer_options={**_ONE_STAGE, "window_size": 3},
     checked=1,
     timed=(1, 2),
-    peers_timed=(1, 2),
+    peers_timed=(2,),
     dtypes=("float16", "float32"),
     every=24,
     variants=(2, 1),
     workers=2,
     repeats=1,
     warmups=0,
+    group=2,
     stages=(_TINY, replace(_TINY, side=3)),
     copy_megabytes=1,
     product_side=16,
     device="cpu",
-    compile={"eager": None, "compiled": {"dynamic": False, "backend": "eager"}},
+    compile={"eager": None} | dict.fromkeys(("compiled", "reduce-overhead"), {"dynamic": False, "backend": "eager"}),
     train=("--max-steps", "1", "--batch-size", "2", "--train-subset", "4", "--val-subset", "2"),
 )
 

@@ -145,11 +145,18 @@ def kernel_rows(scale: Scale, numbers: str) -> Found:
 
 
 def small_rows(scale: Scale) -> Found:
-    """Each row in float16, once, with every array in an allocation of its own: for compute-sanitizer to watch."""
-    cupy = cupy_module()
+    """Each row in float16, once, with every array in an allocation of its own: for compute-sanitizer to watch.
+
+    It ends in time for compute-sanitizer to say what it saw.
+    """
+    cupy, begin = cupy_module(), time.perf_counter()
     cupy.cuda.set_allocator(None)
     numbers = [i for i, (_, dtype) in enumerate(_rows(scale)) if dtype == scale.dtypes[0]]
-    yield from _each_row(scale, numbers, support("gpu.checks").run_row)
+    for done, (what, found) in enumerate(_each_row(scale, numbers, support("gpu.checks").run_row), 1):
+        yield what, found
+        if time.perf_counter() - begin > scale.watched_seconds and done < len(numbers):
+            yield "not watched", f"{len(numbers) - done} rows, for want of time"
+            return
 
 
 def _share(scale: Scale, numbers: list[int], put: Callable[[Any], None]) -> None:

@@ -33,7 +33,7 @@ def stages(scale: Scale) -> Found:
         a, b = (kernels.random_values(cupy, (side, side), dtype, seed) for seed in (1, 2))
         seconds = median(clock([lambda x=a, y=b: x @ y] * (scale.warmups + scale.repeats))[scale.warmups :])
         yield f"product {np.dtype(dtype)}", {"flops_per_second": 2 * side**3 / seconds}
-    effort = {"warmups": scale.warmups, "repeats": scale.repeats}
+    effort = {"warmups": scale.warmups, "repeats": scale.repeats, "group": scale.group}
     for i, sizes in enumerate(scale.stages, 1):
         for name, make in kernels.calls(cupy, sizes):
             try:

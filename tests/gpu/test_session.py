@@ -222,6 +222,11 @@ def test_sanitizer(bench: Any, cupy: Any, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert set(found.values()) == {"ok"}
 
 
+def test_rows_that_are_not_watched_for_want_of_time_are_counted(bench: Any, cupy: Any) -> None:
+    found = _found(bench, "small_rows", watched_seconds=-1.0)
+    assert found == {"bias_gelu_bwd, float16": "ok", "not watched": "1 rows, for want of time"}
+
+
 @pytest.mark.parametrize("step", ["compile", "timm eager"])
 def test_without_timm(bench: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -264,6 +269,7 @@ def test_every_step_of_the_parts_is_known_and_they_fit(bench: Any) -> None:
         assert all(step.name.split()[0] in known for step in steps)
         assert sum(step.seconds for step in steps) <= session.LIMIT == 330
     assert {f"timm {peer}" for peer in peers} <= {step.name for step in session.PARTS[2]}
+    assert bench["_gpu_scale"].DRY.compile.keys() == peers.keys()
 
 
 ONE_OF_EACH = """
