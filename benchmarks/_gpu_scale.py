@@ -101,7 +101,7 @@ DRY = Scale(
     copy_megabytes=1,
     product_side=16,
     device="cpu",
-    compile={"eager": None} | dict.fromkeys(("compiled", "reduce-overhead"), {"dynamic": False, "backend": "eager"}),
+    compile={"eager": None} | {peer: {"backend": "eager"} for peer in ("compiled", "reduce-overhead")},
     train=("--max-steps", "1", "--batch-size", "2", "--train-subset", "4", "--val-subset", "2"),
 )
 
