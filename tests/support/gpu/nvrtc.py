@@ -20,7 +20,7 @@ from autograd.kernels.cuda.launch import OPTIONS
 
 from . import cupy_api
 
-__all__ = ["Compiled", "Usage", "compiled", "disassembly", "find_library", "find_nvdisasm"]
+__all__ = ["Compiled", "Usage", "compiled", "disassembly", "find_library", "find_nvdisasm", "version"]
 
 _VERBOSE = "--ptxas-options=-v"  # fills the log, and changes no code
 
@@ -82,6 +82,14 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
+
+
+@cache
+def version() -> tuple[int, int]:
+    """Of the library: (13, 0)."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(_library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return major.value, minor.value
 
 
 def _check(result: int, log: str = "") -> None:
