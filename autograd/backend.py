@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
 __all__ = [
@@ -128,10 +129,11 @@ def gpu_problem() -> str | None:
         return f"expected a CUDA device; the driver says: {error}. Check nvidia-smi, or run with --device cpu."
     if count == 0:
         return "expected a CUDA device; the driver reports none. Check nvidia-smi, or run with --device cpu."
-    for name, what, load in (
+    libraries: list[tuple[str, str, Callable[[], Any]]] = [
         ("NVRTC", "with which CuPy compiles every kernel", lambda: cupy.cuda.nvrtc.getVersion()),
         ("cuBLAS", "which makes every matrix product", lambda: cupy.cuda.cublas.setMathMode),
-    ):
+    ]
+    for name, what, load in libraries:
         try:
             load()
         except Exception as error:  # RuntimeError, OSError or ImportError, by CuPy's version

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support.gpu import fake_cupy
+from support.gpu.kernel_checks import dtype_named
 
 import autograd as ag
 from autograd import backend
@@ -33,9 +34,9 @@ def _mode(cupy: Any, device: int) -> int:
     return cupy.cuda.cublas.getMathMode(cupy.cuda.Device(device).cublas_handle)
 
 
-def _product(cupy: Any, device: int) -> None:
+def _product(cupy: Any, device: int, dtype: Any = np.float16) -> None:
     with cupy.cuda.Device(device):
-        x = cupy.ones((4, 4), np.float16)
+        x = cupy.ones((4, 4), dtype)
     ag.matmul(x, x)
 
 
@@ -86,10 +87,14 @@ def test_asked_once(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [(0, DISALLOWED), (1, DISALLOWED)]
 
 
-def test_the_stand_in_refuses_a_handle_that_was_not_told(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_stand_in_refuses_a_handle_that_was_not_told(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    low = dtype_named(dtype)
     monkeypatch.setattr(backend, "_wide_sums", lambda device: None)
     with pytest.raises(AssertionError, match=r"linalg\.py:\d+: __matmul__ on cuda:1 by a handle that may add up in 16"):
-        _product(cupy, 1)
+        _product(cupy, 1, low)
     with cupy.cuda.Device(0):
         x = cupy.ones((4, 4), np.float32)
         ag.matmul(x, x)  # no sums in 16 bits there

@@ -127,8 +127,10 @@ def _device_result(result: Any, device: int) -> Any:
     return result
 
 
-def _check_sums(name: str) -> None:
+def _check_sums(name: str, args: tuple[Any, ...]) -> None:
     """The engine's own products of 16 bits ask for a handle that adds them up in float32."""
+    if not any(isinstance(a, np.ndarray) and a.dtype.itemsize == 2 for a in args):
+        return
     if not _handles.modes.get(_current[-1], 0) & _WIDE_SUMS and (line := launches.places()[0]):
         raise AssertionError(f"{line}: {name} on cuda:{_current[-1]} by a handle that may add up in 16 bits")
 
@@ -145,8 +147,8 @@ def _run(name: str, function: Callable[..., Any], args: Any, kwargs: dict[str, A
         raise ValueError(f"Array device must be same as the current device: got {sorted(devices)}")
     with np.errstate(all="ignore"):  # a GPU never warns
         result = launches.call(name, function, host_args, host_kwargs)
-    if name in launches.PRODUCTS | {"einsum"} and result.dtype.itemsize == 2:
-        _check_sums(name)
+    if name in launches.PRODUCTS | {"einsum"}:
+        _check_sums(name, host_args)
     if devices and devices != {_current[-1]} and launches.has_work(name, host_args, host_kwargs, result):
         raise ValueError(_elsewhere(devices.pop()))
     out = kwargs.get("out")
