@@ -84,7 +84,8 @@ def _wide_sums(device: Any) -> None:
     """
     import cupy
 
-    cublas, handle = cupy.cuda.cublas, device.cublas_handle
+    with device:
+        cublas, handle = cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
     cublas.setMathMode(handle, cublas.getMathMode(handle) | _NO_SUMS_IN_16_BITS)
     _handles.ready.add(device.id)
 

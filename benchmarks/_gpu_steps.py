@@ -74,7 +74,7 @@ def machine(scale: Scale) -> Found:
             "l2_bytes": properties.get("l2CacheSize", 0),
             "driver": runtime.driverGetVersion(),
             "runtime": runtime.runtimeGetVersion(),
-            "cublas": cupy.cuda.cublas.getVersion(cupy.cuda.Device().cublas_handle),
+            "cublas": cupy.cuda.cublas.getVersion(cupy.cuda.device.get_cublas_handle()),
             "nvrtc": list(cupy.cuda.nvrtc.getVersion()),
             "cupy": cupy.__version__,
         },

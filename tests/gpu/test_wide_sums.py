@@ -30,8 +30,13 @@ def cupy() -> Iterator[Any]:
         yield module
 
 
+def _handle(cupy: Any, device: int) -> int:
+    with cupy.cuda.Device(device):
+        return cupy.cuda.device.get_cublas_handle()
+
+
 def _mode(cupy: Any, device: int) -> int:
-    return cupy.cuda.cublas.getMathMode(cupy.cuda.Device(device).cublas_handle)
+    return cupy.cuda.cublas.getMathMode(_handle(cupy, device))
 
 
 def _product(cupy: Any, device: int, dtype: Any = np.float16) -> None:
@@ -54,7 +59,7 @@ def _backward(cupy: Any, device: int) -> None:
         x = ag.Tensor(cupy.ones((4, 4), np.float16), requires_grad=True)
     y = ag.matmul(x, x)
     backend._handles.ready.clear()  # as in a thread that runs backward alone
-    cupy.cuda.cublas.setMathMode(cupy.cuda.Device(device).cublas_handle, 0)
+    cupy.cuda.cublas.setMathMode(_handle(cupy, device), 0)
     y.backward(y.data)
 
 
@@ -73,7 +78,7 @@ def test_each_device_and_thread(cupy: Any, work: Any, device: int) -> None:
 
 
 def test_what_else_a_program_asked_of_its_handle_stays(cupy: Any) -> None:
-    cupy.cuda.cublas.setMathMode(cupy.cuda.Device(0).cublas_handle, 3)  # TF32
+    cupy.cuda.cublas.setMathMode(_handle(cupy, 0), 3)  # TF32
     _product(cupy, 0)
     assert _mode(cupy, 0) == 3 | DISALLOWED
 

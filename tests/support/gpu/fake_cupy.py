@@ -74,17 +74,17 @@ class _Device:
     def synchronize(self) -> None:
         """All is done when a call returns."""
 
-    @property
-    def cublas_handle(self) -> int:
-        """Of this thread and device; here a handle is the device's number."""
-        _handles.modes.setdefault(self.id, 0)
-        return self.id
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Device) and self.id == other.id
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+def _cublas_handle() -> int:
+    """Of this thread and the current device; here a handle is the device's number."""
+    _handles.modes.setdefault(_current[-1], 0)
+    return _current[-1]
 
 
 class _Event:
@@ -405,6 +405,7 @@ def _module(devices: int, multiprocessors: int) -> _Module:
     )
     cupy.cuda = types.SimpleNamespace(
         Device=_Device,
+        device=types.SimpleNamespace(get_cublas_handle=_cublas_handle),
         Event=_Event,
         get_elapsed_time=_elapsed,
         set_allocator=lambda allocator: None,
