@@ -26,7 +26,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 _MORE: dict[tuple[str, str], dict[str, Any]] = {
     ("torchvision", "v2"): {"key_bias": "zeroed", "res_post_norm_init": 1.0, "pretrained_window_sizes": ()},
-    ("hf", "v1"): {"small_map": "clamp", "shift_rule": "map", "drop_path_branches": "attention"},
+    ("hf", "v1"): {"small_map": "clamp_forward", "shift_rule": "map", "drop_path_branches": "attention"},
     ("hf", "v2"): {
         "small_map": "clamp_height",
         "shift_rule": "height",
@@ -41,8 +41,8 @@ _FAULTS: dict[tuple[str, str], str] = {
     (
         "hf",
         "v2",
-    ): "the mask between regions is added twice (mask_value=-200), and the height alone decides on window "
-    "and shift (small_map='clamp_height', shift_rule='height')",
+    ): "the mask between regions is added twice (mask_value=-200), and the height alone, halved downwards, decides on "
+    "window and shift (small_map='clamp_height', shift_rule='height')",
 }
 _FAULTS["timm", "v2"] = _FAULTS["timm", "v1"]
 
