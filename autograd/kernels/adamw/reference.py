@@ -9,6 +9,7 @@ import numpy as np
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
+from autograd.kernels.blas import one_blas_thread
 from autograd.kernels.blocks import run_blocks
 from autograd.kernels.registry import Cost, elementwise, kernel
 
@@ -106,7 +107,8 @@ def grad_norm(grads: Sequence[Array]) -> Array:
 
 def _square(grad: Array) -> float:
     flat = grad.reshape(-1).astype(accumulator(grad.dtype), copy=False)
-    return float(array_module(flat).dot(flat, flat))
+    with one_blas_thread():
+        return float(array_module(flat).dot(flat, flat))
 
 
 def check_multi_adamw(
