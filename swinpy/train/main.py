@@ -244,8 +244,9 @@ class Session:
                 f"--resume: expected the images that {snapshot.path} was trained on; got another list of files in "
                 f"{self.run.train.source}. Put the files back as they were, or start another --experiment."
             )
-        for line in compare(snapshot.state["fingerprint"], numeric_fingerprint()):
-            say(f"warning: resumed under other numerics ({line}): the continuation will not be bit-exact")
+        other = compare(snapshot.state["fingerprint"], numeric_fingerprint(self.run.model.device))
+        if other:
+            say(f"warning: resumed under other numerics ({'; '.join(other)}): the continuation will not be bit-exact")
         self.run.trainer.restore(snapshot.groups, snapshot.state["trainer"])
         self.seconds_before = float(snapshot.state["seconds"])
         self.last_saved = snapshot.path
@@ -322,7 +323,7 @@ class Session:
             "trainer": trainer.state(),
             "options": options_dict(self.options),
             "model_config": _plain(self.run.model.config.to_dict()),
-            "fingerprint": numeric_fingerprint(),
+            "fingerprint": numeric_fingerprint(trainer.model.device),
             "synthetic": self.run.train.synthetic,
             "identity": self.run.train.identity,
             "seconds": self.seconds,

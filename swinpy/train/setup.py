@@ -250,7 +250,7 @@ def _memory(run: Run, batch: int) -> float:
 
 def banner(run: Run, options: Namespace, folder: str, source: str | None) -> list[str]:
     """The lines that a run starts with."""
-    made = numeric_fingerprint()
+    made = numeric_fingerprint(run.model.device)
     size = (run.train.images.shape[2], run.train.images.shape[3])
     cost = model_cost(run.model, size)
     kind = "SYNTHETIC" if run.train.synthetic else "real"
@@ -259,7 +259,7 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
     blas = ", ".join(f"{k} {v}" for k, v in made.items() if k.startswith("blas"))
     loaded = str(run.loaded).splitlines() if run.loaded else []
     return [
-        f"python {platform.python_version()}  numpy {np.__version__}  {blas}",
+        f"python {platform.python_version()}  numpy {np.__version__}  {blas}  kernels {made['kernels']}",
         f"device {ag.describe_device(run.model.device)}, {ag.get_num_threads()} threads",
         *_precision(run),
         f"data {run.train.name} ({kind}) from {run.train.source}: {len(run.train)} train, {len(run.test)} test, "

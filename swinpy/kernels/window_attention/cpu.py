@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 
 __all__ = ["window_attention_bwd", "window_attention_fwd"]
 
-_NEVER = -1e30  # score of the columns that pad a row of scores to whole tiles; finite, and its exp is 0
+_NEVER = (
+    -np.inf
+)  # score of the columns that pad a row of scores to whole tiles; a row of -inf alone stays without a peak
 _PIECES = 24  # about
 _TABLES = 1 << 15  # scores of one window, over the heads of a piece: two tables of this size stay in the cache
 
