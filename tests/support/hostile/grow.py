@@ -163,6 +163,12 @@ class _Pickle:
         start = _one(self._choice, (b"}(", b"ccollections\nOrderedDict\n)R("))
         return start + b"".join(key + value for key in _keys(self._choice, count)) + b"u"
 
+    def leaf(self) -> bytes:
+        return self._leaf(0)
+
+    def pairs(self) -> bytes:
+        return self._pairs(0)
+
     def _pairs(self, depth: int) -> bytes:
         """A list of pairs, and OrderedDicts made of it again and again."""
         count = _one(self._choice, (1, 100, 3000, 9000))
@@ -190,23 +196,59 @@ class _Pickle:
         return _one(self._choice, (b"]" * count + b"a" * (count - 1), b")" + b"\x85" * count, b"N" + b"\x85" * count))
 
 
-def _tree(choice: Choice, legacy: bool) -> bytes:
-    """Weights with something beside them and among them, at the top or under names."""
-    leaves = (join(Tensor(), legacy), join(Tensor(shape=(1,) * 64, strides=(0,) * 64), legacy))
-    made = _Pickle(choice, leaves)
-    code = b"}(" + join("w") + leaves[0]
+def _tree(choice: Choice, legacy: bool = False, tensor: bytes = b"") -> bytes:
+    """Weights with something beside them or among them; in half of the files one thing alone, and nothing amiss."""
+    tensor = tensor or join(Tensor(), legacy)
+    if choice.below(2):
+        return _one_thing(choice, tensor)
+    made = _Pickle(choice, (tensor,))
+    code = b"}(" + join("w") + tensor
     for _ in range(choice.below(4)):
         code += join(_text(choice)) + made.value()
-    if choice.below(2):  # many entries, of one value, which the report tells one by one
-        value = made.value(2)
-        made._stored += 1
-        code += join("first") + value + b"r" + struct.pack("<I", made._stored)
-        again = b"j" + struct.pack("<I", made._stored)
-        code += b"".join(key + again for key in _keys(choice, _one(choice, (10, 3000, 20_000))))
     code += b"u"
     for _ in range(choice.below(3)):
         code = b"}(" + join(_one(choice, ("model", "x", _text(choice)))) + code + join("more") + made.value(1) + b"u"
     return code
+
+
+def _one_thing(choice: Choice, tensor: bytes) -> bytes:
+    """A sound tree in which one piece is expensive: the pieces of which each charge was forgotten once, or might be."""
+    made = _Pickle(choice, (tensor,))
+    kind = choice.below(8)
+    if kind == 0:
+        return b"}(" + join("w") + tensor + join("x") + made.pairs() + b"u"
+    if kind == 1:  # entries of one value, which a report tells one by one
+        return b"}(" + join("w") + tensor + _entries(choice, _one(choice, _values(tensor))) + b"u"
+    if kind == 2:  # the same beside the weights, whose way is long
+        way = _one(choice, ("model", "k" * 1000, "\U0001f600" * 1000, "k" * 9000))
+        inner = b"}(" + join("w") + tensor + _entries(choice, b"N") + b"u"
+        return b"}(" + join(way) + inner + b"u"
+    if kind == 3:  # names of two texts each
+        count = _one(choice, (2, 20, 60))
+        letters = _one(choice, ("a", "\U0001f600")) * _one(choice, (1, 300, 500))
+        texts = b"".join(join(letters + str(i)) + b"r" + struct.pack("<I", i) for i in range(count))
+        every = [b"j" + struct.pack("<I", i) for i in range(count)]
+        names = b"".join(one + two + b"\x93" for one in every for two in every)
+        return b"}(" + join("w") + tensor + join("x") + b"](" + texts + names + b"eu"
+    if kind == 4:  # a dict
+        keys = _keys(choice, _one(choice, (100, 700, 5500)))
+        return b"}(" + join("w") + tensor + join("x") + b"}(" + b"".join(key + b"N" for key in keys) + b"uu"
+    if kind == 5:
+        text = _one(choice, ("a", "a\xe9\u4e00", "\U0001f600")) * _one(choice, (9000, 90_000)) + "\xe9\u4e00\U0001f600"
+        return b"}(" + join("w") + tensor + join("x") + join(text) + b"u"
+    piece = made.leaf() if kind == 6 else _one(choice, _values(tensor))
+    return b"}(" + join("w") + tensor + join("x") + b"](" + piece * _times(choice, len(piece)) + b"eu"
+
+
+def _values(tensor: bytes) -> tuple[bytes, ...]:
+    name = join("\U0001f600" * 512) * 2 + b"\x93"
+    return tensor, b"N", b"}", b"]", b"\x8f", b"cos\nsystem\n)R", name, name + b")R", b"M\xff\xff", b")\x85", b"N\x94"
+
+
+def _entries(choice: Choice, value: bytes) -> bytes:
+    again = b"jg\0\0\0"
+    keys = [join(f"{i:x}") for i in range(_one(choice, (100, 700, 2800, 5500)))]
+    return join("first") + value + b"rg\0\0\0" + b"".join(key + again for key in keys)
 
 
 def grow_zip(choice: Choice) -> bytes:
@@ -221,7 +263,7 @@ def grow_zip(choice: Choice) -> bytes:
 def grow_legacy(choice: Choice) -> bytes:
     tree, storages = Raw(_tree(choice, legacy=True)), {"0": (3, VECTOR.tobytes())}
     if choice.below(3) == 0:
-        count = _one(choice, (10, 1000, 5000))
+        count = _one(choice, (10, 300, 1000))
         storages |= {str(i): (0, b"") for i in range(1, count)}
         tensors = b"".join(join(f"t{i}") + join(Tensor(str(i), 0, (0,), (1,)), True) for i in range(1, count))
         tree = Raw(b"}(" + join("w") + join(Tensor(), True) + tensors + b"u")
@@ -230,12 +272,8 @@ def grow_legacy(choice: Choice) -> bytes:
 
 
 def grow_tar(choice: Choice) -> bytes:
-    leaves = [join("5") + b"Q", join("7") + b"Q"]
-    made = _Pickle(choice, leaves)
-    code = b"}(" + join("w") + leaves[0]
-    for _ in range(choice.below(4)):
-        code += join(_text(choice)) + made.value()
-    parts = tar_parts(VECTOR) | {"pickle": b"\x80\x02" + code + b"u."}
+    code = _tree(choice, tensor=join("5") + b"Q")
+    parts = tar_parts(VECTOR) | {"pickle": b"\x80\x02" + code + b"."}
     if choice.below(3) == 0:
         count = _one(choice, (10, 1000, 3000))
         row = pickled((0, "cpu", glob("torch", "FloatStorage"))).replace(b"K\0", b"M%b", 1)
