@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from swinpy.io import read_checkpoint
+from swinpy.io.errors import plain
 from swinpy.weights import model_of
 from swinpy.weights.dialects import detect
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "report", "run"]
 
+_COLUMN = 100  # letters that a column takes at most; a longer cell moves what follows
+_METADATA = 1000  # letters that are told of a text
 HELP = "list what is in a weight file; nothing in it is run"
 
 
@@ -57,37 +60,37 @@ def report(found: Checkpoint, kind: str = "") -> Iterator[str]:
     Yields:
         A head, a table of names, shapes and types, the total, and what was skipped.
     """
-    yield f"{found.form}, {found.size:,} bytes; weights at {_plain(found.entry) or 'the top'}"
+    yield f"{found.form}, {found.size:,} bytes; weights at {plain(found.entry) or 'the top'}"
     if kind:
         yield kind
     yield ""
-    rows = [(_plain(name), _shape(t.shape), t.dtype.name) for name, t in found.stored.items()]
-    yield from _table([("name", "shape", "dtype"), *rows])
+    yield from _table(found)
     yield ""
     elements = sum(math.prod(t.shape) for t in found.stored.values())
     size = sum(math.prod(t.shape) * t.dtype.itemsize for t in found.stored.values())
     kinds = ", ".join(sorted({t.dtype.name for t in found.stored.values()}))
     yield f"{len(found.stored):,} tensors, {elements:,} elements, {size:,} bytes: {kinds}"
     for title, lines in (
-        ("skipped", [f"{_plain(path)}: {_plain(what)}" for path, what in found.skipped.items()]),
-        ("code that the file names, none of it imported", [_plain(name) for name in found.globals]),
-        ("metadata", [f"{_plain(key)}: {_plain(text)}" for key, text in found.metadata.items()]),
+        ("skipped", (f"{plain(path)}: {plain(what)}" for path, what in found.skipped.items())),
+        ("code that the file names, none of it imported", (plain(name) for name in found.globals)),
+        ("metadata", (f"{plain(key)}: {plain(text, _METADATA)}" for key, text in found.metadata.items())),
     ):
-        if lines:
-            yield f"{title}:"
-            yield from (f"  {line}" for line in lines)
+        for number, line in enumerate(lines):
+            if not number:
+                yield f"{title}:"
+            yield f"  {line}"
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "scalar"
+def _table(found: Checkpoint) -> Iterator[str]:
+    """The tensors, a row each: made one by one, and no column as wide as one long name in the file would have it."""
 
+    def rows() -> Iterator[tuple[str, str, str]]:
+        yield "name", "shape", "dtype"
+        for name, t in found.stored.items():
+            yield plain(name), plain(" x ".join(map(str, t.shape)) or "scalar"), t.dtype.name
 
-def _plain(text: str) -> str:
-    """The text, unless it could garble a terminal."""
-    return text if text.isprintable() else ascii(text)
-
-
-def _table(rows: list[tuple[str, str, str]]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for name, shape, dtype in rows:
+    widths = [0, 0]
+    for row in rows():
+        widths = [max(width, min(len(cell), _COLUMN)) for width, cell in zip(widths, row, strict=False)]
+    for name, shape, dtype in rows():
         yield f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {dtype}"

@@ -44,7 +44,7 @@ from swinpy.snapshots.manifest import (
     step_of,
     verify,
 )
-from swinpy.snapshots.plain_json import check_plain, decode_plain
+from swinpy.snapshots.plain_json import decode_plain, encode_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -350,7 +350,7 @@ def _check(step: int, groups: Mapping[str, Mapping[str, NDArray[Any]]], state: M
     op = "save snapshot"
     if type(step) is not int or not 0 <= step < _STEPS:
         raise ValueError(f"{op}: expected an int step from 0 to {_STEPS - 1}; got {step!r}. Use int(step).")
-    check_plain(dict(state), op)
+    encode_plain(dict(state), op)
     for group, tensors in groups.items():
         group_file(group, op)
         check_tensors(tensors)

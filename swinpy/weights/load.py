@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import autograd as ag
+from swinpy.io.errors import plain
 from swinpy.models.config import SwinConfig
 from swinpy.weights.describe import facts_of
 from swinpy.weights.dialects import to_official
@@ -101,7 +102,7 @@ def load_weights(
 
 
 def _message(model: SwinTransformer, state: Mapping[str, Any], where: str, plan: Plan, strict: bool) -> str:
-    lines = [f"{name}: {text}." for name, text in plan.problems.items()]
+    lines = [f"{plain(name)}: {text}." for name, text in plan.problems.items()]
     absent = plan.absent if strict else []
     fixes = []
     file, own = facts_of(state), facts_of(model.state_dict())

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from swinpy.io.errors import plain
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -13,8 +15,8 @@ __all__ = ["LoadReport", "SaveReport", "some"]
 
 
 def some(names: Iterable[str], most: int = 4) -> str:
-    """The first names, and how many more."""
-    listed = list(names)
+    """The first names, and how many more; a file may have chosen them, so that they are made fit to be printed."""
+    listed = [plain(name) for name in names]
     rest = len(listed) - most
     return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")
 

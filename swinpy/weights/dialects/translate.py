@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swinpy.io.errors import plain
 from swinpy.weights.dialects.buffers import ModelGeometry, buffers_of
 from swinpy.weights.dialects.tables import ALIASES, BUFFERS, DIALECTS, Dialect
 from swinpy.weights.dialects.transforms import DialectError
@@ -89,7 +90,7 @@ def unwrap(name: str) -> str:
 
 
 def _some(names: Iterable[str], most: int = 4) -> str:
-    listed = list(names)
+    listed = [plain(name) for name in names]
     rest = len(listed) - most
     return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "") if listed else "none"
 
