@@ -9,7 +9,7 @@ from swinpy.models.config import SwinConfig
 from swinpy.weights.describe import facts_of
 from swinpy.weights.dialects import to_official
 from swinpy.weights.given import WeightsError, read_given
-from swinpy.weights.plan import Plan, make_plan
+from swinpy.weights.plan import Choices, Plan, make_plan
 from swinpy.weights.report import LoadReport, some
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from swinpy.models import SwinTransformer
     from swinpy.nn import Parameter
-    from swinpy.weights.fit import Resize
+    from swinpy.weights.fit import Channels, Resize
 
 __all__ = ["load_weights"]
 
@@ -31,13 +31,17 @@ def load_weights(
     head: str | os.PathLike[str] = "keep",
     strict: bool = True,
     entry: str | None = None,
+    prefix: str | None = None,
+    in_chans: Channels = "keep",
 ) -> LoadReport:
     """Load weights that this or another library has written. All or nothing.
 
     Args:
         model: written to in place; it keeps its dtype, device, window and image size.
         source: a file (.safetensors, .pth, .pt, .bin), or a dict of arrays by name (NumPy, torch, CuPy, Tensor). The
-            dict may lie in others, under the names that are known from files ("model", "state_dict", "module", ...).
+            dict may lie in others, under the names that are known from files ("model", "state_dict", "module", ...);
+            the network may be a part of another model, under any prefix, and in wrappers (DataParallel, FSDP,
+            activation checkpointing, torch.compile).
         dialect: "auto" tells the layout from the keys; or one of :data:`swinpy.weights.dialects.DIALECTS`.
         resize: how a bias table of another window (V1) is brought to the model's: "bicubic" (the official code) or
             "geometric" (SimMIM's code); absolute positions always bicubically; None refuses. V2 needs no resizing:
@@ -47,6 +51,10 @@ def load_weights(
         strict: False loads although parameters are missing in the file (the model's own are kept) or keys are
             unexpected (they are left out); the report names them. Never another shape.
         entry: which part of the source to read, e.g. "model_ema"; None searches (see :func:`swinpy.io.read_weights`).
+        prefix: what comes before the names of the network, e.g. "student.", where there are several; None finds it.
+        in_chans: "repeat" makes the first convolution of a file for 3 input channels fit a model for any other number,
+            by timm's rule: the sum over the channels for one; for more, the channels in turn times 3 / in_chans.
+            "keep" refuses.
 
     Returns:
         What became of each key; print it for a table.
@@ -73,10 +81,16 @@ def load_weights(
             f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}. Leave it out for "
             "'bicubic', or pass None to refuse tables of another window."
         )
+    if in_chans not in ("keep", "repeat"):
+        raise WeightsError(
+            f"load_weights: expected in_chans to be 'keep' or 'repeat'; got {in_chans!r}. Leave it out for 'keep'; the "
+            "number of channels is the model's own."
+        )
     came = read_given(source, entry)
     where = came.where
-    read = to_official(came.arrays, dialect)
-    plan = make_plan(model, read, resize, head)
+    read = to_official(came.arrays, dialect, prefix)
+    plan = make_plan(model, read, Choices(resize, head, in_chans))
+    plan.ignored.update({key: f"no tensor but {what}" for key, what in came.others.items()})
     for name in plan.used:
         widened = came.widened.get(read.source.get(name, name))
         if widened:
@@ -85,11 +99,16 @@ def load_weights(
         plan.problems.update(plan.unexpected)
     if plan.problems or (strict and plan.absent):
         raise WeightsError(_message(model, read.arrays, f"{where} (dialect {read.dialect})", plan, strict))
-    plan.missing.update(dict.fromkeys(plan.absent, "not in the file: the model's own"))
+    if not plan.used:
+        raise WeightsError(_nothing(f"{where} (dialect {read.dialect})", plan))
+    under = f", under {read.prefix}" if read.prefix else ""
+    plan.missing.update(dict.fromkeys(plan.absent, f"not in the file{under}: the model's own"))
     _write(dict(model.named_parameters()), plan.values)
     return LoadReport(
         where,
         read.dialect,
+        came.entry,
+        read.prefix,
         tuple(plan.used),
         plan.ignored,
         plan.resized,
@@ -97,6 +116,15 @@ def load_weights(
         plan.missing,
         plan.unexpected,
         tuple(plan.notes),
+    )
+
+
+def _nothing(where: str, plan: Plan) -> str:
+    """That no parameter was found, which no option makes a success."""
+    left = f"{some(plan.unexpected)}: expected parameters of the model. " if plan.unexpected else ""
+    return (
+        f"load_weights: expected weights for the parameters of the model; got {where}, in which there is none of them. "
+        f"{left}Leave the dialect and the prefix to be found, or pass a file of this network. Nothing was loaded."
     )
 
 
