@@ -98,7 +98,7 @@ def load_weights(
     if strict and plan.unexpected:
         plan.problems.update(plan.unexpected)
     if plan.problems or (strict and plan.absent):
-        raise WeightsError(_message(model, read.arrays, f"{where} (dialect {read.dialect})", plan, strict))
+        raise WeightsError(_message(model, read.arrays, f"{where} (dialect {read.dialect})", plan, strict, came.others))
     if not plan.used:
         raise WeightsError(_nothing(f"{where} (dialect {read.dialect})", plan))
     under = f", under {read.prefix}" if read.prefix else ""
@@ -128,7 +128,9 @@ def _nothing(where: str, plan: Plan) -> str:
     )
 
 
-def _message(model: SwinTransformer, state: Mapping[str, Any], where: str, plan: Plan, strict: bool) -> str:
+def _message(
+    model: SwinTransformer, state: Mapping[str, Any], where: str, plan: Plan, strict: bool, others: Mapping[str, str]
+) -> str:
     lines = [f"{name}: {text}." for name, text in plan.problems.items()]
     absent = plan.absent if strict else []
     fixes = []
@@ -140,6 +142,8 @@ def _message(model: SwinTransformer, state: Mapping[str, Any], where: str, plan:
         fixes.append(f"create the network of the file ({file}), which is not the model's ({own})")
     if absent:
         lines.append(f"{some(absent)}: expected in the file; got nothing.")
+        if others:
+            lines.append(f"{some(others)}: no tensors, but {some(dict.fromkeys(others.values()))}.")
         heads = [name for name in absent if name.startswith("head.")]
         if heads:
             fixes.append("head='drop' keeps the model's own head, head='zero' sets it to zeros")

@@ -149,7 +149,9 @@ class _Planner:
     # ---- what the file has and the model has not
 
     def _key_bias(self) -> None:
-        """V2 with qkv.bias (a torchvision preset) from q_bias and v_bias: the keys' third is 0."""
+        """V2 with qkv.bias (a torchvision preset) from q_bias and v_bias: the keys' third is 0. V1's is needed."""
+        if self.model.config.architecture != "v2":
+            return
         for name in [n for n in self.state if n.endswith(".attn.q_bias")]:
             whole, value = name.replace("q_bias", "qkv.bias"), name.replace("q_bias", "v_bias")
             if whole in self.own and name not in self.own and value in self.state:

@@ -7,7 +7,7 @@ prefix. A place is a network whose further names are those of a dialect.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -53,16 +53,22 @@ class Place:
         dialect: whose names it has.
         outer: what comes before the dialect's names.
         root: of the dialect.
+        others: prefixes of the file's other networks.
     """
 
     dialect: Dialect
     outer: str
     root: str
+    others: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str:
         """What comes before the network's names."""
         return self.outer + self.root
+
+    def holds(self, name: str) -> bool:
+        """Whether a bare key is under the prefix, and not under another network's that begins with it."""
+        return name.startswith(self.prefix) and not name.startswith(self.others)
 
     def official(self, name: str) -> str | None:
         """The official name of a bare key; None if this network does not have it."""
@@ -253,7 +259,7 @@ def find_place(keys: Iterable[str], dialect: str = "auto", prefix: str | None = 
     every = _places(_candidates(names, DIALECTS.values()))
     place = _the_only(every if wanted is None else _asked_for(every, wanted))
     if place is not None:
-        return place
+        return replace(place, others=tuple(p for p in every if not place.prefix.startswith(p)))
     if every:
         raise DialectError(
             f"load_weights: expected a network under the prefix {prefix!r}; got none there, but under "

@@ -16,6 +16,8 @@ from swinpy.weights.dialects.transforms import DialectError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from swinpy.weights.dialects.places import Place
+
 __all__ = ["Translation", "Written", "from_official", "has_place", "to_official"]
 
 Array = np.ndarray[Any, Any]
@@ -68,11 +70,13 @@ class Written:
     notes: tuple[str, ...]
 
 
-def _why_needless(name: str, array: Array, prefix: str) -> str:
+def _why_needless(name: str, array: Array, place: Place) -> str:
     """Why a key that is not the network's is left out; "" if it is in the way."""
     if array.dtype.kind in "iub" or (array.ndim == 0 and name.rpartition(".")[2] == "decay"):
         return _COUNTED
-    return "" if name.startswith(prefix) else f"of another part of the file's model: not under {prefix}"
+    if place.holds(name):
+        return ""
+    return f"of another part of the file's model: not under {place.prefix}" if place.prefix else "of another network"
 
 
 def to_official(state: Mapping[str, Array], dialect: str = "auto", prefix: str | None = None) -> Translation:
@@ -102,7 +106,7 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto", prefix: str |
         plain = bare(key)
         name = place.official(plain)
         if name is None:
-            why = _why_needless(plain, array, place.prefix)
+            why = _why_needless(plain, array, place)
             if why:
                 read.ignored[key] = why
             else:
