@@ -71,28 +71,14 @@ def load_weights(
     >>> len(report.used), report.dialect
     (92, 'official')
     """
-    if not isinstance(getattr(model, "config", None), SwinConfig):
-        raise TypeError(
-            f"load_weights: expected a model of swinpy; got {type(model).__name__}. Pass the model first, then the "
-            "weights: load_weights(swinpy.create_model(...), source)."
-        )
-    if resize not in ("bicubic", "geometric", None):
-        raise WeightsError(
-            f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}. Leave it out for "
-            "'bicubic', or pass None to refuse tables of another window."
-        )
-    if in_chans not in ("keep", "repeat"):
-        raise WeightsError(
-            f"load_weights: expected in_chans to be 'keep' or 'repeat'; got {in_chans!r}. Leave it out for 'keep'; the "
-            "number of channels is the model's own."
-        )
+    _check_arguments(model, resize, in_chans)
     came = read_given(source, entry)
     where = came.where
     read = to_official(came.arrays, dialect, prefix)
     plan = make_plan(model, read, Choices(resize, head, in_chans))
     plan.ignored.update({key: f"no tensor but {what}" for key, what in came.others.items()})
     for name in plan.used:
-        widened = came.widened.get(read.source.get(name, name))
+        widened = came.widened.get(plan.source.get(name, name))
         if widened:
             plan.cast[name] = f"{widened} to {model.dtype}"
     if strict and plan.unexpected:
@@ -117,6 +103,24 @@ def load_weights(
         plan.unexpected,
         tuple(plan.notes),
     )
+
+
+def _check_arguments(model: object, resize: object, in_chans: object) -> None:
+    if not isinstance(getattr(model, "config", None), SwinConfig):
+        raise TypeError(
+            f"load_weights: expected a model of swinpy; got {type(model).__name__}. Pass the model first, then the "
+            "weights: load_weights(swinpy.create_model(...), source)."
+        )
+    if resize not in ("bicubic", "geometric", None):
+        raise WeightsError(
+            f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}. Leave it out for "
+            "'bicubic', or pass None to refuse tables of another window."
+        )
+    if in_chans not in ("keep", "repeat"):
+        raise WeightsError(
+            f"load_weights: expected in_chans to be 'keep' or 'repeat'; got {in_chans!r}. Leave it out for 'keep'; the "
+            "number of channels is the model's own."
+        )
 
 
 def _nothing(where: str, plan: Plan) -> str:

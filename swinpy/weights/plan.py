@@ -99,6 +99,7 @@ class Plan:
         problems: parameter or key -> what is wrong with it.
         absent: parameters for which the file has nothing and should.
         notes: what the weights mean differently in the model.
+        source: parameter -> the key that it is read from.
     """
 
     values: dict[str, Array] = field(default_factory=dict)
@@ -111,6 +112,7 @@ class Plan:
     problems: dict[str, str] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    source: dict[str, str] = field(default_factory=dict)
 
 
 class _Planner:
@@ -120,14 +122,13 @@ class _Planner:
         self.model, self.read = model, read
         self.resize, self.head, self.in_chans = choices.resize, choices.head, choices.in_chans
         self.own = dict(model.named_parameters())
-        self.keys = dict(read.source)
         self.state = dict(read.arrays)
-        self.plan = Plan(ignored=dict(read.ignored))
+        self.plan = Plan(ignored=dict(read.ignored), source=dict(read.source))
         self.plan.unexpected.update(dict.fromkeys(read.unknown, f"no key of the dialect {read.dialect}"))
 
     def key(self, name: str) -> str:
         """The file's key of an official name."""
-        return self.keys.get(name, name)
+        return self.plan.source.get(name, name)
 
     def ignore(self, name: str, why: str) -> None:
         if self.state.pop(name, None) is not None:
@@ -172,9 +173,9 @@ class _Planner:
             final, stage = f"norm{leaf}", last + leaf
             if final not in self.state and stage in self.state and classifier:
                 array = self.state[stage] if stage in self.own else self.state.pop(stage)
-                self.state[final], self.keys[final] = array, self.key(stage)
+                self.state[final], self.plan.source[final] = array, self.key(stage)
             elif final in self.state and stage in self.own and _OF_A_STAGE.fullmatch(self.key(final)):
-                self.state[stage], self.keys[stage] = self.state[final], self.key(final)
+                self.state[stage], self.plan.source[stage] = self.state[final], self.key(final)
 
     def _coordinates(self) -> None:
         """Say so where V2's biases would be read in coordinates other than those that they were learned in."""
