@@ -119,6 +119,7 @@ def _convert(came: Given, read: Translation, path: str | os.PathLike[str], to: s
     kept: dict[str, np.ndarray[Any, Any]] = {}
     buffers = set(read.buffer_source.values())
     dropped = {key: why for key, why in read.ignored.items() if key not in buffers}
+    dropped |= {key: f"no tensor but {what}" for key, what in came.others.items()}
     dropped |= dict.fromkeys(read.unknown, f"no key of the dialect {read.dialect}")
     for name, array in read.arrays.items():
         if _SPARE.fullmatch(name) and not has_place(target, name):

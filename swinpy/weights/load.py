@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from swinpy.models import SwinTransformer
     from swinpy.nn import Parameter
+    from swinpy.weights.dialects import Translation
     from swinpy.weights.fit import Channels, Resize
+    from swinpy.weights.given import Given
 
 __all__ = ["load_weights"]
 
@@ -73,7 +75,6 @@ def load_weights(
     """
     _check_arguments(model, resize, in_chans)
     came = read_given(source, entry)
-    where = came.where
     read = to_official(came.arrays, dialect, prefix)
     plan = make_plan(model, read, Choices(resize, head, in_chans))
     plan.ignored.update({key: f"no tensor but {what}" for key, what in came.others.items()})
@@ -84,14 +85,13 @@ def load_weights(
     if strict and plan.unexpected:
         plan.problems.update(plan.unexpected)
     if plan.problems or (strict and plan.absent):
-        raise WeightsError(_message(model, read.arrays, f"{where} (dialect {read.dialect})", plan, strict, came.others))
+        raise WeightsError(_message(model, came, read, plan, strict))
     if not plan.used:
-        raise WeightsError(_nothing(f"{where} (dialect {read.dialect})", plan))
-    under = f", under {read.prefix}" if read.prefix else ""
-    plan.missing.update(dict.fromkeys(plan.absent, f"not in the file{under}: the model's own"))
+        raise WeightsError(_nothing(came, read, plan))
+    plan.missing.update(dict.fromkeys(plan.absent, f"not in {_file(read)}: the model's own"))
     _write(dict(model.named_parameters()), plan.values)
     return LoadReport(
-        where,
+        came.where,
         read.dialect,
         came.entry,
         read.prefix,
@@ -123,31 +123,35 @@ def _check_arguments(model: object, resize: object, in_chans: object) -> None:
         )
 
 
-def _nothing(where: str, plan: Plan) -> str:
+def _file(read: Translation) -> str:
+    """Where in the file the network is."""
+    return "the file" + (f", under {read.prefix}" if read.prefix else "")
+
+
+def _nothing(came: Given, read: Translation, plan: Plan) -> str:
     """That no parameter was found, which no option makes a success."""
     left = f"{some(plan.unexpected)}: expected parameters of the model. " if plan.unexpected else ""
     return (
-        f"load_weights: expected weights for the parameters of the model; got {where}, in which there is none of them. "
-        f"{left}Leave the dialect and the prefix to be found, or pass a file of this network. Nothing was loaded."
+        f"load_weights: expected weights for the parameters of the model; got {came.where} (dialect {read.dialect}), "
+        f"in which there is none of them. {left}Leave the dialect and the prefix to be found, or pass a file of this "
+        "network. Nothing was loaded."
     )
 
 
-def _message(
-    model: SwinTransformer, state: Mapping[str, Any], where: str, plan: Plan, strict: bool, others: Mapping[str, str]
-) -> str:
+def _message(model: SwinTransformer, came: Given, read: Translation, plan: Plan, strict: bool) -> str:
     lines = [f"{name}: {text}." for name, text in plan.problems.items()]
     absent = plan.absent if strict else []
     fixes = []
-    file, own = facts_of(state), facts_of(model.state_dict())
+    file, own = facts_of(read.arrays), facts_of(model.state_dict())
     other = file is not None and own is not None and file.network != own.network
     most = 3 if other else 8
     lines = lines[:most] + [f"and {len(lines) - most} more such keys."] * (len(lines) > most)
     if other:
         fixes.append(f"create the network of the file ({file}), which is not the model's ({own})")
     if absent:
-        lines.append(f"{some(absent)}: expected in the file; got nothing.")
-        if others:
-            lines.append(f"{some(others)}: no tensors, but {some(dict.fromkeys(others.values()))}.")
+        lines.append(f"{some(absent)}: expected in {_file(read)}; got nothing.")
+        if came.others:
+            lines.append(f"{some(came.others)}: no tensors, but {some(dict.fromkeys(came.others.values()))}.")
         heads = [name for name in absent if name.startswith("head.")]
         if heads:
             fixes.append("head='drop' keeps the model's own head, head='zero' sets it to zeros")
@@ -158,8 +162,8 @@ def _message(
     count = len(dict(model.named_parameters()))
     return "\n  ".join(
         [
-            f"load_weights: expected weights for the {count} parameters of the model; got {where}, in which "
-            f"{len(plan.problems) + len(absent)} do not fit:",
+            f"load_weights: expected weights for the {count} parameters of the model; got {came.where} (dialect "
+            f"{read.dialect}), in which {len(plan.problems) + len(absent)} do not fit:",
             *lines,
             *([f"To resolve this: {'; '.join(fixes)}."] if fixes else []),
             "Nothing was loaded.",
