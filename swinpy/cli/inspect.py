@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from swinpy.io import read_checkpoint
 from swinpy.io.errors import plain
 from swinpy.weights import model_of
-from swinpy.weights.dialects import detect
+from swinpy.weights.dialects import find_place
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -27,24 +27,26 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument("file", help=".pth, .pt, .bin or .safetensors")
     parser.add_argument("--entry", help="which part of the file, e.g. model_ema; the weights are found without it")
+    parser.add_argument("--prefix", help="what comes before the network's names where there are several, e.g. student.")
 
 
 def run(args: Namespace) -> int:
     """Run the command; returns its exit code."""
     found = read_checkpoint(args.file, entry=args.entry, load=False)
-    for line in report(found, _kind(found, args.file, args.entry)):
+    for line in report(found, _kind(found, args)):
         print(line)
     return 0
 
 
-def _kind(found: Checkpoint, file: str, entry: str | None) -> str:
+def _kind(found: Checkpoint, args: Namespace) -> str:
     """The dialect and the model, as far as the weights tell; for the model their numbers are read too."""
     try:
-        words = f"dialect: {detect(found.stored)}"
+        place = find_place(found.stored, prefix=args.prefix)
     except ValueError:
         return ""
+    words = f"dialect: {place.dialect.name}" + (f", under {plain(place.prefix)}" if place.prefix else "")
     try:
-        name, classes = model_of(file, entry=entry)
+        name, classes = model_of(args.file, entry=args.entry, prefix=args.prefix)
     except (ValueError, OSError, MemoryError):  # no whole model, one of several, or of no known shape: not told
         return words
     return f"{words}; model: {name}, {f'{classes:,} classes' if classes else 'no head'}"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["ENTRIES", "Survey"]
 
 # The names under which training scripts keep a model's weights, in files and in memory; the first found wins. Averaged
-# copies come last: they are taken when there is nothing else, or when asked for.
+# copies come last: they are taken when there is nothing else, or when asked for. Of a self-distilled pair the teacher
+# is taken, as EsViT's own programs do (--checkpoint_key).
 ENTRIES = (
     "model",
     "state_dict",
@@ -31,6 +32,7 @@ ENTRIES = (
     "state_dict_ema",
     "ema",
     "params_ema",
+    "teacher",
 )
 _DEPTH = 4
 _LISTED = 8

@@ -66,8 +66,8 @@ def read_weights(file: File, *, entry: str | None = None, mmap: bool = False) ->
 
     Where a file holds more than weights, one part of it is taken: the first of these that holds tensors: ``model``,
     ``state_dict``, ``model_state_dict``, ``module``, ``net``, ``network``, ``weights``, ``params``, ``model_ema``,
-    ``state_dict_ema``, ``ema``, ``params_ema``. If there is none, the top of the file is taken, or the only dict of
-    tensors in it. `read_checkpoint` says which part it was, and what else there is.
+    ``state_dict_ema``, ``ema``, ``params_ema``, ``teacher``. If there is none, the top of the file is taken, or the
+    only dict of tensors in it. `read_checkpoint` says which part it was, and what else there is.
 
     Args:
         file: path of the file, or its content as bytes.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from swinpy.models.config import SwinConfig
     from swinpy.weights.dialects import Translation
+    from swinpy.weights.given import Given
 
 __all__ = ["convert_weights"]
 
@@ -67,6 +68,7 @@ def convert_weights(
     dialect: str = "auto",
     model: str | None = None,
     entry: str | None = None,
+    prefix: str | None = None,
 ) -> SaveReport:
     """Rewrite a file of weights in another layout; numbers and dtypes are kept, except bfloat16.
 
@@ -80,6 +82,7 @@ def convert_weights(
         model: name of the model, for the buffers that some layouts store; None tells it from shapes and buffers. A
             name is compared with them, in every layout.
         entry: which part of a torch file to read.
+        prefix: what comes before the names of the network, where the file has several; None finds it.
 
     Returns:
         What was written, dropped and changed; print it.
@@ -93,20 +96,12 @@ def convert_weights(
 
     """
     with _under_its_own_name():
-        return _convert(source, path, to, dialect, model, entry)
+        _check_files(source, path)
+        came = read_given(source, entry)
+        return _convert(came, to_official(came.arrays, dialect, prefix), path, to, model)
 
 
-def _convert(
-    source: str | os.PathLike[str],
-    path: str | os.PathLike[str],
-    to: str,
-    dialect: str,
-    model: str | None,
-    entry: str | None,
-) -> SaveReport:
-    _check_files(source, path)
-    came = read_given(source, entry)
-    read = to_official(came.arrays, dialect)
+def _convert(came: Given, read: Translation, path: str | os.PathLike[str], to: str, model: str | None) -> SaveReport:
     if facts_of(read.arrays) is None:
         raise DialectError(
             f"convert_weights: expected a whole Swin in the dialect {read.dialect}; got {came.where}, of whose "
@@ -122,7 +117,10 @@ def _convert(
     elif target.buffers:
         config, notes = _config(read)
     kept: dict[str, np.ndarray[Any, Any]] = {}
-    dropped = dict.fromkeys(read.unknown, f"no key of the dialect {read.dialect}")
+    buffers = set(read.buffer_source.values())
+    dropped = {key: why for key, why in read.ignored.items() if key not in buffers}
+    dropped |= {key: f"no tensor but {what}" for key, what in came.others.items()}
+    dropped |= dict.fromkeys(read.unknown, f"no key of the dialect {read.dialect}")
     for name, array in read.arrays.items():
         if _SPARE.fullmatch(name) and not has_place(target, name):
             dropped[read.source[name]] = f"{target.name} models have no such part"

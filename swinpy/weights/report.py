@@ -40,6 +40,8 @@ class LoadReport:
     Attributes:
         source: the file, or "memory".
         dialect: whose names the keys were.
+        entry: the part of the source that was read; "" for the top.
+        prefix: what came before the names of the network; "" if nothing did.
         used: parameters of the model that were read.
         ignored: key of the file -> why it was not needed.
         resized: parameter -> from what to what, and how.
@@ -53,6 +55,8 @@ class LoadReport:
 
     source: str
     dialect: str
+    entry: str = ""
+    prefix: str = ""
     used: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     resized: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +71,9 @@ class LoadReport:
             entries: Mapping[str, str] = getattr(self, name)
             text = f"{some(entries, 2)}: {_grouped(entries)}" if entries else ""
             rows.append((name, len(entries), text))
-        table = _table(f"weights of {self.source} (dialect {self.dialect})", rows)
+        entry = f", entry {self.entry}" if self.entry else ""
+        prefix = f", under {self.prefix}" if self.prefix else ""
+        table = _table(f"weights of {self.source}{entry} (dialect {self.dialect}{prefix})", rows)
         return "\n".join([table, *(f"ATTENTION: {note}" for note in self.notes)])
 
 

@@ -332,3 +332,27 @@ def test_every_published_model_is_told_apart_by_its_official_file() -> None:
             model = swinpy.create_model(name)
         arrays = from_official(model.state_dict(), "official", geometry_of(model.config)).arrays
         assert matching_models(to_official(arrays)) == [name]
+
+
+# ---- a network in another model
+
+
+def test_convert_and_inspect_take_a_prefix(nano: Path, tmp_path: Path, capsys: Any) -> None:
+    state = {f"{part}.net.{k}": v for part in ("student", "teacher") for k, v in read_weights(nano).items()}
+    state["n_averaged"] = np.array(3)
+    write_tensors(tmp_path / "two.safetensors", state)
+    arguments = ("convert", tmp_path / "two.safetensors", tmp_path / "one.safetensors", "--to", "timm")
+    code, _, err = _run(capsys, *arguments)
+    assert code == 2
+    assert "got 2, under 'student.net.', 'teacher.net.'. Choose one with prefix= (--prefix of 'python -m swinpy" in err
+    code, out, _ = _run(capsys, *arguments, "--prefix", "teacher")
+    assert code == 0
+    assert "of another part of the file's model: not under teacher.net." in out
+    assert "an integer or a counter, no weight" in out
+    model = build(NANO, "float32", seed=3)
+    load_weights(model, tmp_path / "one.safetensors")
+    assert all(np.array_equal(a, read_weights(nano)[k]) for k, a in model.state_dict().items())
+    _, out, _ = _run(capsys, "inspect", tmp_path / "two.safetensors")
+    assert "dialect:" not in out
+    _, out, _ = _run(capsys, "inspect", tmp_path / "two.safetensors", "--prefix", "student.")
+    assert "dialect: official, under student.net.; model: swin_cifar_nano, 10 classes" in out
