@@ -204,7 +204,7 @@ def _asked_for(places: dict[str, list[Place]], prefix: str) -> dict[str, list[Pl
 
 def _the_only(places: dict[str, list[Place]]) -> Place | None:
     if len(places) > 1:
-        listed = some_of([prefix or "''" for prefix in places], 8)
+        listed = some_of([repr(prefix) for prefix in places], 8)
         raise DialectError(
             f"load_weights: expected one network; got {len(places)}, under {listed}. Choose one with prefix= "
             "(--prefix of 'python -m swinpy convert')."
@@ -264,7 +264,7 @@ def find_place(keys: Iterable[str], dialect: str = "auto", prefix: str | None = 
     if every:
         raise DialectError(
             f"load_weights: expected a network under the prefix {prefix!r}; got none there, but under "
-            f"{some_of([p or "''" for p in every], 8)}. Pass one of these as prefix=, or none."
+            f"{some_of([repr(p) for p in every], 8)}. Pass one of these as prefix=, or none."
         )
     raise DialectError(
         f"load_weights: expected the keys of a Swin checkpoint in one of the dialects {_USABLE}; got "
