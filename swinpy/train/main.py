@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shlex
 import sys
 import time
@@ -19,17 +18,19 @@ from swinpy.snapshots.fingerprint import compare, config_difference, numeric_fin
 from swinpy.snapshots.store import SnapshotError, SnapshotStore, SnapshotWriteError, load_snapshot
 from swinpy.train import tasks
 from swinpy.train.evaluate import evaluate
+from swinpy.train.memory import OutOfMemoryError, evaluation_advice, out_of_memory, training_advice
 from swinpy.train.options import FREE_ON_RESUME, UsageError, parse_options
 from swinpy.train.runlog import Progress, RunLog, say
 from swinpy.train.setup import Run, banner, build_run, options_dict
 from swinpy.train.signals import StopRequest
-from swinpy.train.trainer import NonFiniteError
+from swinpy.train.trainer import NonFiniteError, image_shares
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
     from swinpy.snapshots.store import Snapshot
+    from swinpy.train.evaluate import Evaluation
 
 __all__ = ["main"]
 
@@ -47,12 +48,10 @@ _EXPECTED = (
     SnapshotError,
     SnapshotWriteError,
     NonFiniteError,
+    OutOfMemoryError,
     ImportError,
     OSError,
 )
-
-# How libraries of CUDA say that memory is full; CuPy's own allocator raises a MemoryError.
-_OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
@@ -61,24 +60,15 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     command = shlex.join(["python", prog or sys.argv[0], *argv])
     try:
         with StopRequest() as stop:
-            return _run(parse_options(argv, prog), command, stop)
+            options = parse_options(argv, prog)
+            with out_of_memory():
+                return _run(options, command, stop)
     except DatasetMissing as error:
         download = "" if "--dataset-download" in argv else f"\n{command} --dataset-download"
         _fail(f"{error}{download if 'cifar' in str(error).lower() else ''}")
-    except MemoryError as error:
-        _fail(_out_of_memory(error))
     except _EXPECTED as error:
         _fail(in_words(error))
-    except RuntimeError as error:
-        if not any(name in str(error) for name in _OUT_OF_MEMORY):
-            raise
-        _fail(_out_of_memory(error))
     return 2
-
-
-def _out_of_memory(error: Exception) -> str:
-    what = f"out of memory: {error}" if str(error) else "out of memory."
-    return f"{what} Lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing."
 
 
 @contextlib.contextmanager
@@ -118,10 +108,9 @@ def _run(options: Namespace, command: str, stop: StopRequest) -> int:
             run = build_run(options)
     for warning in caught:
         say(f"note: {warning.message}")
-    if options.throughput:
-        return tasks.throughput(run)
-    if options.check:
-        return tasks.check(run)
+    if options.throughput or options.check:
+        with out_of_memory(training_advice(options)):
+            return (tasks.throughput if options.throughput else tasks.check)(run)
     return Session(options, run, command).main(stop)
 
 
@@ -168,10 +157,9 @@ class Session:
         with contextlib.closing(progress), contextlib.closing(self.log):
             try:
                 self._train(total, progress, stop)
-            except (NonFiniteError, MemoryError) as error:
+            except (NonFiniteError, OutOfMemoryError) as error:
                 where = f" The last good snapshot is {self.last_saved}." if self.last_saved else " No snapshot yet."
-                kind = NonFiniteError if isinstance(error, NonFiniteError) else MemoryError
-                raise kind(str(error) + where) from None
+                raise type(error)(str(error) + where) from None
         self._end(total)
         if stop.code is not None:
             say(f"{stop.name}: saved; exit code {stop.code}")
@@ -254,24 +242,42 @@ class Session:
     # ---- training
 
     def _train(self, total: int, progress: Progress, stop: StopRequest) -> None:
-        trainer, options = self.run.trainer, self.options
+        trainer = self.run.trainer
         saved = trainer.position
+        if self._evaluation_is_missing():
+            self._save(pin=self._evaluate(progress))
         while trainer.position.step < total and not self._over(stop):
-            for record in trainer.epoch():
-                self.log.step(record)
-                progress.step(record)
-                self.images += record.images
-                if record.step >= total or self._over(stop):
-                    break
+            self._steps(total, progress, stop)
             done = trainer.position.batch == 0
             best = False
-            if trainer.position.step >= total or (done and trainer.position.epoch % options.val_interval == 0):
+            if self._evaluation_is_due() or trainer.position.step >= total:
                 best = self._evaluate(progress)
             if done or best:
                 self._save(pin=best)
                 saved = trainer.position
         if trainer.position != saved:
             self._save(pin=False)
+
+    def _steps(self, total: int, progress: Progress, stop: StopRequest) -> None:
+        """The rest of the epoch, as far as this session goes."""
+        with out_of_memory(training_advice(self.options)):
+            for record in self.run.trainer.epoch():
+                self.log.step(record)
+                progress.step(record)
+                self.images += record.images
+                if record.step >= total or self._over(stop):
+                    break
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether a run that nothing cuts short evaluates where this one stands."""
+        at = self.run.trainer.position
+        return at.batch == 0 and (at.epoch % self.options.val_interval == 0 or at.step >= self.run.total_steps)
+
+    def _evaluation_is_missing(self) -> bool:
+        """Whether the session before did the epoch's last step, and could not evaluate: memory was full."""
+        step = self.run.trainer.position.step
+        logged = bool(self.log.steps) and self.log.steps[-1]["step"] == step
+        return logged and self._evaluation_is_due() and all(e["step"] != step for e in self.log.evals)
 
     def _over(self, stop: StopRequest) -> bool:
         limit = self.options.time_limit
@@ -283,27 +289,35 @@ class Session:
         return self.seconds_before + time.perf_counter() - self.started
 
     def _evaluate(self, progress: Progress) -> bool:
-        """Evaluate, log; whether it is the best so far."""
+        """Evaluate, log; whether it is the best so far.
+
+        An evaluation that the run makes only because this session ends here is marked as partial and is never the
+        best: a session that goes on would not have made it.
+        """
         trainer = self.run.trainer
-        with trainer.autocast():
-            self.result = evaluate(self.run.model, self.run.eval_loader)
         epoch = trainer.position.epoch - (trainer.position.batch == 0)
-        if not math.isfinite(self.result.loss):
+        try:
+            self.result = self._evaluated()
+        except OutOfMemoryError:
+            self._save(pin=False)  # what was trained is not lost; a session that resumes makes up for the evaluation
+            raise
+        except NonFiniteError as error:
             raise NonFiniteError(
-                f"evaluate: expected a finite test loss; got {self.result.loss} after step {trainer.position.step} "
-                f"(epoch {epoch}). The weights have diverged and are not saved. Lower --lr, or set --clip-grad."
-            )
-        losses = [r["loss"] for r in self.log.steps if r["epoch"] == epoch]
+                f"{error} This is after step {trainer.position.step} (epoch {epoch}): the weights have diverged and "
+                "are not saved. Lower --lr, or set --clip-grad."
+            ) from None
+        steps = [r for r in self.log.steps if r["epoch"] == epoch]
+        shares = image_shares([r["images"] for r in steps])
         record = {
             "epoch": epoch,
             "step": trainer.position.step,
-            "train_loss": sum(losses) / max(1, len(losses)),
+            "train_loss": sum(r["loss"] * n for r, n in zip(steps, shares, strict=True)) / max(1, sum(shares)),
             "eval_loss": self.result.loss,
             "eval_top1": self.result.top1,
             "eval_top5": self.result.top5,
             "lr": trainer.schedule(max(0, trainer.position.step - 1)),
             "seconds": round(self.seconds, 3),
-            "partial": trainer.position.batch != 0,
+            "partial": not self._evaluation_is_due(),
         }
         self.log.evaluation(record)
         best = self.log.best()
@@ -313,7 +327,7 @@ class Session:
             stamp = " (synthetic data)" if self.run.test.synthetic else ""
             say(
                 f"epoch {epoch}  train loss {record['train_loss']:.4f}  test loss {self.result.loss:.4f}  "
-                f"top-1 {self.result.top1:.2f}%  top-5 {self.result.top5:.2f}%{stamp}{'  best' if is_best else ''}"
+                f"{self.result.accuracy()}{stamp}{'  best' if is_best else ''}"
             )
         return is_best
 
@@ -332,11 +346,14 @@ class Session:
 
     # ---- the end
 
+    def _evaluated(self) -> Evaluation:
+        with self.run.trainer.autocast(), out_of_memory(evaluation_advice(self.options)):
+            return evaluate(self.run.model, self.run.eval_loader)
+
     def _evaluate_only(self) -> int:
-        with self.run.trainer.autocast():
-            result = evaluate(self.run.model, self.run.eval_loader)
+        result = self._evaluated()
         stamp = " (synthetic data)" if self.run.test.synthetic else ""
-        say(f"test loss {result.loss:.4f}  top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%{stamp}")
+        say(f"test loss {result.loss:.4f}  {result.accuracy()}{stamp}")
         return 0
 
     def _end(self, total: int) -> None:

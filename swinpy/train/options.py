@@ -21,6 +21,7 @@ FREE_ON_RESUME = frozenset(
         "device",
         "threads",
         "log_interval",
+        "val_batch_size",
         "val_interval",
         "output",
         "experiment",
@@ -81,11 +82,21 @@ def _data(parser: argparse.ArgumentParser) -> None:
     )
     add("--dataset", default="cifar10", choices=("cifar10", "cifar100", "scenes", "digits", "folder"))
     add("--dataset-download", action="store_true", help="fetch a CIFAR archive that is missing")
-    add("--img-size", type=_at_least(1), metavar="N", help="size the model is built for (default: the data's)")
+    add(
+        "--img-size",
+        type=_at_least(1),
+        metavar="N",
+        help="size of the images (default: the data's; only folder resizes)",
+    )
     add("--num-classes", type=_at_least(1), metavar="N", help="outputs of the head (default: the data's)")
     add("-j", "--workers", type=_at_least(0), default=1, metavar="N", help="loader threads (default: %(default)s)")
-    add("--train-subset", type=_at_least(1), metavar="N", help="use the first N training images")
-    add("--val-subset", type=_at_least(1), metavar="N", help="use the first N test images")
+    add(
+        "--train-subset",
+        type=_at_least(1),
+        metavar="N",
+        help="train on N images, drawn by --seed, classes in proportion",
+    )
+    add("--val-subset", type=_at_least(1), metavar="N", help="evaluate on N test images, drawn in the same way")
 
 
 def _augmentation(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +144,15 @@ def _optimiser(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimiser")
     add = group.add_argument
     add("-b", "--batch-size", type=_at_least(1), metavar="N", help="(default: 128; 64 for scenes, digits)")
+    add(
+        "-vb",
+        "--val-batch-size",
+        "--validation-batch-size",
+        dest="val_batch_size",
+        type=_at_least(1),
+        metavar="N",
+        help="of the evaluation (default: --batch-size, which needs less memory there than in training)",
+    )
     add("--epochs", type=_at_least(1), metavar="N")
     add("--opt", default="adamw", choices=("adamw",))
     add("--weight-decay", type=_at_least(0, float), default=0.05, metavar="W", help="(default: %(default)s)")
@@ -278,6 +298,7 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
     for name, value in recipe.items():
         if getattr(first, name) is None:
             setattr(first, name, value)
+    first.val_batch_size = first.val_batch_size or first.batch_size
     plain = first.no_aug or bool(first.overfit_batches)
     first.random_crop = first.dataset == "folder" and not plain
     first.crop_padding = 0 if plain or first.random_crop else 4 if first.dataset.startswith("cifar") else 2

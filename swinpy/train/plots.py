@@ -47,7 +47,8 @@ def plot_curves(steps: list[dict[str, Any]], evals: list[dict[str, Any]], data: 
     axes[0, 0].plot(marks, [r["eval_loss"] for r in evals], "o-", markersize=3, label="test")
     axes[0, 0].legend()
     axes[0, 1].plot(marks, [r["eval_top1"] for r in evals], "o-", markersize=3, label="top-1")
-    axes[0, 1].plot(marks, [r["eval_top5"] for r in evals], "o-", markersize=3, label="top-5")
+    if any(r["eval_top5"] is not None for r in evals):
+        axes[0, 1].plot(marks, [r["eval_top5"] for r in evals], "o-", markersize=3, label="top-5")
     axes[0, 1].legend()
     figure.savefig(path, dpi=110)
 
@@ -70,6 +71,11 @@ def plot_confusion(result: Evaluation, data: ImageDataset, path: Path) -> None:
             if value >= 0.5:
                 axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=_ink(value))
     figure.savefig(path, dpi=110)
+
+
+def _class_name(data: ImageDataset, number: int) -> str:
+    """A model may have more outputs (--num-classes) than the data has classes."""
+    return data.class_names[number] if number < data.num_classes else f"class {number}"
 
 
 def _ink(share: float) -> str:
@@ -95,7 +101,7 @@ def plot_batch(batch: Batch, data: ImageDataset, path: Path, count: int = 32) ->
     titles = []
     for target in batch.targets[:count]:
         top = np.argsort(-target, kind="stable")[:2]
-        parts = [f"{data.class_names[k]} {target[k]:.2f}" for k in top if target[k] > 0.15]
+        parts = [f"{_class_name(data, int(k))} {target[k]:.2f}" for k in top if target[k] > 0.15]
         titles.append("\n".join(parts))
     _grid(list(pixels), titles, data, path)
 
@@ -104,7 +110,7 @@ def plot_errors(result: Evaluation, data: ImageDataset, path: Path) -> None:
     """The wrongly classified images that the model was surest of."""
     images = [data.images[index].transpose(1, 2, 0) for index, *_ in result.errors]
     titles = [
-        f"{data.class_names[label]}\nsaid {data.class_names[answer]} {probability:.2f}"
+        f"{data.class_names[label]}\nsaid {_class_name(data, answer)} {probability:.2f}"
         for _, label, answer, probability in result.errors
     ]
     _grid(images, titles, data, path)

@@ -91,12 +91,18 @@ def _datasets(options: Namespace) -> tuple[ImageDataset, ImageDataset]:
         train, test = load_folder(options.data_dir, _folder_options(options), val_alone=options.eval_only)
     else:
         train, test = load_dataset(options.dataset, options.data_dir, download=options.dataset_download)
+    size = train.images.shape[2:]
+    if options.img_size is not None and size != (options.img_size, options.img_size):
+        raise UsageError(
+            f"--img-size: expected the {size[0]}x{size[1]} pixels of {train.name}, whose images are of one size and "
+            f"are not resized; got {options.img_size}. Leave it out; --dataset folder resizes the images of a folder."
+        )
     if options.train_subset:
-        train = train.subset(options.train_subset)
+        train = train.subset(options.train_subset, options.seed)
     if options.val_subset:
-        test = test.subset(options.val_subset)
+        test = test.subset(options.val_subset, options.seed)
     if options.overfit_batches:
-        train = train.subset(min(len(train), options.overfit_batches * options.batch_size))
+        train = train.subset(min(len(train), options.overfit_batches * options.batch_size), options.seed)
         test = train
     return train, test
 
@@ -238,7 +244,7 @@ def build_run(options: Namespace) -> Run:
         options.clip_grad or None,
         amp_dtype=options.amp_dtype if options.amp else None,
     )
-    eval_loader = Loader(test, max(options.batch_size, 128), workers=options.workers)
+    eval_loader = Loader(test, options.val_batch_size, workers=options.workers)
     return Run(train, test, model, trainer, eval_loader, total, loaded)
 
 
@@ -264,6 +270,7 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
         *_precision(run),
         f"data {run.train.name} ({kind}) from {run.train.source}: {len(run.train)} train, {len(run.test)} test, "
         f"{size[0]}x{size[1]}, {run.train.num_classes} classes",
+        *(f"data note: {note}" for note in dict.fromkeys(run.train.notes + run.test.notes)),
         f"model {options.model}: {run.model.num_parameters():,} parameters, {cost.flops / 1e9:.3f} GFLOPs an image "
         f"({cost.macs / 1e9:.3f} G multiply-adds)",
         f"batch {batch} ({run.trainer.loader.batch_size} x {options.grad_accum_steps})  "

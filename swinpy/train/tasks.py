@@ -12,6 +12,7 @@ import numpy as np
 
 import autograd as ag
 from swinpy.models import SwinTransformer
+from swinpy.nn import in_mode
 from swinpy.snapshots.store import SnapshotStore
 from swinpy.train import plots
 from swinpy.train.runlog import say
@@ -53,9 +54,8 @@ def throughput(run: Run) -> int:
         with ag.no_grad(), run.trainer.autocast():
             run.model(images).numpy()
 
-    run.model.eval()
-    say(f"inference {count / _seconds(infer):.1f} img/s at batch {count}")
-    run.model.train()
+    with in_mode(run.model, training=False):
+        say(f"inference {count / _seconds(infer):.1f} img/s at batch {count}")
     lr = run.trainer.schedule.lr
 
     def train() -> None:
@@ -63,7 +63,8 @@ def throughput(run: Run) -> int:
         run.trainer.loss(batch).backward()
         float(run.trainer.optimizer.step(lr, run.trainer.clip_grad))  # the norm: a GPU is waited for
 
-    say(f"train step {count / _seconds(train):.1f} img/s at batch {count}")
+    with in_mode(run.model, training=True):
+        say(f"train step {count / _seconds(train):.1f} img/s at batch {count}")
     return 0
 
 

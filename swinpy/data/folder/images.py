@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -103,22 +103,19 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    @overload
-    def __getitem__(self, key: slice) -> FolderImages: ...
+    def take(self, indices: NDArray[np.int64]) -> FolderImages:
+        """These images alone, in this order."""
+        return replace(self, paths=tuple(self.paths[i] for i in indices.tolist()))
 
-    @overload
-    def __getitem__(self, key: int | NDArray[np.int64]) -> NDArray[np.uint8]: ...
-
-    def __getitem__(self, key: Any) -> Any:
-        """As of an array: images by number, resized and cropped at the centre; or a part of them by a slice.
+    def __getitem__(self, key: int | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """As of an array: images by number, resized and cropped at the centre.
 
         Raises:
             BadImage: naming every file among them that cannot be read.
         """
-        if isinstance(key, slice):
-            return replace(self, paths=self.paths[key])
         if isinstance(key, (int, np.integer)):
-            return self._read([int(key)], [None])[0]
+            image: NDArray[np.uint8] = self._read([int(key)], [None])[0]
+            return image
         return self._read(list(key), [None] * len(key))
 
     def at_epoch(self, indices: NDArray[np.int64], epoch: int) -> NDArray[np.uint8]:
