@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from swinpy.console import printable, say
 from swinpy.io import read_checkpoint
 from swinpy.weights import model_of
 from swinpy.weights.dialects import detect
@@ -30,7 +31,7 @@ def run(args: Namespace) -> int:
     """Run the command; returns its exit code."""
     found = read_checkpoint(args.file, entry=args.entry, load=False)
     for line in report(found, _kind(found, args.file, args.entry)):
-        print(line)
+        say(line)
     return 0
 
 
@@ -57,11 +58,11 @@ def report(found: Checkpoint, kind: str = "") -> Iterator[str]:
     Yields:
         A head, a table of names, shapes and types, the total, and what was skipped.
     """
-    yield f"{found.form}, {found.size:,} bytes; weights at {_plain(found.entry) or 'the top'}"
+    yield f"{found.form}, {found.size:,} bytes; weights at {printable(found.entry) or 'the top'}"
     if kind:
         yield kind
     yield ""
-    rows = [(_plain(name), _shape(t.shape), t.dtype.name) for name, t in found.stored.items()]
+    rows = [(printable(name), _shape(t.shape), t.dtype.name) for name, t in found.stored.items()]
     yield from _table([("name", "shape", "dtype"), *rows])
     yield ""
     elements = sum(math.prod(t.shape) for t in found.stored.values())
@@ -69,9 +70,9 @@ def report(found: Checkpoint, kind: str = "") -> Iterator[str]:
     kinds = ", ".join(sorted({t.dtype.name for t in found.stored.values()}))
     yield f"{len(found.stored):,} tensors, {elements:,} elements, {size:,} bytes: {kinds}"
     for title, lines in (
-        ("skipped", [f"{_plain(path)}: {_plain(what)}" for path, what in found.skipped.items()]),
-        ("code that the file names, none of it imported", [_plain(name) for name in found.globals]),
-        ("metadata", [f"{_plain(key)}: {_plain(text)}" for key, text in found.metadata.items()]),
+        ("skipped", [f"{printable(path)}: {printable(what)}" for path, what in found.skipped.items()]),
+        ("code that the file names, none of it imported", [printable(name) for name in found.globals]),
+        ("metadata", [f"{printable(key)}: {printable(text)}" for key, text in found.metadata.items()]),
     ):
         if lines:
             yield f"{title}:"
@@ -80,11 +81,6 @@ def report(found: Checkpoint, kind: str = "") -> Iterator[str]:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "scalar"
-
-
-def _plain(text: str) -> str:
-    """The text, unless it could garble a terminal."""
-    return text if text.isprintable() else ascii(text)
 
 
 def _table(rows: list[tuple[str, str, str]]) -> Iterator[str]:
