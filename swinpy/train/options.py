@@ -43,12 +43,14 @@ class UsageError(ValueError):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}. See --help.")
+        short = message if len(message) <= _LONGEST_MESSAGE else message[:_LONGEST_MESSAGE] + "..."
+        raise UsageError(f"{self.prog}: {short}. See --help.")
 
 
 # Whole numbers beyond this are slips; far below it the arithmetic of steps and shapes is exact.
 _LARGEST = 10**9
 _MOST_THREADS = 1024
+_LONGEST_MESSAGE = 300
 _LARGEST_FILE = 1 << 20  # bytes of a config file
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -313,7 +315,7 @@ def _from_file(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
         values = tomllib.loads(read_regular(Path(path), limit=_LARGEST_FILE).decode())
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, or an endless number
         got = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"--config: expected a readable TOML file; got {path}: {got}.") from None
+        raise UsageError(f"--config: expected a readable TOML file; got {_shown(path)}: {got}.") from None
     argv: list[str] = []
     actions = {s.lstrip("-"): a for a in parser._actions for s in a.option_strings if s.startswith("--")}
     wanted = set()
