@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swinpy.console import say
 from swinpy.weights import convert_weights
 from swinpy.weights.dialects import ALIASES, DIALECTS
 
@@ -35,5 +36,5 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Run the command; returns its exit code."""
     options = {"dialect": args.dialect, "model": args.model, "entry": args.entry, "prefix": args.prefix}
-    print(convert_weights(args.source, args.target, args.to, **options))
+    say(convert_weights(args.source, args.target, args.to, **options))
     return 0

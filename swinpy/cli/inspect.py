@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from swinpy.console import say
 from swinpy.io import read_checkpoint
 from swinpy.io.errors import plain
 from swinpy.weights import model_of
@@ -34,7 +35,7 @@ def run(args: Namespace) -> int:
     """Run the command; returns its exit code."""
     found = read_checkpoint(args.file, entry=args.entry, load=False)
     for line in report(found, _kind(found, args)):
-        print(line)
+        say(line)
     return 0
 
 

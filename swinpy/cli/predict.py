@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
+from swinpy.console import printable, say, tell
 from swinpy.data import normalise
 from swinpy.data.folder.decode import BadImage, centre_crop, open_image, resize, to_bytes
 from swinpy.models import create_model, eval_config
@@ -88,7 +88,7 @@ def run(args: Namespace) -> int:
         warnings.simplefilter("always")
         model = create_model(name, classes, device=ag.use_device(args.device), preset=args.preset)
     for warning in caught:
-        print(f"note: {warning.message}", file=sys.stderr, flush=True)
+        tell(f"note: {warning.message}")
     load_weights(model, args.weights, entry=args.entry)
     model.eval()
     config = eval_config(name, args.preset)
@@ -97,11 +97,11 @@ def run(args: Namespace) -> int:
         try:
             image = prepare(open_image(path), config)
         except BadImage as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            tell(f"error: {error}")
             faults += 1
             continue
         probabilities = _probabilities(model, image)
-        print(path)
+        say(printable(path))
         for i in np.argsort(-probabilities, kind="stable")[:_BEST]:
-            print(f"  {100 * float(probabilities[i]):6.2f}%  {names[i]}")
+            say(f"  {100 * float(probabilities[i]):6.2f}%  {names[i]}")
     return 2 if faults else 0

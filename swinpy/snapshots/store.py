@@ -12,7 +12,7 @@ A run folder holds ``snapshots/step-00001234/`` with ``state.json``, one ``<grou
 So a folder under a final name is always whole, whatever moment a crash picks, and readers trust manifests alone:
 ``latest`` may lag by one save. Saving a step that exists moves the old folder to ``.old-<pid>-...`` for the moment
 between two renames; readers look there too, and a sweep puts it back if the crash came just then. One process
-writes to a run folder at a time; any number may read.
+writes to a run folder at a time (``swinpy.snapshots.lock``); any number may read.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ _FIXES = {
     errno.EPERM: "Make the folder writable, or write to another one.",
     errno.EROFS: "Write to a folder on another file system.",
     errno.ENOTDIR: "Move that file away, or write to another folder.",
+    errno.EISDIR: "Move that folder away, or write to another one.",
 }
 
 
@@ -330,15 +331,43 @@ class SnapshotStore:
         message = f"save snapshot: expected to write {final.name} in {self.folder}; got {got}. {lost}; {kept}. {fix}"
         return SnapshotWriteError(message, cause.errno, previous, final if committed else None)
 
-    def sweep(self) -> list[str]:
-        """Clear up what dead writers left; call it once when a run starts, before loading.
+    def prepare(self) -> None:
+        """Make the folder of snapshots and try whether it can be written to, so that no save is the first to find out.
+
+        Raises:
+            SnapshotWriteError: it cannot be written to.
+        """
+        latest = self.folder / _LATEST
+        trial = self.folder / atomic.temporary_name("tmp")
+        try:
+            atomic.make_folder(self.folder)
+            if latest.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder stands where a file should be", str(latest))
+            atomic.write_new(trial, b"")
+            atomic.remove_tree(trial)
+        except OSError as error:
+            where = Path(os.fsdecode(error.filename)) if error.filename is not None else self.folder
+            raise SnapshotWriteError(
+                f"save snapshot: expected to write to {self.folder}; got {error.strerror or error} ({where}). "
+                f"{_FIXES.get(error.errno or 0, 'Check the disk.')}",
+                error.errno,
+                None,
+                None,
+            ) from error
+
+    def sweep(self, *, alone: bool = False) -> list[str]:
+        """Clear up what dead writers left in the run's folder; call it once when a run starts, before loading.
 
         Temporaries of live processes stay. Damaged snapshots stay as well: what they hold may be worth a look.
+
+        Args:
+            alone: whether the caller is the only writer (:func:`swinpy.snapshots.lock.only_writer`): then all
+                temporaries were left, and none stays.
 
         Returns:
             One line about each thing done, or that could not be done.
         """
-        return staging.sweep(self.folder)
+        return staging.sweep(self.root, alone) + staging.sweep(self.folder, alone)
 
     def verify(self, path: str | os.PathLike[str]) -> Manifest:
         """Check every byte of a snapshot against its manifest; see the function `verify`."""

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import autograd as ag
+from swinpy.console import printable, say, steady, tell
 from swinpy.data import DatasetCorrupt, DatasetMissing
 from swinpy.io.words import in_words
 from swinpy.models import list_models
 from swinpy.snapshots.fingerprint import compare, config_difference, numeric_fingerprint
+from swinpy.snapshots.lock import only_writer
+from swinpy.snapshots.plain_json import check_plain
 from swinpy.snapshots.store import SnapshotError, SnapshotStore, SnapshotWriteError, load_snapshot
 from swinpy.train import tasks
 from swinpy.train.evaluate import evaluate
 from swinpy.train.memory import OutOfMemoryError, evaluation_advice, out_of_memory, training_advice
 from swinpy.train.options import FREE_ON_RESUME, UsageError, parse_options
-from swinpy.train.runlog import Progress, RunLog, say
+from swinpy.train.runlog import Progress, RunLog
 from swinpy.train.setup import Run, banner, build_run, options_dict
 from swinpy.train.signals import StopRequest
 from swinpy.train.trainer import NonFiniteError, image_shares
@@ -55,9 +58,21 @@ _EXPECTED = (
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
-    """Run the command line; returns the exit code (0; 2 for a fault that the user can mend; 130, 143 on signals)."""
+    """Run the command line.
+
+    Args:
+        argv: the arguments; those of the process by default.
+        prog: what messages call the program.
+
+    Returns:
+        The exit code: 0; 2 for a fault that the user can mend; 129, 130, 143 on SIGHUP, SIGINT, SIGTERM.
+    """
     argv = sys.argv[1:] if argv is None else argv
-    command = shlex.join(["python", prog or sys.argv[0], *argv])
+    with steady():
+        return _main(argv, prog, shlex.join(["python", prog or sys.argv[0], *argv]))
+
+
+def _main(argv: list[str], prog: str | None, command: str) -> int:
     try:
         with StopRequest() as stop:
             options = parse_options(argv, prog)
@@ -68,6 +83,10 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         _fail(f"{error}{download if 'cifar' in str(error).lower() else ''}")
     except _EXPECTED as error:
         _fail(in_words(error))
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        _fail("no further thread could be started. Lower --threads or --workers, or raise the limit (ulimit -u).")
     return 2
 
 
@@ -85,7 +104,7 @@ def _users_input() -> Iterator[None]:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    tell(f"error: {message}")
 
 
 def _run(options: Namespace, command: str, stop: StopRequest) -> int:
@@ -141,12 +160,29 @@ class Session:
 
     def main(self, stop: StopRequest) -> int:
         """Train, evaluate and save; returns the exit code."""
-        with _users_input():
-            snapshot = self._resume()
+        if self.options.eval_only:
+            with _users_input():
+                snapshot = self._trained()
+            self._banner(snapshot)
+            return self._evaluate_only()
+        with contextlib.ExitStack() as stack:
+            with _users_input():
+                snapshot = self._given()  # looked at before anything is written
+                unlocked = stack.enter_context(only_writer(self.folder))
+                if unlocked:
+                    say(f"note: {unlocked}")
+                self._check_writable()
+                for note in self.store.sweep(alone=unlocked is None):
+                    say(f"note: {note}")
+                snapshot = snapshot or self._resume()
+            self._banner(snapshot)
+            return self._work(stop)
+
+    def _banner(self, snapshot: Snapshot | None) -> None:
         for line in banner(self.run, self.options, str(self.folder), str(snapshot.path) if snapshot else None):
             say(line)
-        if self.options.eval_only:
-            return self._evaluate_only()
+
+    def _work(self, stop: StopRequest) -> int:
         step = self.run.trainer.position.step
         self.log = RunLog(self.folder, step)
         self.log.options(options_dict(self.options))
@@ -165,46 +201,76 @@ class Session:
             say(f"{stop.name}: saved; exit code {stop.code}")
         return stop.code or 0
 
+    def _check_writable(self) -> None:
+        """Find out now what a first save would find out after an epoch."""
+        self.store.prepare()
+        try:
+            check_plain(self._state(), "save snapshot")
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{error} Until then no snapshot of this run can be written.") from None
+
     # ---- resuming
 
-    def _resume(self) -> Snapshot | None:
-        options = self.options
-        for note in self.store.sweep():
+    def _given(self) -> Snapshot | None:
+        """What ``--resume PATH`` names, in place."""
+        if self.options.resume in (None, "auto"):
+            return None
+        snapshot = load_snapshot(self.options.resume)
+        self._place(snapshot)
+        return snapshot
+
+    def _trained(self) -> Snapshot | None:
+        """The snapshot to evaluate, in place; nothing in the run's folder is touched, where a run may be writing."""
+        if self.options.resume is None and self.options.initial_checkpoint:
+            return None
+        snapshot = self._given() or self._newest()
+        if snapshot is None:
+            raise UsageError(
+                f"--eval: expected trained weights; got none in {self.folder}. "
+                "Name a snapshot with --resume PATH, or weights with --initial-checkpoint FILE."
+            )
+        return snapshot
+
+    def _newest(self) -> Snapshot | None:
+        """The newest good snapshot of the run's folder, in place."""
+        found, notes = self.store.load_newest()
+        for note in notes:
             say(f"note: {note}")
-        if options.resume is None:
-            newest, notes = self.store.newest()
-            if (newest is not None or notes) and not options.eval_only:
-                what, fix = "whose snapshots are damaged (" + "; ".join(notes) + ")", "Move it away"
-                if newest is not None:
-                    what, fix = f"with {newest.name}", "Add --resume auto to continue it"
-                raise UsageError(
-                    f"--output: expected a folder without a run; got {self.folder} {what}. "
-                    f"{fix}, or choose another --experiment."
-                )
-            if not options.eval_only or options.initial_checkpoint:
-                return None
-        if options.resume in (None, "auto"):
-            found, notes = self.store.load_newest()
-            for note in notes:
-                say(f"note: {note}")
-            if found is None and options.eval_only:
-                raise UsageError(
-                    f"--eval: expected trained weights; got none in {self.folder}. "
-                    "Name a snapshot with --resume PATH, or weights with --initial-checkpoint FILE."
-                )
-            if found is None and notes:
-                raise UsageError(
-                    f"--resume auto: expected a snapshot that verifies in {self.store.folder}; all are damaged (see "
-                    "above) and none was touched. Move the folder away to start over, or choose another --experiment."
-                )
+        if found is not None:
+            self._place(found)
+        elif notes and not self.options.eval_only:
+            raise UsageError(
+                f"--resume auto: expected a snapshot that verifies in {self.store.folder}; all are damaged (see "
+                "above) and none was touched. Move the folder away to start over, or choose another --experiment."
+            )
+        return found
+
+    def _resume(self) -> Snapshot | None:
+        """Where the run's folder stands: the snapshot to go on from, in place, or None at the beginning."""
+        if self.options.resume == "auto":
+            found = self._newest()
             if found is None:
                 say(f"note: --resume auto: no snapshot in {self.store.folder}; starting at the beginning")
-                return None
-            snapshot = found
-        else:
-            snapshot = load_snapshot(options.resume)
-        self._accept(snapshot)
-        return snapshot
+            return found
+        newest, notes = self.store.newest()
+        if newest is not None or notes:
+            what, fix = "whose snapshots are damaged (" + "; ".join(notes) + ")", "Move it away"
+            if newest is not None:
+                what, fix = f"with {newest.name}", "Add --resume auto to continue it"
+            raise UsageError(
+                f"--output: expected a folder without a run; got {self.folder} {what}. "
+                f"{fix}, or choose another --experiment."
+            )
+        return None
+
+    def _place(self, snapshot: Snapshot) -> None:
+        try:
+            self._accept(snapshot)
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            raise SnapshotError(
+                f"--resume: expected a snapshot of a training run; got {snapshot.path}, which holds something else "
+                f"({type(error).__name__}: {error}). Choose another snapshot."
+            ) from error
 
     def _accept(self, snapshot: Snapshot) -> None:
         """Put a snapshot in place, unless it is of another run."""
@@ -331,18 +397,21 @@ class Session:
             )
         return is_best
 
-    def _save(self, pin: bool) -> None:
-        trainer = self.run.trainer
-        state: dict[str, Any] = {
-            "trainer": trainer.state(),
+    def _state(self) -> dict[str, Any]:
+        """What a snapshot holds besides arrays."""
+        return {
+            "trainer": self.run.trainer.state(),
             "options": options_dict(self.options),
             "model_config": _plain(self.run.model.config.to_dict()),
-            "fingerprint": numeric_fingerprint(trainer.model.device),
+            "fingerprint": numeric_fingerprint(self.run.model.device),
             "synthetic": self.run.train.synthetic,
             "identity": self.run.train.identity,
             "seconds": self.seconds,
         }
-        self.last_saved = self.store.save(trainer.position.step, trainer.groups(), state, pin=pin)
+
+    def _save(self, pin: bool) -> None:
+        trainer = self.run.trainer
+        self.last_saved = self.store.save(trainer.position.step, trainer.groups(), self._state(), pin=pin)
 
     # ---- the end
 
@@ -377,11 +446,13 @@ class Session:
     def _plots(self) -> list[Path]:
         if self.options.no_plots or not self.log.steps:
             return []
+        drawn: list[Path] = []
         try:
-            return tasks.draw(self.run, self.log, getattr(self, "result", None), self.folder / "plots")
-        except ImportError as error:
-            say(f"note: no plots: {error}")
-            return []
+            tasks.draw(self.run, self.log, getattr(self, "result", None), self.folder / "plots", drawn)
+        except Exception as error:  # whatever it is: the run is saved, and its closing lines are still to come
+            what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {in_words(error)}"
+            say(f"note: no {'further ' if drawn else ''}plots: {printable(what)}")
+        return drawn
 
 
 def _without(words: list[str], *options: str) -> list[str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from swinpy.console import say
 from swinpy.io.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -17,21 +16,9 @@ if TYPE_CHECKING:
 
     from swinpy.train.trainer import StepRecord
 
-__all__ = ["Progress", "RunLog", "say"]
+__all__ = ["Progress", "RunLog"]
 
 SUMMARY = ("epoch", "step", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr", "seconds")
-
-
-def say(text: str = "") -> None:
-    """One line on standard output, at once.
-
-    If the reader has gone (``| head`` has ended), further output is dropped and the run goes on.
-    """
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there as well
-        print("note: standard output was closed; going on without it", file=sys.stderr, flush=True)
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -185,8 +185,8 @@ class Trainer:
 
     def _backward(self, batch: Batch, weight: float) -> ag.Tensor:
         """Add the gradients of a batch, times ``weight``; returns its loss."""
-        loss = self.loss(batch)
         with _quietly():
+            loss = self.loss(batch)
             (loss * weight).backward()
         return loss.detach()
 

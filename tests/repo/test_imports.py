@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What each part of swinpy may import of the others. A part that is not named yet must be added here.
 MAY_IMPORT: dict[str, set[str]] = {
+    "console": set(),
     "geometry": set(),
     "probe": set(),
     "nn": {"probe"},
@@ -32,9 +33,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"geometry", "nn", "ops"},
     "weights": {"geometry", "io", "models", "nn"},
     "snapshots": {"io"},
-    "train": {"data", "io", "models", "nn", "snapshots", "weights"},
+    "train": {"console", "data", "io", "models", "nn", "snapshots", "weights"},
     "verify": {"geometry", "io", "models", "nn", "ops", "probe"},
-    "cli": {"data", "io", "models", "train", "verify", "weights"},
+    "cli": {"console", "data", "io", "models", "train", "verify", "weights"},
     "__main__": {"cli"},
     "_engine": set(),
     "__init__": {"_engine", "models", "verify", "weights"},
