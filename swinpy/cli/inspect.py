@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from swinpy.io import read_checkpoint
-from swinpy.weights import model_of
+from swinpy.io.words import plain
+from swinpy.weights import WeightsError, find_weights, model_of, read_model_info
 from swinpy.weights.dialects import detect
+from swinpy.weights.info import METADATA
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
+    from pathlib import Path
 
     from swinpy.io import Checkpoint
 
@@ -22,16 +26,29 @@ HELP = "list what is in a weight file; nothing in it is run"
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("file", help=".pth, .pt, .bin or .safetensors")
+    parser.add_argument("file", help=".pth, .pt, .bin or .safetensors, or the folder of a run or a snapshot")
     parser.add_argument("--entry", help="which part of the file, e.g. model_ema; the weights are found without it")
 
 
 def run(args: Namespace) -> int:
     """Run the command; returns its exit code."""
-    found = read_checkpoint(args.file, entry=args.entry, load=False)
-    for line in report(found, _kind(found, args.file, args.entry)):
+    file, said = find_weights(args.file)
+    found = read_checkpoint(file, entry=args.entry, load=False)
+    told = _own_words(file)
+    others = {key: text for key, text in found.metadata.items() if key != METADATA or not told}
+    lines = [said, _kind(found, str(file), args.entry), *told]
+    for line in report(replace(found, metadata=others), "\n".join(filter(None, lines))):
         print(line)
     return 0
+
+
+def _own_words(file: Path) -> list[str]:
+    """What the file says of itself, if that can be read."""
+    try:
+        info = read_model_info(file)
+    except WeightsError as error:
+        return [str(error)]
+    return info.lines() if info else []
 
 
 def _kind(found: Checkpoint, file: str, entry: str | None) -> str:
@@ -52,16 +69,16 @@ def report(found: Checkpoint, kind: str = "") -> Iterator[str]:
 
     Args:
         found: a file's contents; the numbers need not be loaded.
-        kind: what weights they are, for a line of its own.
+        kind: what weights they are, for lines of its own.
 
     Yields:
         A head, a table of names, shapes and types, the total, and what was skipped.
     """
-    yield f"{found.form}, {found.size:,} bytes; weights at {_plain(found.entry) or 'the top'}"
+    yield f"{found.form}, {found.size:,} bytes; weights at {plain(found.entry) or 'the top'}"
     if kind:
         yield kind
     yield ""
-    rows = [(_plain(name), _shape(t.shape), t.dtype.name) for name, t in found.stored.items()]
+    rows = [(plain(name), _shape(t.shape), t.dtype.name) for name, t in found.stored.items()]
     yield from _table([("name", "shape", "dtype"), *rows])
     yield ""
     elements = sum(math.prod(t.shape) for t in found.stored.values())
@@ -69,9 +86,9 @@ def report(found: Checkpoint, kind: str = "") -> Iterator[str]:
     kinds = ", ".join(sorted({t.dtype.name for t in found.stored.values()}))
     yield f"{len(found.stored):,} tensors, {elements:,} elements, {size:,} bytes: {kinds}"
     for title, lines in (
-        ("skipped", [f"{_plain(path)}: {_plain(what)}" for path, what in found.skipped.items()]),
-        ("code that the file names, none of it imported", [_plain(name) for name in found.globals]),
-        ("metadata", [f"{_plain(key)}: {_plain(text)}" for key, text in found.metadata.items()]),
+        ("skipped", [f"{plain(path)}: {plain(what)}" for path, what in found.skipped.items()]),
+        ("code that the file names, none of it imported", [plain(name) for name in found.globals]),
+        ("metadata", [f"{plain(key)}: {plain(text)}" for key, text in found.metadata.items()]),
     ):
         if lines:
             yield f"{title}:"
@@ -80,11 +97,6 @@ def report(found: Checkpoint, kind: str = "") -> Iterator[str]:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "scalar"
-
-
-def _plain(text: str) -> str:
-    """The text, unless it could garble a terminal."""
-    return text if text.isprintable() else ascii(text)
 
 
 def _table(rows: list[tuple[str, str, str]]) -> Iterator[str]:

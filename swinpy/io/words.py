@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["in_words"]
+__all__ = ["in_words", "plain"]
 
 
 def in_words(error: BaseException) -> str:
@@ -19,3 +19,12 @@ def in_words(error: BaseException) -> str:
         return f"{error.strerror}. Check the disk and what the output goes to."
     path = error.filename2 or error.filename
     return f"{path}: {error.strerror}. Check the path, its permissions and the room on the disk."
+
+
+def plain(text: str) -> str:
+    """Text from a file as it is, unless it could garble a terminal; then escaped.
+
+    >>> plain("ant"), plain("\x1b[2J")
+    ('ant', "'\\\\x1b[2J'")
+    """
+    return text if text.isprintable() else ascii(text)

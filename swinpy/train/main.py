@@ -327,7 +327,10 @@ class Session:
             "identity": self.run.train.identity,
             "seconds": self.seconds,
         }
-        self.last_saved = self.store.save(trainer.position.step, trainer.groups(), state, pin=pin)
+        groups = trainer.groups()
+        size = sum(array.nbytes for array in groups["model"].values())
+        told = {"model": self.run.info.metadata(size)}
+        self.last_saved = self.store.save(trainer.position.step, groups, state, pin=pin, metadata=told)
 
     # ---- the end
 
@@ -355,6 +358,8 @@ class Session:
             say("to resume: " + shlex.join([*stem, "--resume=auto"]))
         if self.last_saved is not None:
             say("to evaluate: " + shlex.join([*stem, "--eval", f"--resume={self.last_saved}"]))
+            predict = ["python", "-m", "swinpy", "predict", f"--weights={self.last_saved}"]
+            say(f"to predict: {shlex.join(predict)} IMAGE...")
 
     def _plots(self) -> list[Path]:
         if self.options.no_plots or not self.log.steps:

@@ -20,7 +20,7 @@ from swinpy.train.optim import AdamW
 from swinpy.train.options import UsageError
 from swinpy.train.schedule import CosineSchedule
 from swinpy.train.trainer import Trainer
-from swinpy.weights import LoadReport, WeightsError, load_weights
+from swinpy.weights import LoadReport, ModelInfo, WeightsError, load_weights
 from swinpy.weights.dialects import DialectError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Run:
         trainer: over ``train``.
         eval_loader: over ``test``, not shuffled.
         total_steps: optimiser steps of all epochs.
+        info: what the run's weights say of themselves.
         loaded: how --initial-checkpoint was loaded; None without it.
     """
 
@@ -66,6 +67,7 @@ class Run:
     trainer: Trainer
     eval_loader: Loader
     total_steps: int
+    info: ModelInfo
     loaded: LoadReport | None = None
 
 
@@ -181,6 +183,11 @@ def _sum_and_product(ones: Array) -> str:
         return str(float((ones @ ones + ones).astype(np.float32)[0, 0]))
 
 
+def _info(options: Namespace, model: SwinTransformer, test: ImageDataset) -> ModelInfo:
+    """What the run's weights say of themselves."""
+    return ModelInfo(model.config, test.preparation, test.class_names, options.model, test.name, test.synthetic)
+
+
 def build_run(options: Namespace) -> Run:
     """Load the data and make everything; ``options.device`` must be resolved.
 
@@ -239,7 +246,7 @@ def build_run(options: Namespace) -> Run:
         amp_dtype=options.amp_dtype if options.amp else None,
     )
     eval_loader = Loader(test, max(options.batch_size, 128), workers=options.workers)
-    return Run(train, test, model, trainer, eval_loader, total, loaded)
+    return Run(train, test, model, trainer, eval_loader, total, _info(options, model, test), loaded)
 
 
 def _memory(run: Run, batch: int) -> float:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import autograd as ag
 from swinpy.models.config import SwinConfig
 from swinpy.weights.describe import facts_of
 from swinpy.weights.dialects import to_official
+from swinpy.weights.find import find_weights
 from swinpy.weights.given import WeightsError, read_given
 from swinpy.weights.plan import Plan, make_plan
 from swinpy.weights.report import LoadReport, some
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
 
     from swinpy.models import SwinTransformer
@@ -36,8 +37,9 @@ def load_weights(
 
     Args:
         model: written to in place; it keeps its dtype, device, window and image size.
-        source: a file (.safetensors, .pth, .pt, .bin), or a dict of arrays by name (NumPy, torch, CuPy, Tensor). The
-            dict may lie in others, under the names that are known from files ("model", "state_dict", "module", ...).
+        source: a file (.safetensors, .pth, .pt, .bin), a snapshot's or run's folder, or a dict of arrays by name
+            (NumPy, torch, CuPy, Tensor). The dict may lie in others, under the names that are known from files
+            ("model", "state_dict", "module", ...).
         dialect: "auto" tells the layout from the keys; or one of :data:`swinpy.weights.dialects.DIALECTS`.
         resize: how a bias table of another window (V1) is brought to the model's: "bicubic" (the official code) or
             "geometric" (SimMIM's code); absolute positions always bicubically; None refuses. V2 needs no resizing:
@@ -73,7 +75,7 @@ def load_weights(
             f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}. Leave it out for "
             "'bicubic', or pass None to refuse tables of another window."
         )
-    came = read_given(source, entry)
+    came = read_given(find_weights(source)[0] if isinstance(source, (str, os.PathLike)) else source, entry)
     where = came.where
     read = to_official(came.arrays, dialect)
     plan = make_plan(model, read, resize, head)

@@ -1,0 +1,549 @@
+"""Weights of a run say how they are used: ``predict`` sees what the run's evaluation saw, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import warnings
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.image_files import picture, write_folder
+
+import autograd as ag
+import swinpy
+from swinpy.cli import main as command
+from swinpy.data import catalog, open_image, prepare, write_cifar_binary
+from swinpy.data.cifar.layouts import CIFAR10, CIFAR100
+from swinpy.io import read_tensors, write_weights
+from swinpy.models import SwinTransformer
+from swinpy.preparation import Preparation
+from swinpy.snapshots.store import SnapshotStore, load_snapshot
+from swinpy.train.main import main as train
+from swinpy.train.options import parse_options
+from swinpy.train.setup import build_run
+from swinpy.weights import ModelInfo, load_model, read_model_info, save_weights
+from swinpy.weights.info import METADATA, info_of_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from swinpy.train.setup import Run
+
+NANO = "--model swin_cifar_nano -b 4 --epochs 1 --warmup-epochs 0 --no-plots --progress none"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Every dataset, but small: a few records of CIFAR, 15 scenes, three classes of files."""
+    root = tmp_path_factory.mktemp("data")
+    write_folder(root)
+    formats = {}
+    rng = np.random.default_rng(0)
+    for fmt in (CIFAR10, CIFAR100):
+        small = replace(fmt, train_records=6, test_records=4)
+        archive = small.archives[0]
+        (root / archive.folder).mkdir()
+        for name in (*archive.train, *archive.test):
+            records = 4 if name in archive.test else 6
+            path = root / archive.folder / name
+            write_cifar_binary(path, rng.integers(0, 256, (records, 3, 32, 32), np.uint8), rng.integers(0, 10, records))
+            if fmt.coarse_classes:
+                rows = np.frombuffer(path.read_bytes(), np.uint8).reshape(records, -1)
+                path.write_bytes(np.insert(rows, 0, 1, axis=1).tobytes())
+        formats[fmt.name] = small
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "CIFAR10", formats["cifar10"])
+        patch.setattr(catalog, "CIFAR100", formats["cifar100"])
+        patch.setattr(catalog, "load_scenes", partial(catalog.load_scenes, train=10, test=5))
+        yield root
+
+
+def _argv(data: Path, options: str) -> list[str]:
+    return [*shlex.split(options), "--data-dir", str(data)]
+
+
+def _files(run: Run, folder: Path) -> list[Path]:
+    """The first test images as files: those of a folder, others written at their own size."""
+    images = run.test.images
+    if not isinstance(images, np.ndarray):
+        return list(images.paths[:5])
+    paths = [folder / f"{i}.png" for i in range(min(5, len(images)))]
+    for path, image in zip(paths, images, strict=False):
+        Image.fromarray(image.transpose(1, 2, 0)).save(path)
+    return paths
+
+
+# Every dataset, and every option that changes what a model is shown or what it is.
+OPTIONS = [
+    *(f"--dataset {name} {NANO}" for name in ("digits", "scenes", "cifar10", "cifar100", "folder")),
+    f"--dataset digits {NANO} --img-size 64",
+    f"--dataset digits {NANO} --val-subset 3 --train-subset 8",
+    f"--dataset cifar10 {NANO} --no-aug",
+    f"--dataset scenes {NANO} --overfit-batches 1",
+    f"--dataset folder {NANO} --overfit-batches 1",
+    f"--dataset folder {NANO} --no-aug",
+    f"--dataset folder {NANO} --num-classes 5",
+    *(f"--dataset folder {NANO} --img-size {size}" for size in (16, 33, 40, 64, 96, 384)),
+    f"--dataset folder {NANO} --depths 1,1 --num-heads 2,4 --img-size 48",
+    f"--dataset folder {NANO} --embed-dim 8 --num-heads 1,2,4",
+    f"--dataset folder {NANO} --window-size 3 --patch-size 4 --img-size 50",
+    f"--dataset folder {NANO} --drop 0.1 --drop-path 0.2 --grad-checkpointing",
+    "--dataset folder --model swin_tiny_patch4_window7_224 --depths 1,1,1,1 --embed-dim 12 --num-heads 1,1,1,1 -b 4",
+    "--dataset folder --model swinv2_tiny_window8_256 --depths 1,1 --embed-dim 12 --num-heads 1,1 -b 4 --img-size 100",
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_evaluation_and_prediction_see_the_same_pixels(options: str, data: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about small maps
+        run = build_run(parse_options(_argv(data, options)))
+    info = info_of_metadata(run.info.metadata(1 << 20), 1 << 20, "memory")
+    assert info == run.info
+    assert info.config == run.model.config
+    assert info.class_names == run.test.class_names
+    assert info.preparation is not None
+    seen = next(run.eval_loader.epoch(0)).images
+    for want, path in zip(seen, _files(run, tmp_path), strict=False):
+        given = prepare(open_image(path), info.preparation)
+        assert given.dtype == want.dtype
+        np.testing.assert_array_equal(given.view(np.uint32), want.view(np.uint32))
+
+
+# ---- a run from its first command to an answer
+
+SHAPE = "--depths 1,1 --num-heads 2,4 --patch-size 4 --img-size 48 --max-steps 2 --experiment run"
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], Any]:
+    """Folder of a run of changed depths, heads, patches and size; its command; what it evaluated to, by file."""
+    output = tmp_path_factory.mktemp("out")
+    argv = _argv(data, f"--dataset folder {NANO} {SHAPE} --output {output}")
+    assert train(argv, prog="x") == 0
+    run = build_run(parse_options(argv))
+    state, _ = read_tensors(output / "run" / "snapshots" / "step-00000002" / "model.safetensors")
+    run.model.load_state_dict(state)
+    run.model.eval()
+    batch = next(run.eval_loader.epoch(0))
+    with ag.no_grad():
+        probabilities = ag.softmax(run.model(batch.images)).numpy()
+    return output / "run", argv, list(zip(run.test.images.paths, probabilities, strict=True))
+
+
+def _predict(capsys: Any, *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = command(["predict", *map(str, arguments)])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return code, said.out, said.err
+
+
+def _answers(out: str) -> list[tuple[float, str]]:
+    return [(float(m[1]), m[2]) for m in re.finditer(r"^ +([\d.]+)%  (.*)$", out, re.M)]
+
+
+def _check(answer: tuple[int, str, str], probabilities: Any) -> None:
+    """The classes by their names, with the probabilities of the run's evaluation."""
+    code, out, err = answer
+    assert code == 0, err
+    order = np.argsort(-probabilities, kind="stable")
+    want = [(f"{100 * float(probabilities[i]):.2f}", ("Bee", "ant", "cat")[i]) for i in order]
+    assert [(f"{p:.2f}", name) for p, name in _answers(out)] == want
+
+
+def _model_file(run: Path) -> Path:
+    return run / "snapshots" / "step-00000002" / "model.safetensors"
+
+
+def test_a_file_that_was_copied_answers_as_the_evaluation_did(trained: Any, tmp_path: Path, capsys: Any) -> None:
+    run, _, evaluated = trained
+    shutil.copy(_model_file(run), tmp_path / "mine.safetensors")
+    for image, probabilities in evaluated:
+        answer = _predict(capsys, image, "--weights", tmp_path / "mine.safetensors")
+        _check(answer, probabilities)
+        assert answer[2] == ""
+
+
+@pytest.mark.parametrize("where", ["", "snapshots", "snapshots/latest", "snapshots/step-00000002", "link"])
+def test_folders_stand_for_the_file(where: str, trained: Any, tmp_path: Path, capsys: Any) -> None:
+    run, _, evaluated = trained
+    weights = run / where
+    if where == "link":
+        weights = tmp_path / "link"
+        weights.symlink_to(run / "snapshots" / "step-00000002")
+    image, probabilities = evaluated[0]
+    answer = _predict(capsys, image, "--weights", weights)
+    _check(answer, probabilities)
+    said = f"note: {run}: its snapshot step-00000002 is taken, the newest, as none is marked as best\n"
+    assert answer[2] == (said if where in ("", "snapshots") else "")
+
+
+def test_a_run_whose_last_epoch_was_cut_short_gives_its_best_snapshot(data: Path, tmp_path: Path, capsys: Any) -> None:
+    """The newest one is said where none was evaluated; a damaged one is passed over and said."""
+    argv = _argv(data, f"--dataset digits --train-subset 12 --val-subset 4 {NANO} --output {tmp_path} --experiment r")
+    assert train([*argv, "--max-steps", "3"]) == 0
+    store = SnapshotStore(tmp_path / "r")
+    model = store.load().groups["model"]
+    metadata = {"model": {METADATA: read_tensors(_one(tmp_path / "r", 3))[1][METADATA]}}
+    store.save(7, {"model": model}, {}, metadata=metadata)
+    digit = tmp_path / "digit.png"
+    picture(1, (32, 32)).save(digit)
+    _, _, err = _predict(capsys, digit, "--weights", tmp_path / "r")
+    assert "its snapshot step-00000003 is taken, the best by top-1" in err
+    _one(tmp_path / "r", 3).write_bytes(b"")
+    code, _, err = _predict(capsys, digit, "--weights", tmp_path / "r")
+    assert code == 0
+    assert "its snapshot step-00000007 is taken, the newest, as none is marked as best" in err
+    assert "step-00000003 skipped" in err
+    _one(tmp_path / "r", 7).write_bytes(b"")
+    code, _, err = _predict(capsys, digit, "--weights", tmp_path / "r")
+    assert code == 2
+    assert err.startswith("error: load snapshot: expected a good one in")
+
+
+def _one(run: Path, step: int) -> Path:
+    return run / "snapshots" / f"step-{step:08d}" / "model.safetensors"
+
+
+def test_folders_that_hold_no_weights_are_refused(trained: Any, tmp_path: Path, capsys: Any) -> None:
+    image = trained[2][0][0]
+    code, _, err = _predict(capsys, image, "--weights", tmp_path)
+    assert code == 2
+    assert f"expected a file, a snapshot's folder or a run's; got the folder {tmp_path}" in err
+    (tmp_path / "snapshots").mkdir()
+    code, _, err = _predict(capsys, image, "--weights", tmp_path)
+    assert code == 2
+    assert f"expected a good one in {tmp_path / 'snapshots'}; got none" in err
+
+
+def test_the_closing_line_is_the_command_to_predict(trained: Any, data: Path, tmp_path: Path, capsys: Any) -> None:
+    assert train(_argv(data, f"--dataset folder {NANO} {SHAPE} --output '{tmp_path}/a b'")) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("to predict: "))
+    words = shlex.split(line.removeprefix("to predict: "))
+    assert words[:3] == ["python", "-m", "swinpy"]
+    assert words[-1] == "IMAGE..."
+    assert command([*words[3:-1], str(trained[2][0][0])]) == 0
+
+
+CONVERSIONS = [
+    ("timm", ".safetensors"),
+    ("official", ".safetensors"),
+    ("hf", ".safetensors"),
+    ("torchvision", ".safetensors"),
+    ("official", ".pth"),
+]
+
+
+@pytest.mark.parametrize(("dialect", "suffix"), CONVERSIONS)
+def test_what_is_converted_answers_as_before(
+    dialect: str, suffix: str, trained: Any, tmp_path: Path, capsys: Any
+) -> None:
+    run, _, evaluated = trained
+    target = tmp_path / f"w{suffix}"
+    assert command(["convert", str(run), str(target), "--to", dialect]) == 0
+    assert "no place for configuration" not in capsys.readouterr().out
+    again = tmp_path / f"again{suffix}"
+    assert command(["convert", str(target), str(again), "--to", "official"]) == 0
+    assert read_model_info(target) == read_model_info(again) == read_model_info(run)
+    image, probabilities = evaluated[1]
+    for file in (target, again):
+        answer = _predict(capsys, image, "--weights", file)
+        _check(answer, probabilities)
+        assert answer[2] == ""
+
+
+def test_a_layout_without_a_place_says_so(trained: Any, tmp_path: Path, capsys: Any) -> None:
+    run, _, _ = trained
+    assert command(["convert", str(run), str(tmp_path / "w.pth"), "--to", "timm"]) == 0
+    assert "note: a torch file of this layout has no place for configuration" in capsys.readouterr().out
+    assert read_model_info(tmp_path / "w.pth") is None
+    loaded = load_model(run)
+    report = save_weights(loaded.model, tmp_path / "v.pth", "timm", info=loaded.info)
+    assert "no place for configuration" in str(report)
+    report = save_weights(loaded.model, tmp_path / "v.safetensors", "simmim", info=loaded.info)
+    info = read_model_info(tmp_path / "v.safetensors")
+    assert info is not None
+    assert (info.config.num_classes, info.class_names) == (0, ())
+    assert info.preparation == loaded.preparation
+
+
+def test_inspect_shows_what_a_file_says(trained: Any, tmp_path: Path, capsys: Any) -> None:
+    run, _, _ = trained
+    for path in (run, _model_file(run)):
+        assert command(["inspect", str(path)]) == 0
+        out = capsys.readouterr().out
+        for line in (
+            "trained on: folder",
+            "classes: Bee, ant, cat",
+            "images: shorter side resized to 54 (bicubic), 48x48 cropped from the centre, mean 0.485, 0.456, 0.406, "
+            "std 0.229, 0.224, 0.225",
+        ):
+            assert line in out.splitlines()
+        assert "model: swin_cifar_nano, SwinConfig(img_size=48, num_classes=3, " in out
+        assert '"config"' not in out, "as text and not as JSON"
+
+
+def test_load_model_gives_the_model_and_its_preparation(trained: Any) -> None:
+    run, _, evaluated = trained
+    loaded = load_model(run, dtype="float64")
+    assert loaded.model.dtype == np.float64
+    assert not loaded.model.training
+    image, probabilities = evaluated[0]
+    x = prepare(open_image(image), loaded.preparation)[None].astype(np.float64)
+    np.testing.assert_allclose(ag.softmax(loaded.model(x)).numpy()[0], probabilities, atol=1e-5)
+    assert len(loaded.report.used) == len(dict(loaded.model.named_parameters()))
+
+
+def test_save_weights_says_what_the_model_is(tmp_path: Path, capsys: Any) -> None:
+    """Without a word about images: assumed, and said so."""
+    model = swinpy.create_model("swin_cifar_nano", 3, depths=(1, 2), num_heads=(1, 4), mask_value=float("-inf"))
+    for suffix in (".safetensors", ".pth"):
+        file = tmp_path / f"w{suffix}"
+        save_weights(model, file)
+        assert load_model(file).model.config == model.config
+        picture(3).save(tmp_path / "a.png")
+        code, out, err = _predict(capsys, tmp_path / "a.png", "--weights", file)
+        assert code == 0
+        assert {name for _, name in _answers(out)} == {"class 0", "class 1", "class 2"}
+        assert err.startswith(f"note: {file} does not say how its images were prepared; assumed, as the official code")
+
+
+def test_a_name_or_a_preset_goes_before_what_the_file_says(trained: Any, tmp_path: Path, capsys: Any) -> None:
+    model = swinpy.create_model("swin_cifar_nano", 3)
+    by = Preparation((16, 16), None, "bilinear", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    save_weights(model, tmp_path / "w.safetensors", info=ModelInfo(model.config, by, ("a", "b", "c")))
+    assert load_model(tmp_path / "w.safetensors").preparation == by
+    for options in ({"name": "swin_cifar_nano"}, {"preset": "timm"}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            loaded = load_model(tmp_path / "w.safetensors", **options)
+        assert loaded.preparation.size == (32, 32)
+        assert "what it says of itself is not used" in loaded.notes[0]
+
+
+def test_snapshots_of_before_use_the_state_beside_them(trained: Any, tmp_path: Path, capsys: Any) -> None:
+    run, _, evaluated = trained
+    old = SnapshotStore(tmp_path / "old")
+    snapshot = load_snapshot(_model_file(run).parent)
+    folder = old.save(2, snapshot.groups, snapshot.state)
+    image, probabilities = evaluated[0]
+    code, out, err = _predict(capsys, image, "--weights", folder / "model.safetensors")
+    assert (code, err) == (0, "")
+    want = np.sort(100 * probabilities)[::-1]
+    np.testing.assert_allclose([p for p, _ in _answers(out)], want, atol=0.006)
+    assert {name for _, name in _answers(out)} == {"class 0", "class 1", "class 2"}
+    digits = {**snapshot.state, "options": {**snapshot.state["options"], "dataset": "digits"}}
+    folder = old.save(3, snapshot.groups, digits)
+    code, _, err = _predict(capsys, image, "--weights", folder)
+    assert code == 0
+    assert "does not say how its images were prepared; assumed" in err
+    folder = old.save(4, snapshot.groups, {"options": [], "model_config": {}})
+    code, _, err = _predict(capsys, image, "--weights", folder)
+    assert code == 2
+    assert err.startswith(f"error: model info: expected the state of a run in {folder / 'state.json'}")
+
+
+# ---- what a file says wrongly
+
+GOOD = ModelInfo(
+    swinpy.SwinConfig(
+        img_size=12, patch_size=2, num_classes=4, embed_dim=8, depths=(2,), num_heads=(2,), window_size=3
+    ),
+    Preparation(14, (12, 12), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ("a", "b"),
+    "swin_cifar_nano",
+    "folder",
+)
+
+
+def _changed(**changes: Any) -> str:
+    values = json.loads(GOOD.metadata(1 << 20)[METADATA])
+    for path, value in changes.items():
+        *above, last = path.split("__")
+        place = values
+        for key in above:
+            place = place[key]
+        place[last] = value
+    return json.dumps(values)
+
+
+DAMAGED = {
+    "no JSON": ("{", ""),
+    "no object": ("[1]", "no version"),
+    "empty": ("", ""),
+    "deep": ("[" * 50_000, ""),
+    "wide": ("[" + "[]," * 200_000 + "1]", "it is long"),
+    "digits": ('{"version": 1' + "0" * 5000 + "}", ""),
+    "NaN": ('{"version": NaN}', "NaN is no number"),
+    "twice": ('{"version": 1, "version": 1}', "a key comes twice"),
+    "newer": (_changed(version=2), "of version 2, written by another version of swinpy"),
+    "version of text": (_changed(version="1"), "no version"),
+    "version of bool": (_changed(version=True), "no version"),
+    "unknown key": (_changed(ema=1), "other keys than it should: 'ema'"),
+    "names of numbers": (_changed(class_names=[1, 2]), "class_names is no list"),
+    "names as text": (_changed(class_names="ab"), "class_names is no list"),
+    "a long name": (_changed(class_names=["a" * 2000]), "class_names is no list"),
+    "too many names": (_changed(class_names=["a"] * 5), "at most 4 class names"),
+    "synthetic": (_changed(synthetic=1), "true or false"),
+    "model": (_changed(model=None), "two names"),
+    "config": (_changed(config=[]), "config is no object"),
+    "an option of later": (_changed(config__rope=True), "rope"),
+    "a config of text": (_changed(config__embed_dim="8"), "embed_dim"),
+    "a huge number": (_changed(config__embed_dim=10**30), "too large a value for 'embed_dim'"),
+    "many stages": (_changed(config__depths=[1] * 1000), "too large a value for 'depths'"),
+    "an infinite ratio": (_changed(config__mlp_ratio=1e300), "too large a value for 'mlp_ratio'"),
+    "a nested list": (_changed(config__depths=[[1]]), "too large a value for 'depths'"),
+    "heads that do not divide": (_changed(config__num_heads=[3]), "num_heads"),
+    "preparation": (_changed(preparation=7), "Preparation: expected crop, interpolation"),
+    "no mean": (_changed(preparation__mean=[]), "mean to be three numbers"),
+    "std of 0": (_changed(preparation__std=[0, 1, 1]), "std to be three positive"),
+    "std of text": (_changed(preparation__std=["1", "1", "1"]), "std to be three positive"),
+    "a huge crop": (_changed(preparation__crop=[10**9, 10**9]), "crop to be (H, W)"),
+    "a wide crop": (_changed(preparation__crop=[1 << 14, 1 << 14]), "crop to be (H, W)"),
+    "a negative size": (_changed(preparation__resize=-1), "resize to be"),
+    "a size of bool": (_changed(preparation__resize=True), "resize to be"),
+    "no crop": (_changed(preparation__crop=None), "resize to be (H, W), or one number and a crop"),
+    "interpolation": (_changed(preparation__interpolation="lanczos"), "'bicubic' or 'bilinear'"),
+    "interpolation of a list": (_changed(preparation__interpolation=["bicubic"]), "'bicubic' or 'bilinear'"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_damaged_words_are_one_message(case: str, suffix: str, tmp_path: Path, capsys: Any) -> None:
+    text, reason = DAMAGED[case]
+    model = SwinTransformer(GOOD.config)
+    file = tmp_path / f"w{suffix}"
+    write_weights(file, {k: np.asarray(v) for k, v in model.state_dict().items()}, "model", {METADATA: text})
+    picture(3).save(tmp_path / "a.png")
+    if case == "wide" and suffix == ".safetensors":
+        reason = ""  # its reader has a budget of its own
+    code, out, err = _predict(capsys, tmp_path / "a.png", "--weights", file)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert reason in err
+    assert len(err) < 1000
+    if case not in ("wide", "deep"):
+        assert "--model" in err
+        assert command(["inspect", str(file)]) == 0
+
+
+CONTRADICTIONS = {
+    "embed_dim": (GOOD.config.with_changes(embed_dim=16), "embed_dim=16, 16 along axis 0 of patch_embed.proj.weight"),
+    "huge": (GOOD.config.with_changes(embed_dim=1 << 30), "embed_dim"),
+    "depths": (GOOD.config.with_changes(depths=(3,)), "depths=(3,) where the arrays have (2,)"),
+    "a huge depth": (GOOD.config.with_changes(depths=(1 << 30,)), "depths"),
+    "num_heads": (GOOD.config.with_changes(num_heads=(4,)), "num_heads"),
+    "window_size": (GOOD.config.with_changes(window_size=4), "window_size=4, 49 along axis 0"),
+    "mlp_ratio": (GOOD.config.with_changes(mlp_ratio=1e8), "mlp_ratio"),
+    "in_chans": (GOOD.config.with_changes(in_chans=1), "in_chans=1"),
+    "patch_size": (GOOD.config.with_changes(patch_size=4), "patch_size=4"),
+    "num_classes": (
+        GOOD.config.with_changes(num_classes=5),
+        "num_classes=5, 5 along axis 0 of head.weight; got shape (4",
+    ),
+    "architecture": (GOOD.config.with_changes(architecture="v2"), "num_heads"),
+    "absolute": (
+        GOOD.config.with_changes(position="both"),
+        "img_size=12, 36 along axis 1 of absolute_pos_embed; got nothing",
+    ),
+    "a window without end": (
+        GOOD.config.with_changes(window_size=1 << 20, img_size=1 << 16, architecture="v2"),
+        "num_heads",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_words_that_contradict_the_arrays_are_refused_before_a_model_is_made(
+    case: str, tmp_path: Path, capsys: Any
+) -> None:
+    config, reason = CONTRADICTIONS[case]
+    arrays = {k: np.asarray(v) for k, v in SwinTransformer(GOOD.config).state_dict().items()}
+    told = replace(GOOD, config=config).metadata(1 << 20)
+    write_weights(tmp_path / "w.safetensors", arrays, metadata=told)
+    picture(3).save(tmp_path / "a.png")
+    code, out, err = _predict(capsys, tmp_path / "a.png", "--weights", tmp_path / "w.safetensors")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: model info: expected the configuration of the arrays in ")
+    assert reason in err
+    code = command(["convert", str(tmp_path / "w.safetensors"), str(tmp_path / "x.safetensors"), "--to", "timm"])
+    assert code == 2
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_window_of_v2_is_bounded_although_no_array_shows_it(tmp_path: Path, capsys: Any) -> None:
+    config = GOOD.config.with_changes(architecture="v2")
+    arrays = {k: np.asarray(v) for k, v in SwinTransformer(config).state_dict().items()}
+    far = config.with_changes(window_size=1 << 20, img_size=1 << 16)
+    write_weights(tmp_path / "w.safetensors", arrays, metadata=replace(GOOD, config=far).metadata(1 << 20))
+    code, _, err = _predict(capsys, "a.png", "--weights", tmp_path / "w.safetensors")
+    assert code == 2
+    assert "a window of 32768 tokens a side, beyond 90" in err
+
+
+def test_names_that_could_garble_a_terminal_are_escaped(tmp_path: Path, capsys: Any) -> None:
+    names = ("\x1b[2J", "Käfer", "a\nb", os.fsdecode(b"\xff"))
+    save_weights(SwinTransformer(GOOD.config), tmp_path / "w.safetensors", info=replace(GOOD, class_names=names))
+    picture(3).save(tmp_path / "a.png")
+    code, out, _ = _predict(capsys, tmp_path / "a.png", "--weights", tmp_path / "w.safetensors")
+    assert code == 0
+    assert {name for _, name in _answers(out)} == {"'\\x1b[2J'", "Käfer", "'a\\nb'", "\\xff"}
+
+
+def test_names_that_no_reader_would_take_are_left_out(tmp_path: Path) -> None:
+    """The budget of a reader is twice the file and 8 MiB, and a header is reckoned with 40 times its length."""
+    config = GOOD.config.with_changes(num_classes=5_000)
+    model = SwinTransformer(config)
+    for length, kept in ((4, True), (60, False)):
+        names = tuple(f"{i:0{length}}" for i in range(5_000))
+        save_weights(model, tmp_path / "w.safetensors", info=ModelInfo(config, GOOD.preparation, names))
+        info = read_model_info(tmp_path / "w.safetensors")
+        assert info is not None
+        assert info.class_names == (names if kept else ())
+        assert info.preparation == GOOD.preparation
+
+
+def test_answers_that_are_not_finite_are_no_answers(tmp_path: Path, capsys: Any) -> None:
+    """Weights that overflow: finite themselves."""
+    model = SwinTransformer(GOOD.config)
+    save_weights(model, tmp_path / "good.safetensors", info=GOOD)
+    arrays, metadata = read_tensors(tmp_path / "good.safetensors")
+    arrays["head.weight"] = np.full_like(arrays["head.weight"], 3e38)
+    arrays["norm.weight"] = np.full_like(arrays["norm.weight"], 3e38)
+    write_weights(tmp_path / "w.safetensors", arrays, metadata={METADATA: metadata[METADATA]})
+    for i in range(2):
+        picture(i).save(tmp_path / f"{i}.png")
+    code, out, err = _predict(capsys, tmp_path / "0.png", tmp_path / "1.png", "--weights", tmp_path / "w.safetensors")
+    assert (code, out) == (2, "")
+    assert [line.partition(";")[0] for line in err.splitlines()] == [
+        f"error: predict: expected finite answers for {tmp_path / name}" for name in ("0.png", "1.png")
+    ]
+
+
+def test_images_of_other_channels_are_refused(tmp_path: Path, capsys: Any) -> None:
+    save_weights(SwinTransformer(GOOD.config.with_changes(in_chans=1)), tmp_path / "w.safetensors")
+    code, _, err = _predict(capsys, "a.png", "--weights", tmp_path / "w.safetensors")
+    assert code == 2
+    assert "expected a model of images with 3 channels; got 1" in err
+
+
+def test_a_preparation_is_checked_when_it_is_made() -> None:
+    by = Preparation((4, 6), None, "bicubic", (np.float32(0.5),) * 3, (1, 1, 1))
+    assert by.size == (4, 6)
+    assert Preparation.from_dict(json.loads(json.dumps(by.to_dict()))) == by
+    assert str(by) == "resized to 4x6 (bicubic), mean 0.5, 0.5, 0.5, std 1, 1, 1"
+    for changes in ({"mean": (0.5, 0.5)}, {"std": (0, 1, 1)}, {"mean": (float("nan"),) * 3}, {"crop": (0, 1)}):
+        with pytest.raises(ValueError, match=rf"Preparation: expected {next(iter(changes))} to be"):
+            replace(by, **changes)
