@@ -8,7 +8,6 @@ import shlex
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import autograd as ag
@@ -20,6 +19,7 @@ from swinpy.snapshots.store import SnapshotError, SnapshotStore, SnapshotWriteEr
 from swinpy.train import tasks
 from swinpy.train.evaluate import evaluate
 from swinpy.train.options import FREE_ON_RESUME, UsageError, parse_options
+from swinpy.train.own import run_folder
 from swinpy.train.runlog import Progress, RunLog, say
 from swinpy.train.setup import Run, banner, build_run, options_dict
 from swinpy.train.signals import StopRequest
@@ -28,6 +28,7 @@ from swinpy.train.trainer import NonFiniteError
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
+    from pathlib import Path
 
     from swinpy.snapshots.store import Snapshot
 
@@ -142,8 +143,7 @@ class Session:
 
     def __init__(self, options: Namespace, run: Run, command: str) -> None:
         self.options, self.run, self.command = options, run, command
-        name = options.experiment or f"{options.dataset}-{options.model}-seed{options.seed}"
-        self.folder = Path(options.output) / name
+        self.folder = run_folder(options)
         self.store = SnapshotStore(self.folder, keep=2, keep_pinned=1)
         self.started = time.perf_counter()
         self.seconds_before = 0.0

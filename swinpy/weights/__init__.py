@@ -6,7 +6,7 @@ from swinpy.weights.given import WeightsError
 from swinpy.weights.identify import model_of
 from swinpy.weights.info import ModelInfo
 from swinpy.weights.load import load_weights
-from swinpy.weights.model import LoadedModel, load_model
+from swinpy.weights.model import LoadedModel, checked_info, load_model
 from swinpy.weights.report import LoadReport, SaveReport
 from swinpy.weights.save import save_weights
 
@@ -16,6 +16,7 @@ __all__ = [
     "ModelInfo",
     "SaveReport",
     "WeightsError",
+    "checked_info",
     "convert_weights",
     "find_weights",
     "load_model",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from swinpy.preparation import Preparation
     from swinpy.weights.report import LoadReport
 
-__all__ = ["LoadedModel", "check_info", "load_model"]
+__all__ = ["LoadedModel", "check_info", "checked_info", "load_model"]
 
 _LARGEST_WINDOW = 90  # tokens a side; tables for each pair of tokens grow with the fourth power
 
@@ -86,7 +86,7 @@ def load_model(
     notes = [said] if said else []
     info = None
     if name is None and preset is None:
-        info = read_model_info(file)
+        info = checked_info(file, entry)
     elif says_something(file):
         notes.append(f"{file}: what it says of itself is not used, as a model or a preset was named")
     if info is None:
@@ -97,7 +97,6 @@ def load_model(
         info = ModelInfo(model.config, model=name)
         how = f"as the code of {preset or 'official'!r} does for {name}" if given is None else f"as for {name}"
     else:
-        check_info(info.config, to_official(read_given(file, entry).arrays).arrays, str(file))
         model = SwinTransformer(info.config, warn=False).astype(dtype).to(device)
         preparation = info.preparation or eval_config_of(info.model, info.config)
         how = f"as the official code does for {info.config.image[0]}x{info.config.image[1]}"
@@ -106,6 +105,19 @@ def load_model(
     report = load_weights(model, file, entry=entry)
     model.eval()
     return LoadedModel(model, replace(info, preparation=preparation), preparation, report, tuple(notes))
+
+
+def checked_info(path: str | os.PathLike[str], entry: str | None = None) -> ModelInfo | None:
+    """What weights say of themselves (see `read_model_info`), not contradicted by their arrays.
+
+    Raises:
+        WeightsError, WeightsFileError, SnapshotError: as `load_model`.
+    """
+    file, _ = find_weights(path)
+    info = read_model_info(file)
+    if info is not None:
+        check_info(info.config, to_official(read_given(file, entry).arrays).arrays, str(file))
+    return info
 
 
 def _lengths(config: SwinConfig) -> Iterator[tuple[str, str, int, int]]:
@@ -159,5 +171,5 @@ def check_info(config: SwinConfig, arrays: Mapping[str, Any], where: str) -> Non
         raise WeightsError(
             f"model info: expected the configuration of the arrays in {where}; it states {wrong[0]}"
             + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
-            + ". Name the model (--model) to go by its name instead."
+            + ". To go without what it says of itself: --model NAME of predict and convert."
         )

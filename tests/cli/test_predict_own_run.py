@@ -353,6 +353,110 @@ def test_snapshots_of_before_use_the_state_beside_them(trained: Any, tmp_path: P
     assert err.startswith(f"error: model info: expected the state of a run in {folder / 'state.json'}")
 
 
+# ---- the training program, which evaluates and starts from such weights
+
+
+def _trains(capsys: Any, *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = train([str(a) for a in arguments], prog="x")
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return code, said.out, said.err
+
+
+def _score(out: str) -> str:
+    return next(line for line in reversed(out.splitlines()) if line.startswith("test loss "))
+
+
+@pytest.fixture(scope="module")
+def elsewhere(trained: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """What evaluates a folder of images without a word about the model, and the run's weights under another name."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(_model_file(trained[0]), folder / "mine.safetensors")
+    return _argv(data, f"--dataset folder --eval --output {folder}"), folder / "mine.safetensors"
+
+
+@pytest.mark.parametrize("by", ["file", "resume", "run"])
+def test_eval_does_as_the_weights_say(by: str, trained: Any, elsewhere: Any, capsys: Any) -> None:
+    """Of the model, the size and the normalisation, of which the command line says nothing."""
+    run, argv, _ = trained
+    code, out, _ = _trains(capsys, *argv, "--eval", "--resume")
+    assert code == 0
+    want = _score(out)
+    bare, file = elsewhere
+    given = {
+        "file": ("--initial-checkpoint", file),
+        "resume": ("--resume", _model_file(run).parent),
+        "run": ("--output", run.parent, "--experiment", "run"),
+    }[by]
+    code, out, err = _trains(capsys, *bare, *given)
+    assert (code, err) == (0, "")
+    assert _score(out) == want
+    assert "says that it is a swin_cifar_nano: evaluated as that, not as swin_tiny_patch4_window7_224" in out
+    assert "\nmodel swin_cifar_nano: " in out
+    assert "48x48, 3 classes" in out
+
+
+def test_an_option_goes_before_what_the_weights_say(elsewhere: Any, capsys: Any) -> None:
+    bare, file = elsewhere
+    bare = [*bare, "--initial-checkpoint", file, "--model", "swin_cifar_nano"]
+    scores = {}
+    for size in (48, 32):
+        code, out, _ = _trains(capsys, *bare, "--img-size", size)
+        assert code == 0
+        assert f"{size}x{size}, 3 classes" in out
+        scores[size] = _score(out)
+    assert _score(_trains(capsys, *bare)[1]) == scores[48] != scores[32]
+
+
+def test_eval_says_that_classes_are_others(elsewhere: Any, data: Path, tmp_path: Path, capsys: Any) -> None:
+    _, file = elsewhere
+    for names, told in (
+        (("ant", "bat", "cat"), "class 0 is Bee, not ant"),
+        (("Bee", "ant", "cat", "dog"), "3 classes, not 4"),
+    ):
+        write_folder(tmp_path / str(len(names)), 4, 1, names)
+        argv = ["--dataset", "folder", "--data-dir", tmp_path / str(len(names)), "--eval", "--output", tmp_path]
+        code, out, err = _trains(capsys, *argv, "--initial-checkpoint", file)
+        assert code == (0 if len(names) == 3 else 2)
+        if code == 0:
+            assert f"note: the weights were trained on other classes: {told}" in out
+        else:
+            assert "head" in err
+
+
+def test_a_run_that_starts_from_weights_says_what_it_does_otherwise(
+    elsewhere: Any, data: Path, tmp_path: Path, capsys: Any
+) -> None:
+    _, file = elsewhere
+    start = ("--initial-checkpoint", file, "--output", tmp_path, "--max-steps", 1)
+    shape = f"--dataset folder {NANO} --depths 1,1 --num-heads 2,4 --patch-size 4"
+    code, out, _ = _trains(capsys, *_argv(data, f"{shape} --img-size 32 --experiment other"), *start)
+    assert code == 0
+    assert "note: the weights were trained on images normalised otherwise: by mean (0.485, 0.456, 0.406)" in out
+    code, out, _ = _trains(capsys, *_argv(data, f"{shape} --img-size 48 --experiment same"), *start)
+    assert code == 0
+    assert "otherwise" not in out
+    arrays, _ = read_tensors(file)
+    write_weights(tmp_path / "bad.safetensors", arrays, metadata={METADATA: "{"})
+    start = ("--initial-checkpoint", tmp_path / "bad.safetensors", *start[2:])
+    code, out, _ = _trains(capsys, *_argv(data, f"{shape} --img-size 48 --experiment bad"), *start)
+    assert code == 0, "training needs no more than the arrays"
+    assert "note: model info: expected what swinpy writes of a model in" in out
+    code, _, err = _trains(capsys, *_argv(data, f"{shape} --img-size 48 --experiment bad2 --eval"), *start)
+    assert code == 2
+    assert err.startswith("error: model info: expected what swinpy writes of a model in")
+
+
+def test_a_run_starts_from_a_folder(trained: Any, data: Path, tmp_path: Path, capsys: Any) -> None:
+    run, _, _ = trained
+    shape = f"--dataset folder {NANO} --depths 1,1 --num-heads 2,4 --patch-size 4 --img-size 48"
+    argv = _argv(data, f"{shape} --max-steps 1 --output {tmp_path} --initial-checkpoint {run}")
+    code, out, _ = _trains(capsys, *argv)
+    assert code == 0
+    assert f"weights of {_model_file(run)} (dialect official)" in out
+
+
 # ---- what a file says wrongly
 
 GOOD = ModelInfo(
