@@ -34,7 +34,7 @@ def run(args: Namespace) -> int:
     """Run the command; returns its exit code."""
     file, said = find_weights(args.file)
     found = read_checkpoint(file, entry=args.entry, load=False)
-    told = _own_words(file)
+    told = _own_words(file, args.entry)
     others = {key: text for key, text in found.metadata.items() if key != METADATA or not told}
     lines = [said, _kind(found, str(file), args.entry), *told]
     for line in report(replace(found, metadata=others), "\n".join(filter(None, lines))):
@@ -42,10 +42,10 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _own_words(file: Path) -> list[str]:
+def _own_words(file: Path, entry: str | None) -> list[str]:
     """What the file says of itself, if that can be read."""
     try:
-        info = read_model_info(file)
+        info = read_model_info(file, entry)
     except WeightsError as error:
         return [str(error)]
     return info.lines() if info else []

@@ -57,8 +57,7 @@ def warn_of_other_data(options: Namespace, data: ImageDataset) -> None:
     """Whether the weights of --initial-checkpoint were trained on other classes, or images normalised otherwise."""
     try:
         info = read_model_info(options.initial_checkpoint)
-    except WeightsError as error:  # training needs no more than the arrays
-        warnings.warn(str(error), stacklevel=2)
+    except WeightsError:  # the report of loading says so; training needs no more than the arrays
         return
     if info is None:
         return

@@ -64,9 +64,9 @@ def _config(read: Translation) -> tuple[SwinConfig | None, list[str]]:
     return None, [f"{which}: no buffers are written; name the model (--model)"]
 
 
-def _own_info(source: Path, read: Translation, where: str) -> ModelInfo | None:
+def _own_info(source: Path, entry: str | None, read: Translation, where: str) -> ModelInfo | None:
     """What the source says of itself, which its arrays must not contradict."""
-    info = read_model_info(source)
+    info = read_model_info(source, entry)
     if info is not None:
         check_info(info.config, read.arrays, where)
     return info
@@ -132,7 +132,7 @@ def _convert(
     target = find_dialect(to)
     config: SwinConfig | None = None
     notes: list[str] = []
-    info = _own_info(file, read, came.where) if model is None else None
+    info = _own_info(file, entry, read, came.where) if model is None else None
     if model is not None:
         named = check_model(model, read, came.where, buffers=bool(target.buffers))
         config = named if target.buffers else None

@@ -201,5 +201,5 @@ def info_of_metadata(metadata: Mapping[str, Any], size: int, where: str) -> Mode
         reason = "it is nested deeply" if isinstance(error, RecursionError) else str(error)
         raise WeightsError(
             f"model info: expected what swinpy writes of a model in {where}; got a damaged one: "
-            f"{plain(reason[:300])}. To go without it: --model NAME of predict and convert."
+            f"{plain(reason[:300].rstrip('.'))}. To go without it: --model NAME of predict and convert."
         ) from None

@@ -9,7 +9,7 @@ import autograd as ag
 from swinpy.models.config import SwinConfig
 from swinpy.weights.describe import facts_of
 from swinpy.weights.dialects import to_official
-from swinpy.weights.find import find_weights
+from swinpy.weights.find import differences, find_weights
 from swinpy.weights.given import WeightsError, read_given
 from swinpy.weights.plan import Plan, make_plan
 from swinpy.weights.report import LoadReport, some
@@ -75,7 +75,11 @@ def load_weights(
             f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}. Leave it out for "
             "'bicubic', or pass None to refuse tables of another window."
         )
-    came = read_given(find_weights(source)[0] if isinstance(source, (str, os.PathLike)) else source, entry)
+    notes: list[str] = []
+    if isinstance(source, (str, os.PathLike)):
+        source, _ = find_weights(source)
+        notes = differences(source, model.config, entry)
+    came = read_given(source, entry)
     where = came.where
     read = to_official(came.arrays, dialect)
     plan = make_plan(model, read, resize, head)
@@ -98,7 +102,7 @@ def load_weights(
         plan.cast,
         plan.missing,
         plan.unexpected,
-        tuple(plan.notes),
+        (*plan.notes, *notes),
     )
 
 

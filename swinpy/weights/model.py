@@ -87,7 +87,7 @@ def load_model(
     info = None
     if name is None and preset is None:
         info = checked_info(file, entry)
-    elif says_something(file):
+    elif says_something(file, entry):
         notes.append(f"{file}: what it says of itself is not used, as a model or a preset was named")
     if info is None:
         given = name
@@ -104,7 +104,7 @@ def load_model(
         notes.append(f"{file} does not say how its images were prepared; assumed, {how}: {preparation}")
     report = load_weights(model, file, entry=entry)
     model.eval()
-    return LoadedModel(model, replace(info, preparation=preparation), preparation, report, tuple(notes))
+    return LoadedModel(model, replace(info, preparation=preparation), preparation, report, (*notes, *report.notes))
 
 
 def checked_info(path: str | os.PathLike[str], entry: str | None = None) -> ModelInfo | None:
@@ -114,7 +114,7 @@ def checked_info(path: str | os.PathLike[str], entry: str | None = None) -> Mode
         WeightsError, WeightsFileError, SnapshotError: as `load_model`.
     """
     file, _ = find_weights(path)
-    info = read_model_info(file)
+    info = read_model_info(file, entry)
     if info is not None:
         check_info(info.config, to_official(read_given(file, entry).arrays).arrays, str(file))
     return info

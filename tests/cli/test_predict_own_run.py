@@ -22,14 +22,14 @@ import swinpy
 from swinpy.cli import main as command
 from swinpy.data import catalog, open_image, prepare, write_cifar_binary
 from swinpy.data.cifar.layouts import CIFAR10, CIFAR100
-from swinpy.io import read_tensors, write_weights
+from swinpy.io import read_tensors, write_torch_file, write_weights
 from swinpy.models import SwinTransformer
 from swinpy.preparation import Preparation
 from swinpy.snapshots.store import SnapshotStore, load_snapshot
 from swinpy.train.main import main as train
 from swinpy.train.options import parse_options
 from swinpy.train.setup import build_run
-from swinpy.weights import ModelInfo, load_model, read_model_info, save_weights
+from swinpy.weights import ModelInfo, load_model, load_weights, read_model_info, save_weights
 from swinpy.weights.info import METADATA, info_of_metadata
 
 if TYPE_CHECKING:
@@ -353,6 +353,44 @@ def test_snapshots_of_before_use_the_state_beside_them(trained: Any, tmp_path: P
     assert err.startswith(f"error: model info: expected the state of a run in {folder / 'state.json'}")
 
 
+def test_the_words_are_found_whichever_entry_is_taken(tmp_path: Path, capsys: Any) -> None:
+    """Where a file has several sets of weights, which alone are no answer."""
+    sets = [{k: np.asarray(v) for k, v in SwinTransformer(GOOD.config).state_dict().items()} for _ in range(2)]
+    tree = {"teacher": sets[0], "student": sets[1], **GOOD.metadata(1 << 20)}
+    write_torch_file(tmp_path / "w.pth", tree)
+    picture(3).save(tmp_path / "a.png")
+    assert _predict(capsys, tmp_path / "a.png", "--weights", tmp_path / "w.pth")[0] == 2
+    code, out, err = _predict(capsys, tmp_path / "a.png", "--weights", tmp_path / "w.pth", "--entry", "student")
+    assert (code, err) == (0, "")
+    assert {"a", "b", "class 2", "class 3"} == {name for _, name in _answers(out)}
+    assert command(["inspect", str(tmp_path / "w.pth"), "--entry", "student"]) == 0
+    assert "classes: a, b" in capsys.readouterr().out.splitlines()
+
+
+def test_loading_into_another_model_says_what_no_array_shows(tmp_path: Path) -> None:
+    model = SwinTransformer(GOOD.config)
+    save_weights(model, tmp_path / "w.safetensors", info=GOOD)
+    assert load_weights(SwinTransformer(GOOD.config), tmp_path / "w.safetensors").notes == ()
+    others = {
+        "shift": False,
+        "qk_scale": 0.5,
+        "patch_rule": "crop",
+        "small_map": "pad",
+        "shift_rule": "map",
+        "windows": "fixed",
+        "pad_order": "roll_pad",
+        "mask_value": -200.0,
+        "layer_norm_eps": 1e-6,
+    }
+    for name, value in others.items():
+        other = SwinTransformer(GOOD.config.with_changes(**{name: value}))
+        (note,) = load_weights(other, tmp_path / "w.safetensors").notes
+        assert note == (
+            f"the weights are of a model with {name}={getattr(GOOD.config, name)!r}, this one has {name}={value!r}"
+        )
+        assert load_weights(other, model.state_dict()).notes == ()
+
+
 # ---- the training program, which evaluates and starts from such weights
 
 
@@ -442,7 +480,7 @@ def test_a_run_that_starts_from_weights_says_what_it_does_otherwise(
     start = ("--initial-checkpoint", tmp_path / "bad.safetensors", *start[2:])
     code, out, _ = _trains(capsys, *_argv(data, f"{shape} --img-size 48 --experiment bad"), *start)
     assert code == 0, "training needs no more than the arrays"
-    assert "note: model info: expected what swinpy writes of a model in" in out
+    assert "ATTENTION: model info: expected what swinpy writes of a model in" in out
     code, _, err = _trains(capsys, *_argv(data, f"{shape} --img-size 48 --experiment bad2 --eval"), *start)
     assert code == 2
     assert err.startswith("error: model info: expected what swinpy writes of a model in")
