@@ -1,5 +1,6 @@
 """Weights into a model and out of it, in every published layout."""
 
+from swinpy.preparation import Preparation
 from swinpy.weights.convert import convert_weights
 from swinpy.weights.find import find_weights, read_model_info
 from swinpy.weights.given import WeightsError
@@ -14,6 +15,7 @@ __all__ = [
     "LoadReport",
     "LoadedModel",
     "ModelInfo",
+    "Preparation",
     "SaveReport",
     "WeightsError",
     "checked_info",
