@@ -321,7 +321,6 @@ class Session:
         state: dict[str, Any] = {
             "trainer": trainer.state(),
             "options": options_dict(self.options),
-            "model_config": _plain(self.run.model.config.to_dict()),
             "fingerprint": numeric_fingerprint(),
             "synthetic": self.run.train.synthetic,
             "identity": self.run.train.identity,
@@ -379,9 +378,3 @@ def _without(words: list[str], *options: str) -> list[str]:
         if not (word.partition("=")[0] in options or is_value):
             kept.append(word)
     return kept
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as lists, infinities as text: JSON has neither."""
-    infinite = float("-inf")
-    return {k: list(v) if isinstance(v, tuple) else "-inf" if v == infinite else v for k, v in config.items()}

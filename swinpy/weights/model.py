@@ -90,16 +90,15 @@ def load_model(
     elif says_something(file, entry):
         notes.append(f"{file}: what it says of itself is not used, as a model or a preset was named")
     if info is None:
-        given = name
         name, classes = model_of(file, name, entry)
         model = create_model(name, classes, device=device, dtype=dtype, preset=preset or "official")
         preparation = eval_config(name, preset or "official")
         info = ModelInfo(model.config, model=name)
-        how = f"as the code of {preset or 'official'!r} does for {name}" if given is None else f"as for {name}"
+        how = f"as with preset {preset or 'official'!r} for {name}"
     else:
         model = SwinTransformer(info.config, warn=False).astype(dtype).to(device)
         preparation = info.preparation or eval_config_of(info.model, info.config)
-        how = f"as the official code does for {info.config.image[0]}x{info.config.image[1]}"
+        how = "as with preset 'official' for {}x{}".format(*info.config.image)
     if info.preparation is None:
         notes.append(f"{file} does not say how its images were prepared; assumed, {how}: {preparation}")
     report = load_weights(model, file, entry=entry)

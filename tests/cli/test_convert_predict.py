@@ -204,7 +204,7 @@ def test_predict_prints_the_best_five(nano: Path, tmp_path: Path, capsys: Any) -
     code, out, err = _run(capsys, "predict", tmp_path / "a.png", "--weights", nano)
     assert code == 0
     assert err == (
-        f"note: {nano} does not say how its images were prepared; assumed, as the official code does for 32x32: "
+        f"note: {nano} does not say how its images were prepared; assumed, as with preset 'official' for 32x32: "
         "resized to 32x32 (bicubic), mean 0.4914, 0.4822, 0.4465, std 0.247, 0.2435, 0.2616\n"
     )
     assert out.splitlines()[0] == str(tmp_path / "a.png")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shlex
 import shutil
 import warnings
@@ -16,20 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.image_files import picture, write_folder
+from support.predictions import answers, predict
 
 import autograd as ag
 import swinpy
 from swinpy.cli import main as command
 from swinpy.data import catalog, open_image, prepare, write_cifar_binary
 from swinpy.data.cifar.layouts import CIFAR10, CIFAR100
-from swinpy.io import read_tensors, write_torch_file, write_weights
-from swinpy.models import SwinTransformer
+from swinpy.io import read_tensors, write_weights
 from swinpy.preparation import Preparation
 from swinpy.snapshots.store import SnapshotStore, load_snapshot
 from swinpy.train.main import main as train
 from swinpy.train.options import parse_options
 from swinpy.train.setup import build_run
-from swinpy.weights import ModelInfo, load_model, load_weights, read_model_info, save_weights
+from swinpy.weights import ModelInfo, load_model, read_model_info, save_weights
 from swinpy.weights.info import METADATA, info_of_metadata
 
 if TYPE_CHECKING:
@@ -140,25 +138,13 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return output / "run", argv, list(zip(run.test.images.paths, probabilities, strict=True))
 
 
-def _predict(capsys: Any, *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = command(["predict", *map(str, arguments)])
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err
-    return code, said.out, said.err
-
-
-def _answers(out: str) -> list[tuple[float, str]]:
-    return [(float(m[1]), m[2]) for m in re.finditer(r"^ +([\d.]+)%  (.*)$", out, re.M)]
-
-
 def _check(answer: tuple[int, str, str], probabilities: Any) -> None:
     """The classes by their names, with the probabilities of the run's evaluation."""
     code, out, err = answer
     assert code == 0, err
     order = np.argsort(-probabilities, kind="stable")
     want = [(f"{100 * float(probabilities[i]):.2f}", ("Bee", "ant", "cat")[i]) for i in order]
-    assert [(f"{p:.2f}", name) for p, name in _answers(out)] == want
+    assert [(f"{p:.2f}", name) for p, name in answers(out)] == want
 
 
 def _model_file(run: Path) -> Path:
@@ -169,7 +155,7 @@ def test_a_file_that_was_copied_answers_as_the_evaluation_did(trained: Any, tmp_
     run, _, evaluated = trained
     shutil.copy(_model_file(run), tmp_path / "mine.safetensors")
     for image, probabilities in evaluated:
-        answer = _predict(capsys, image, "--weights", tmp_path / "mine.safetensors")
+        answer = predict(capsys, image, "--weights", tmp_path / "mine.safetensors")
         _check(answer, probabilities)
         assert answer[2] == ""
 
@@ -182,7 +168,7 @@ def test_folders_stand_for_the_file(where: str, trained: Any, tmp_path: Path, ca
         weights = tmp_path / "link"
         weights.symlink_to(run / "snapshots" / "step-00000002")
     image, probabilities = evaluated[0]
-    answer = _predict(capsys, image, "--weights", weights)
+    answer = predict(capsys, image, "--weights", weights)
     _check(answer, probabilities)
     said = f"note: {run}: its snapshot step-00000002 is taken, the newest, as none is marked as best\n"
     assert answer[2] == (said if where in ("", "snapshots") else "")
@@ -198,15 +184,15 @@ def test_a_run_whose_last_epoch_was_cut_short_gives_its_best_snapshot(data: Path
     store.save(7, {"model": model}, {}, metadata=metadata)
     digit = tmp_path / "digit.png"
     picture(1, (32, 32)).save(digit)
-    _, _, err = _predict(capsys, digit, "--weights", tmp_path / "r")
+    _, _, err = predict(capsys, digit, "--weights", tmp_path / "r")
     assert "its snapshot step-00000003 is taken, the best by top-1" in err
     _one(tmp_path / "r", 3).write_bytes(b"")
-    code, _, err = _predict(capsys, digit, "--weights", tmp_path / "r")
+    code, _, err = predict(capsys, digit, "--weights", tmp_path / "r")
     assert code == 0
     assert "its snapshot step-00000007 is taken, the newest, as none is marked as best" in err
     assert "step-00000003 skipped" in err
     _one(tmp_path / "r", 7).write_bytes(b"")
-    code, _, err = _predict(capsys, digit, "--weights", tmp_path / "r")
+    code, _, err = predict(capsys, digit, "--weights", tmp_path / "r")
     assert code == 2
     assert err.startswith("error: load snapshot: expected a good one in")
 
@@ -217,11 +203,11 @@ def _one(run: Path, step: int) -> Path:
 
 def test_folders_that_hold_no_weights_are_refused(trained: Any, tmp_path: Path, capsys: Any) -> None:
     image = trained[2][0][0]
-    code, _, err = _predict(capsys, image, "--weights", tmp_path)
+    code, _, err = predict(capsys, image, "--weights", tmp_path)
     assert code == 2
     assert f"expected a file, a snapshot's folder or a run's; got the folder {tmp_path}" in err
     (tmp_path / "snapshots").mkdir()
-    code, _, err = _predict(capsys, image, "--weights", tmp_path)
+    code, _, err = predict(capsys, image, "--weights", tmp_path)
     assert code == 2
     assert f"expected a good one in {tmp_path / 'snapshots'}; got none" in err
 
@@ -257,7 +243,7 @@ def test_what_is_converted_answers_as_before(
     assert read_model_info(target) == read_model_info(again) == read_model_info(run)
     image, probabilities = evaluated[1]
     for file in (target, again):
-        answer = _predict(capsys, image, "--weights", file)
+        answer = predict(capsys, image, "--weights", file)
         _check(answer, probabilities)
         assert answer[2] == ""
 
@@ -304,20 +290,6 @@ def test_load_model_gives_the_model_and_its_preparation(trained: Any) -> None:
     assert len(loaded.report.used) == len(dict(loaded.model.named_parameters()))
 
 
-def test_save_weights_says_what_the_model_is(tmp_path: Path, capsys: Any) -> None:
-    """Without a word about images: assumed, and said so."""
-    model = swinpy.create_model("swin_cifar_nano", 3, depths=(1, 2), num_heads=(1, 4), mask_value=float("-inf"))
-    for suffix in (".safetensors", ".pth"):
-        file = tmp_path / f"w{suffix}"
-        save_weights(model, file)
-        assert load_model(file).model.config == model.config
-        picture(3).save(tmp_path / "a.png")
-        code, out, err = _predict(capsys, tmp_path / "a.png", "--weights", file)
-        assert code == 0
-        assert {name for _, name in _answers(out)} == {"class 0", "class 1", "class 2"}
-        assert err.startswith(f"note: {file} does not say how its images were prepared; assumed, as the official code")
-
-
 def test_a_name_or_a_preset_goes_before_what_the_file_says(trained: Any, tmp_path: Path, capsys: Any) -> None:
     model = swinpy.create_model("swin_cifar_nano", 3)
     by = Preparation((16, 16), None, "bilinear", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
@@ -335,60 +307,24 @@ def test_snapshots_of_before_use_the_state_beside_them(trained: Any, tmp_path: P
     run, _, evaluated = trained
     old = SnapshotStore(tmp_path / "old")
     snapshot = load_snapshot(_model_file(run).parent)
+    config = json.loads(read_tensors(_model_file(run))[1][METADATA])["config"]
+    snapshot.state["model_config"] = config
     folder = old.save(2, snapshot.groups, snapshot.state)
     image, probabilities = evaluated[0]
-    code, out, err = _predict(capsys, image, "--weights", folder / "model.safetensors")
+    code, out, err = predict(capsys, image, "--weights", folder / "model.safetensors")
     assert (code, err) == (0, "")
     want = np.sort(100 * probabilities)[::-1]
-    np.testing.assert_allclose([p for p, _ in _answers(out)], want, atol=0.006)
-    assert {name for _, name in _answers(out)} == {"class 0", "class 1", "class 2"}
+    np.testing.assert_allclose([p for p, _ in answers(out)], want, atol=0.006)
+    assert {name for _, name in answers(out)} == {"class 0", "class 1", "class 2"}
     digits = {**snapshot.state, "options": {**snapshot.state["options"], "dataset": "digits"}}
     folder = old.save(3, snapshot.groups, digits)
-    code, _, err = _predict(capsys, image, "--weights", folder)
+    code, _, err = predict(capsys, image, "--weights", folder)
     assert code == 0
     assert "does not say how its images were prepared; assumed" in err
     folder = old.save(4, snapshot.groups, {"options": [], "model_config": {}})
-    code, _, err = _predict(capsys, image, "--weights", folder)
+    code, _, err = predict(capsys, image, "--weights", folder)
     assert code == 2
     assert err.startswith(f"error: model info: expected the state of a run in {folder / 'state.json'}")
-
-
-def test_the_words_are_found_whichever_entry_is_taken(tmp_path: Path, capsys: Any) -> None:
-    """Where a file has several sets of weights, which alone are no answer."""
-    sets = [{k: np.asarray(v) for k, v in SwinTransformer(GOOD.config).state_dict().items()} for _ in range(2)]
-    tree = {"teacher": sets[0], "student": sets[1], **GOOD.metadata(1 << 20)}
-    write_torch_file(tmp_path / "w.pth", tree)
-    picture(3).save(tmp_path / "a.png")
-    assert _predict(capsys, tmp_path / "a.png", "--weights", tmp_path / "w.pth")[0] == 2
-    code, out, err = _predict(capsys, tmp_path / "a.png", "--weights", tmp_path / "w.pth", "--entry", "student")
-    assert (code, err) == (0, "")
-    assert {"a", "b", "class 2", "class 3"} == {name for _, name in _answers(out)}
-    assert command(["inspect", str(tmp_path / "w.pth"), "--entry", "student"]) == 0
-    assert "classes: a, b" in capsys.readouterr().out.splitlines()
-
-
-def test_loading_into_another_model_says_what_no_array_shows(tmp_path: Path) -> None:
-    model = SwinTransformer(GOOD.config)
-    save_weights(model, tmp_path / "w.safetensors", info=GOOD)
-    assert load_weights(SwinTransformer(GOOD.config), tmp_path / "w.safetensors").notes == ()
-    others = {
-        "shift": False,
-        "qk_scale": 0.5,
-        "patch_rule": "crop",
-        "small_map": "pad",
-        "shift_rule": "map",
-        "windows": "fixed",
-        "pad_order": "roll_pad",
-        "mask_value": -200.0,
-        "layer_norm_eps": 1e-6,
-    }
-    for name, value in others.items():
-        other = SwinTransformer(GOOD.config.with_changes(**{name: value}))
-        (note,) = load_weights(other, tmp_path / "w.safetensors").notes
-        assert note == (
-            f"the weights are of a model with {name}={getattr(GOOD.config, name)!r}, this one has {name}={value!r}"
-        )
-        assert load_weights(other, model.state_dict()).notes == ()
 
 
 # ---- the training program, which evaluates and starts from such weights
@@ -493,199 +429,3 @@ def test_a_run_starts_from_a_folder(trained: Any, data: Path, tmp_path: Path, ca
     code, out, _ = _trains(capsys, *argv)
     assert code == 0
     assert f"weights of {_model_file(run)} (dialect official)" in out
-
-
-# ---- what a file says wrongly
-
-GOOD = ModelInfo(
-    swinpy.SwinConfig(
-        img_size=12, patch_size=2, num_classes=4, embed_dim=8, depths=(2,), num_heads=(2,), window_size=3
-    ),
-    Preparation(14, (12, 12), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    ("a", "b"),
-    "swin_cifar_nano",
-    "folder",
-)
-
-
-def _changed(**changes: Any) -> str:
-    values = json.loads(GOOD.metadata(1 << 20)[METADATA])
-    for path, value in changes.items():
-        *above, last = path.split("__")
-        place = values
-        for key in above:
-            place = place[key]
-        place[last] = value
-    return json.dumps(values)
-
-
-DAMAGED = {
-    "no JSON": ("{", ""),
-    "no object": ("[1]", "no version"),
-    "empty": ("", ""),
-    "deep": ("[" * 50_000, ""),
-    "wide": ("[" + "[]," * 200_000 + "1]", "it is long"),
-    "digits": ('{"version": 1' + "0" * 5000 + "}", ""),
-    "NaN": ('{"version": NaN}', "NaN is no number"),
-    "twice": ('{"version": 1, "version": 1}', "a key comes twice"),
-    "newer": (_changed(version=2), "of version 2, written by another version of swinpy"),
-    "version of text": (_changed(version="1"), "no version"),
-    "version of bool": (_changed(version=True), "no version"),
-    "unknown key": (_changed(ema=1), "other keys than it should: 'ema'"),
-    "names of numbers": (_changed(class_names=[1, 2]), "class_names is no list"),
-    "names as text": (_changed(class_names="ab"), "class_names is no list"),
-    "a long name": (_changed(class_names=["a" * 2000]), "class_names is no list"),
-    "too many names": (_changed(class_names=["a"] * 5), "at most 4 class names"),
-    "synthetic": (_changed(synthetic=1), "true or false"),
-    "model": (_changed(model=None), "two names"),
-    "config": (_changed(config=[]), "config is no object"),
-    "an option of later": (_changed(config__rope=True), "rope"),
-    "a config of text": (_changed(config__embed_dim="8"), "embed_dim"),
-    "a huge number": (_changed(config__embed_dim=10**30), "too large a value for 'embed_dim'"),
-    "many stages": (_changed(config__depths=[1] * 1000), "too large a value for 'depths'"),
-    "an infinite ratio": (_changed(config__mlp_ratio=1e300), "too large a value for 'mlp_ratio'"),
-    "a nested list": (_changed(config__depths=[[1]]), "too large a value for 'depths'"),
-    "heads that do not divide": (_changed(config__num_heads=[3]), "num_heads"),
-    "preparation": (_changed(preparation=7), "Preparation: expected crop, interpolation"),
-    "no mean": (_changed(preparation__mean=[]), "mean to be three numbers"),
-    "std of 0": (_changed(preparation__std=[0, 1, 1]), "std to be three positive"),
-    "std of text": (_changed(preparation__std=["1", "1", "1"]), "std to be three positive"),
-    "a huge crop": (_changed(preparation__crop=[10**9, 10**9]), "crop to be (H, W)"),
-    "a wide crop": (_changed(preparation__crop=[1 << 14, 1 << 14]), "crop to be (H, W)"),
-    "a negative size": (_changed(preparation__resize=-1), "resize to be"),
-    "a size of bool": (_changed(preparation__resize=True), "resize to be"),
-    "no crop": (_changed(preparation__crop=None), "resize to be (H, W), or one number and a crop"),
-    "interpolation": (_changed(preparation__interpolation="lanczos"), "'bicubic' or 'bilinear'"),
-    "interpolation of a list": (_changed(preparation__interpolation=["bicubic"]), "'bicubic' or 'bilinear'"),
-}
-
-
-@pytest.mark.parametrize("case", DAMAGED)
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_damaged_words_are_one_message(case: str, suffix: str, tmp_path: Path, capsys: Any) -> None:
-    text, reason = DAMAGED[case]
-    model = SwinTransformer(GOOD.config)
-    file = tmp_path / f"w{suffix}"
-    write_weights(file, {k: np.asarray(v) for k, v in model.state_dict().items()}, "model", {METADATA: text})
-    picture(3).save(tmp_path / "a.png")
-    if case == "wide" and suffix == ".safetensors":
-        reason = ""  # its reader has a budget of its own
-    code, out, err = _predict(capsys, tmp_path / "a.png", "--weights", file)
-    assert (code, out) == (2, "")
-    assert len(err.splitlines()) == 1
-    assert err.startswith("error: ")
-    assert reason in err
-    assert len(err) < 1000
-    if case not in ("wide", "deep"):
-        assert "--model" in err
-        assert command(["inspect", str(file)]) == 0
-
-
-CONTRADICTIONS = {
-    "embed_dim": (GOOD.config.with_changes(embed_dim=16), "embed_dim=16, 16 along axis 0 of patch_embed.proj.weight"),
-    "huge": (GOOD.config.with_changes(embed_dim=1 << 30), "embed_dim"),
-    "depths": (GOOD.config.with_changes(depths=(3,)), "depths=(3,) where the arrays have (2,)"),
-    "a huge depth": (GOOD.config.with_changes(depths=(1 << 30,)), "depths"),
-    "num_heads": (GOOD.config.with_changes(num_heads=(4,)), "num_heads"),
-    "window_size": (GOOD.config.with_changes(window_size=4), "window_size=4, 49 along axis 0"),
-    "mlp_ratio": (GOOD.config.with_changes(mlp_ratio=1e8), "mlp_ratio"),
-    "in_chans": (GOOD.config.with_changes(in_chans=1), "in_chans=1"),
-    "patch_size": (GOOD.config.with_changes(patch_size=4), "patch_size=4"),
-    "num_classes": (
-        GOOD.config.with_changes(num_classes=5),
-        "num_classes=5, 5 along axis 0 of head.weight; got shape (4",
-    ),
-    "architecture": (GOOD.config.with_changes(architecture="v2"), "num_heads"),
-    "absolute": (
-        GOOD.config.with_changes(position="both"),
-        "img_size=12, 36 along axis 1 of absolute_pos_embed; got nothing",
-    ),
-    "a window without end": (
-        GOOD.config.with_changes(window_size=1 << 20, img_size=1 << 16, architecture="v2"),
-        "num_heads",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CONTRADICTIONS)
-def test_words_that_contradict_the_arrays_are_refused_before_a_model_is_made(
-    case: str, tmp_path: Path, capsys: Any
-) -> None:
-    config, reason = CONTRADICTIONS[case]
-    arrays = {k: np.asarray(v) for k, v in SwinTransformer(GOOD.config).state_dict().items()}
-    told = replace(GOOD, config=config).metadata(1 << 20)
-    write_weights(tmp_path / "w.safetensors", arrays, metadata=told)
-    picture(3).save(tmp_path / "a.png")
-    code, out, err = _predict(capsys, tmp_path / "a.png", "--weights", tmp_path / "w.safetensors")
-    assert (code, out) == (2, "")
-    assert err.startswith("error: model info: expected the configuration of the arrays in ")
-    assert reason in err
-    code = command(["convert", str(tmp_path / "w.safetensors"), str(tmp_path / "x.safetensors"), "--to", "timm"])
-    assert code == 2
-    assert not (tmp_path / "x.safetensors").exists()
-
-
-def test_a_window_of_v2_is_bounded_although_no_array_shows_it(tmp_path: Path, capsys: Any) -> None:
-    config = GOOD.config.with_changes(architecture="v2")
-    arrays = {k: np.asarray(v) for k, v in SwinTransformer(config).state_dict().items()}
-    far = config.with_changes(window_size=1 << 20, img_size=1 << 16)
-    write_weights(tmp_path / "w.safetensors", arrays, metadata=replace(GOOD, config=far).metadata(1 << 20))
-    code, _, err = _predict(capsys, "a.png", "--weights", tmp_path / "w.safetensors")
-    assert code == 2
-    assert "a window of 32768 tokens a side, beyond 90" in err
-
-
-def test_names_that_could_garble_a_terminal_are_escaped(tmp_path: Path, capsys: Any) -> None:
-    names = ("\x1b[2J", "Käfer", "a\nb", os.fsdecode(b"\xff"))
-    save_weights(SwinTransformer(GOOD.config), tmp_path / "w.safetensors", info=replace(GOOD, class_names=names))
-    picture(3).save(tmp_path / "a.png")
-    code, out, _ = _predict(capsys, tmp_path / "a.png", "--weights", tmp_path / "w.safetensors")
-    assert code == 0
-    assert {name for _, name in _answers(out)} == {"'\\x1b[2J'", "Käfer", "'a\\nb'", "\\xff"}
-
-
-def test_names_that_no_reader_would_take_are_left_out(tmp_path: Path) -> None:
-    """The budget of a reader is twice the file and 8 MiB, and a header is reckoned with 40 times its length."""
-    config = GOOD.config.with_changes(num_classes=5_000)
-    model = SwinTransformer(config)
-    for length, kept in ((4, True), (60, False)):
-        names = tuple(f"{i:0{length}}" for i in range(5_000))
-        save_weights(model, tmp_path / "w.safetensors", info=ModelInfo(config, GOOD.preparation, names))
-        info = read_model_info(tmp_path / "w.safetensors")
-        assert info is not None
-        assert info.class_names == (names if kept else ())
-        assert info.preparation == GOOD.preparation
-
-
-def test_answers_that_are_not_finite_are_no_answers(tmp_path: Path, capsys: Any) -> None:
-    """Weights that overflow: finite themselves."""
-    model = SwinTransformer(GOOD.config)
-    save_weights(model, tmp_path / "good.safetensors", info=GOOD)
-    arrays, metadata = read_tensors(tmp_path / "good.safetensors")
-    arrays["head.weight"] = np.full_like(arrays["head.weight"], 3e38)
-    arrays["norm.weight"] = np.full_like(arrays["norm.weight"], 3e38)
-    write_weights(tmp_path / "w.safetensors", arrays, metadata={METADATA: metadata[METADATA]})
-    for i in range(2):
-        picture(i).save(tmp_path / f"{i}.png")
-    code, out, err = _predict(capsys, tmp_path / "0.png", tmp_path / "1.png", "--weights", tmp_path / "w.safetensors")
-    assert (code, out) == (2, "")
-    assert [line.partition(";")[0] for line in err.splitlines()] == [
-        f"error: predict: expected finite answers for {tmp_path / name}" for name in ("0.png", "1.png")
-    ]
-
-
-def test_images_of_other_channels_are_refused(tmp_path: Path, capsys: Any) -> None:
-    save_weights(SwinTransformer(GOOD.config.with_changes(in_chans=1)), tmp_path / "w.safetensors")
-    code, _, err = _predict(capsys, "a.png", "--weights", tmp_path / "w.safetensors")
-    assert code == 2
-    assert "expected a model of images with 3 channels; got 1" in err
-
-
-def test_a_preparation_is_checked_when_it_is_made() -> None:
-    by = Preparation((4, 6), None, "bicubic", (np.float32(0.5),) * 3, (1, 1, 1))
-    assert by.size == (4, 6)
-    assert Preparation.from_dict(json.loads(json.dumps(by.to_dict()))) == by
-    assert str(by) == "resized to 4x6 (bicubic), mean 0.5, 0.5, 0.5, std 1, 1, 1"
-    for changes in ({"mean": (0.5, 0.5)}, {"std": (0, 1, 1)}, {"mean": (float("nan"),) * 3}, {"crop": (0, 1)}):
-        with pytest.raises(ValueError, match=rf"Preparation: expected {next(iter(changes))} to be"):
-            replace(by, **changes)
