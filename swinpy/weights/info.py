@@ -143,12 +143,15 @@ def config_from_json(values: Any) -> SwinConfig:
     """
     if type(values) is not dict:
         raise ValueError("config is no object")
+    unknown = values.keys() - {field.name for field in fields(SwinConfig)}
+    if unknown:
+        raise ValueError(f"config has an unknown option {min(unknown)[:40]!a}")
     far = [name for name, value in values.items() if not _in_bounds(value)]
     if far:
         raise ValueError(f"config has too large a value for {far[0][:40]!a}")
     if values.get("mask_value") == "-inf":
         values = {**values, "mask_value": -math.inf}
-    return SwinConfig().with_changes(**values)
+    return SwinConfig(**values)
 
 
 def _is_name(value: Any) -> bool:

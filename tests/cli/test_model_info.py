@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,8 @@ from swinpy.cli import main as command
 from swinpy.io import read_tensors, write_torch_file, write_weights
 from swinpy.models import SwinTransformer
 from swinpy.preparation import Preparation
-from swinpy.weights import ModelInfo, load_model, load_weights, read_model_info, save_weights
-from swinpy.weights.info import METADATA
+from swinpy.weights import ModelInfo, WeightsError, load_model, load_weights, read_model_info, save_weights
+from swinpy.weights.info import METADATA, info_of_metadata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,7 +168,7 @@ DAMAGED = {
     "synthetic": (_changed(synthetic=1), "true or false"),
     "model": (_changed(model=None), "two names"),
     "config": (_changed(config=[]), "config is no object"),
-    "an option of later": (_changed(config__rope=True), "rope"),
+    "an option of later": (_changed(config__rope=True), "config has an unknown option 'rope'"),
     "a config of text": (_changed(config__embed_dim="8"), "embed_dim"),
     "a huge number": (_changed(config__embed_dim=10**30), "too large a value for 'embed_dim'"),
     "many stages": (_changed(config__depths=[1] * 1000), "too large a value for 'depths'"),
@@ -207,6 +208,30 @@ def test_damaged_words_are_one_message(case: str, suffix: str, tmp_path: Path, c
     if case not in ("wide", "deep"):
         assert "--model" in err
         assert command(["inspect", str(file)]) == 0
+
+
+GREEDY = {
+    "lists": "[" + "[]," * 25_000 + "1]",
+    "objects": "[" + '{"a":1},' * 15_000 + "1]",
+    "strings": "[" + '"ab",' * 40_000 + "1]",
+    "wide letters": "[" + '"\U0001f701bcdefgh",' * 40_000 + "1]",
+    "an option": _changed(**{"config__" + "x" * 1_000_000: 1}),
+    "a value": _changed(config__depths="y" * 1_000_000),
+    "names": _changed(class_names=[f"n{i}" for i in range(20_000)]),
+}
+
+
+@pytest.mark.parametrize("case", GREEDY)
+def test_what_words_take_is_bounded_by_the_file(case: str) -> None:
+    """An option's name of a megabyte, looked up among the known ones, once took 36 MiB and three seconds."""
+    size = 1 << 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match=r"^model info: expected what swinpy writes of a model in file; got"):
+            info_of_metadata({METADATA: GREEDY[case]}, size, "file")
+        assert tracemalloc.get_traced_memory()[1] < size + (4 << 20)
+    finally:
+        tracemalloc.stop()
 
 
 CONTRADICTIONS = {
