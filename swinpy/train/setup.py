@@ -160,6 +160,17 @@ def scaled_lr(options: Namespace) -> float:
     return float(options.base_lr * options.batch_size * options.grad_accum_steps / _BASE_BATCH)
 
 
+def _schedule(options: Namespace, per_epoch: int) -> CosineSchedule:
+    lr = scaled_lr(options)
+    return CosineSchedule(
+        lr,
+        total_steps=per_epoch * options.epochs,
+        warmup_steps=int(options.warmup_epochs * per_epoch),
+        warmup_lr=min(options.warmup_lr, lr),
+        min_lr=min(options.min_lr, lr),
+    )
+
+
 def _check_bfloat16(model: SwinTransformer) -> None:
     """Raise UsageError for a GPU, or a CuPy, that has no bfloat16; ImportError without ml_dtypes."""
     weight = next(iter(model.parameters())).detach()
@@ -236,14 +247,7 @@ def build_run(options: Namespace) -> Run:
     optimizer = AdamW(model.named_parameters(), model.no_weight_decay(), weight_decay=options.weight_decay)
     per_epoch = math.ceil(len(loader) / options.grad_accum_steps)
     total = per_epoch * options.epochs
-    lr = scaled_lr(options)
-    schedule = CosineSchedule(
-        lr,
-        total_steps=total,
-        warmup_steps=int(options.warmup_epochs * per_epoch),
-        warmup_lr=min(options.warmup_lr, lr),
-        min_lr=min(options.min_lr, lr),
-    )
+    schedule = _schedule(options, per_epoch)
     trainer = Trainer(
         model,
         optimizer,

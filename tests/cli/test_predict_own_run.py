@@ -83,7 +83,6 @@ def _files(run: Run, folder: Path) -> list[Path]:
 # Every dataset, and every option that changes what a model is shown or what it is.
 OPTIONS = [
     *(f"--dataset {name} {NANO}" for name in ("digits", "scenes", "cifar10", "cifar100", "folder")),
-    f"--dataset digits {NANO} --img-size 64",
     f"--dataset digits {NANO} --val-subset 3 --train-subset 8",
     f"--dataset cifar10 {NANO} --no-aug",
     f"--dataset scenes {NANO} --overfit-batches 1",
