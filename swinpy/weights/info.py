@@ -24,9 +24,9 @@ __all__ = ["METADATA", "ModelInfo", "config_from_json", "info_of_metadata"]
 METADATA = "swinpy"  # the name of the text in a file
 _VERSION = 1
 _KEYS = {"class_names", "config", "dataset", "model", "preparation", "synthetic", "version"}
-_MOST = 1 << 31  # no number of a configuration is larger
+_MOST = {int: 1 << 31, float: 1e38}  # no number of a configuration is larger
 _LONGEST = 64  # no list of one is longer
-_NAME = 1000  # letters
+_NAME = 4096  # letters: a folder's name of 255 bytes, all escaped, has 1020
 _ROOM = 4 << 20  # bytes beside the file's own size
 
 
@@ -131,8 +131,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _in_bounds(value: Any) -> bool:
     if isinstance(value, list):
-        return len(value) <= _LONGEST and all(type(v) is int and abs(v) < _MOST for v in value)
-    return not isinstance(value, (int, float)) or abs(value) < _MOST
+        return len(value) <= _LONGEST and all(type(v) is int and abs(v) < _MOST[int] for v in value)
+    return type(value) not in _MOST or abs(value) < _MOST[type(value)]
 
 
 def config_from_json(values: Any) -> SwinConfig:
