@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from swinpy.console import say
 from swinpy.io import read_checkpoint
 from swinpy.io.errors import plain
-from swinpy.weights import model_of
+from swinpy.weights import WeightsError, find_weights, model_of, read_model_info
 from swinpy.weights.dialects import find_place
+from swinpy.weights.info import METADATA
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
+    from pathlib import Path
 
     from swinpy.io import Checkpoint
 
@@ -26,20 +29,33 @@ HELP = "list what is in a weight file; nothing in it is run"
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("file", help=".pth, .pt, .bin or .safetensors")
+    parser.add_argument("file", help=".pth, .pt, .bin or .safetensors, or the folder of a run or a snapshot")
     parser.add_argument("--entry", help="which part of the file, e.g. model_ema; the weights are found without it")
     parser.add_argument("--prefix", help="what comes before the network's names where there are several, e.g. student.")
 
 
 def run(args: Namespace) -> int:
     """Run the command; returns its exit code."""
-    found = read_checkpoint(args.file, entry=args.entry, load=False)
-    for line in report(found, _kind(found, args)):
+    file, said = find_weights(args.file)
+    found = read_checkpoint(file, entry=args.entry, load=False)
+    told = _own_words(file, args.entry)
+    others = {key: text for key, text in found.metadata.items() if key != METADATA or not told}
+    lines = [said, _kind(found, file, args), *told]
+    for line in report(replace(found, metadata=others), "\n".join(filter(None, lines))):
         say(line)
     return 0
 
 
-def _kind(found: Checkpoint, args: Namespace) -> str:
+def _own_words(file: Path, entry: str | None) -> list[str]:
+    """What the file says of itself, if that can be read."""
+    try:
+        info = read_model_info(file, entry)
+    except WeightsError as error:
+        return [str(error)]
+    return info.lines() if info else []
+
+
+def _kind(found: Checkpoint, file: Path, args: Namespace) -> str:
     """The dialect and the model, as far as the weights tell; for the model their numbers are read too."""
     try:
         place = find_place(found.stored, prefix=args.prefix)
@@ -47,7 +63,7 @@ def _kind(found: Checkpoint, args: Namespace) -> str:
         return ""
     words = f"dialect: {place.dialect.name}" + (f", under {plain(place.prefix)}" if place.prefix else "")
     try:
-        name, classes = model_of(args.file, entry=args.entry, prefix=args.prefix)
+        name, classes = model_of(file, entry=args.entry, prefix=args.prefix)
     except (ValueError, OSError, MemoryError):  # no whole model, one of several, or of no known shape: not told
         return words
     return f"{words}; model: {name}, {f'{classes:,} classes' if classes else 'no head'}"
@@ -58,7 +74,7 @@ def report(found: Checkpoint, kind: str = "") -> Iterator[str]:
 
     Args:
         found: a file's contents; the numbers need not be loaded.
-        kind: what weights they are, for a line of its own.
+        kind: what weights they are, for lines of its own.
 
     Yields:
         A head, a table of names, shapes and types, the total, and what was skipped.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from swinpy.data.subset import stratified
+from swinpy.preparation import Preparation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +31,10 @@ class ImageReader(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, 3, H, W)."""
+
+    @property
+    def preparation(self) -> Preparation:
+        """How a file becomes one of the images."""
 
     def __len__(self) -> int: ...
 
@@ -104,6 +109,15 @@ class ImageDataset:
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.class_names)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How an image file becomes what a model is evaluated on; one of the images' own size is not resized."""
+        images = self.images
+        if isinstance(images, np.ndarray):
+            height, width = (int(side) for side in images.shape[2:])
+            return Preparation((height, width), None, "bicubic", self.mean, self.std)
+        return replace(images.preparation, mean=self.mean, std=self.std)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -40,6 +40,7 @@ class Draft(NamedTuple):
     pinned: bool
     groups: Mapping[str, Mapping[str, NDArray[Any]]]
     state: dict[str, Any]
+    metadata: Mapping[str, Mapping[str, str]]
 
 
 def step_behind(name: str) -> int | None:
@@ -90,7 +91,8 @@ def _stage(temporary: Path, draft: Draft) -> None:
         if group is None:
             name, data = manifests.STATE, encode_plain(draft.state, "save snapshot")
         else:
-            name, data = manifests.group_file(group, "save snapshot"), encode_tensors(tensors, checked=True)
+            name = manifests.group_file(group, "save snapshot")
+            data = encode_tensors(tensors, draft.metadata.get(group), checked=True)
         atomic.write_new(temporary / name, data)
         records[name] = FileRecord(len(data), hashlib.sha256(data).hexdigest())
     manifest = Manifest(draft.step, draft.order, draft.pinned, records)

@@ -7,7 +7,6 @@ import shlex
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import autograd as ag
@@ -23,6 +22,7 @@ from swinpy.train import tasks
 from swinpy.train.evaluate import evaluate
 from swinpy.train.memory import OutOfMemoryError, evaluation_advice, out_of_memory, training_advice
 from swinpy.train.options import FREE_ON_RESUME, UsageError, parse_options
+from swinpy.train.own import run_folder
 from swinpy.train.runlog import Progress, RunLog
 from swinpy.train.setup import Run, banner, build_run, options_dict
 from swinpy.train.signals import StopRequest
@@ -31,6 +31,7 @@ from swinpy.train.trainer import NonFiniteError, image_shares
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
+    from pathlib import Path
 
     from swinpy.snapshots.store import Snapshot
     from swinpy.train.evaluate import Evaluation
@@ -150,8 +151,7 @@ class Session:
 
     def __init__(self, options: Namespace, run: Run, command: str) -> None:
         self.options, self.run, self.command = options, run, command
-        name = options.experiment or f"{options.dataset}-{options.model}-seed{options.seed}"
-        self.folder = Path(options.output) / name
+        self.folder = run_folder(options)
         self.store = SnapshotStore(self.folder, keep=2, keep_pinned=1)
         self.started = time.perf_counter()
         self.seconds_before = 0.0
@@ -402,7 +402,6 @@ class Session:
         return {
             "trainer": self.run.trainer.state(),
             "options": options_dict(self.options),
-            "model_config": _plain(self.run.model.config.to_dict()),
             "fingerprint": numeric_fingerprint(self.run.model.device),
             "synthetic": self.run.train.synthetic,
             "identity": self.run.train.identity,
@@ -411,7 +410,10 @@ class Session:
 
     def _save(self, pin: bool) -> None:
         trainer = self.run.trainer
-        self.last_saved = self.store.save(trainer.position.step, trainer.groups(), self._state(), pin=pin)
+        groups = trainer.groups()
+        size = sum(array.nbytes for array in groups["model"].values())
+        told = {"model": self.run.info.metadata(size)}
+        self.last_saved = self.store.save(trainer.position.step, groups, self._state(), pin=pin, metadata=told)
 
     # ---- the end
 
@@ -442,6 +444,8 @@ class Session:
             say("to resume: " + shlex.join([*stem, "--resume=auto"]))
         if self.last_saved is not None:
             say("to evaluate: " + shlex.join([*stem, "--eval", f"--resume={self.last_saved}"]))
+            predict = ["python", "-m", "swinpy", "predict", f"--weights={self.last_saved}"]
+            say(f"to predict: {shlex.join(predict)} IMAGE...")
 
     def _plots(self) -> list[Path]:
         if self.options.no_plots or not self.log.steps:
@@ -463,9 +467,3 @@ def _without(words: list[str], *options: str) -> list[str]:
         if not (word.partition("=")[0] in options or is_value):
             kept.append(word)
     return kept
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as lists, infinities as text: JSON has neither."""
-    infinite = float("-inf")
-    return {k: list(v) if isinstance(v, tuple) else "-inf" if v == infinite else v for k, v in config.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import autograd as ag
@@ -9,12 +10,12 @@ from swinpy.io.errors import plain
 from swinpy.models.config import SwinConfig
 from swinpy.weights.describe import facts_of
 from swinpy.weights.dialects import to_official
+from swinpy.weights.find import differences, find_weights
 from swinpy.weights.given import WeightsError, read_given
 from swinpy.weights.plan import Choices, Plan, make_plan
 from swinpy.weights.report import LoadReport, some
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
 
     from swinpy.models import SwinTransformer
@@ -41,8 +42,8 @@ def load_weights(
 
     Args:
         model: written to in place; it keeps its dtype, device, window and image size.
-        source: a file (.safetensors, .pth, .pt, .bin), or a dict of arrays by name (NumPy, torch, CuPy, Tensor). The
-            dict may lie in others, under the names that are known from files ("model", "state_dict", "module", ...);
+        source: a file (.safetensors, .pth, .pt, .bin), a snapshot's or run's folder, or a dict of arrays by name (NumPy,
+            torch, CuPy, Tensor). The dict may lie in others, under the names that are known from files ("model", "state_dict", "module", ...);
             the network may be a part of another model, under any prefix, and in wrappers (DataParallel, FSDP,
             activation checkpointing, torch.compile).
         dialect: "auto" tells the layout from the keys; or one of :data:`swinpy.weights.dialects.DIALECTS`.
@@ -75,6 +76,10 @@ def load_weights(
     (92, 'official')
     """
     _check_arguments(model, resize, in_chans)
+    notes: list[str] = []
+    if isinstance(source, (str, os.PathLike)):
+        source, _ = find_weights(source)
+        notes = differences(source, model.config, entry)
     came = read_given(source, entry)
     read = to_official(came.arrays, dialect, prefix)
     plan = make_plan(model, read, Choices(resize, head, in_chans))
@@ -102,7 +107,7 @@ def load_weights(
         plan.cast,
         plan.missing,
         plan.unexpected,
-        tuple(plan.notes),
+        (*plan.notes, *notes),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from swinpy.data.errors import DatasetCorrupt, DatasetMissing
 from swinpy.data.folder.decode import BadImage, peek_image
 from swinpy.data.folder.images import FolderImages, bad_files
 from swinpy.data.folder.walk import IMAGE_SUFFIXES, LeftOut, class_folders, image_files
+from swinpy.preparation import Preparation
 
 if TYPE_CHECKING:
     import os
+
+    from swinpy.preparation import Interpolation
 
 __all__ = ["FolderOptions", "load_folder"]
 
@@ -39,11 +42,17 @@ class FolderOptions:
 
     size: tuple[int, int] = (224, 224)
     resize: int | tuple[int, int] = 256
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = _IMAGENET_MEAN
     std: tuple[float, ...] = _IMAGENET_STD
     random_crop: bool = False
     seed: int = 0
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is done to images that are not cropped at random."""
+        crop = None if self.resize == self.size else self.size
+        return Preparation(self.resize, crop, self.interpolation, self.mean, self.std)
 
 
 def load_folder(
@@ -144,7 +153,7 @@ def _part(
     listing = "\n".join(path.relative_to(root).as_posix() for path in paths)
     return ImageDataset(
         name="folder",
-        images=FolderImages(paths, options.size, options.resize, options.interpolation, random_crop, options.seed),
+        images=FolderImages(paths, options.preparation, random_crop, options.seed),
         labels=np.repeat(np.arange(len(classes), dtype=np.int64), [len(found) for found in files]),
         class_names=classes,
         synthetic=False,
