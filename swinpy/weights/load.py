@@ -42,10 +42,10 @@ def load_weights(
 
     Args:
         model: written to in place; it keeps its dtype, device, window and image size.
-        source: a file (.safetensors, .pth, .pt, .bin), a snapshot's or run's folder, or a dict of arrays by name (NumPy,
-            torch, CuPy, Tensor). The dict may lie in others, under the names that are known from files ("model", "state_dict", "module", ...);
-            the network may be a part of another model, under any prefix, and in wrappers (DataParallel, FSDP,
-            activation checkpointing, torch.compile).
+        source: a file (.safetensors, .pth, .pt, .bin), a snapshot's or run's folder, or a dict of arrays by name
+            (NumPy, torch, CuPy, Tensor). The dict may lie in others, under the names that are known from files
+            ("model", "state_dict", "module", ...); the network may be a part of another model, under any prefix, and in
+            wrappers (DataParallel, FSDP, activation checkpointing, torch.compile).
         dialect: "auto" tells the layout from the keys; or one of :data:`swinpy.weights.dialects.DIALECTS`.
         resize: how a bias table of another window (V1) is brought to the model's: "bicubic" (the official code) or
             "geometric" (SimMIM's code); absolute positions always bicubically; None refuses. V2 needs no resizing:

@@ -1,4 +1,4 @@
-"""Every twin of every kernel at the ends of the floats: NaN, infinities and finite numbers where the reference has them.
+"""Every twin of every kernel at the ends of the floats: NaN, infinities and finite numbers as in the reference.
 
 Each operand of each row gets each special value, in one place and everywhere, and mixed in a row. A new kernel's row is
 swept as it is.
