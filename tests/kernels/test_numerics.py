@@ -83,4 +83,5 @@ def test_of_another_process():
 
     assert found() == found(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="3")
     tuned = found(OPENBLAS_CORETYPE="Prescott", OPENBLAS_L2_SIZE="512")
-    assert tuned["blas_core"] == "Prescott, OPENBLAS_L2_SIZE=512"
+    assert tuned["blas_core"].endswith(", OPENBLAS_L2_SIZE=512")
+    assert tuned["blas_core"].partition(",")[0] != found()["blas_core"]  # Prescott's go by the name Katmai
