@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
 __all__ = [
@@ -64,9 +66,41 @@ def device_of(x: Array) -> str:
 _NO_SCOPE: AbstractContextManager[None] = nullcontext()
 
 
+class _Handles(threading.local):
+    """The devices whose cuBLAS handle, of which every thread has its own, :func:`_wide_sums` has set."""
+
+    def __init__(self) -> None:
+        self.ready: set[int] = set()
+
+
+_handles = _Handles()
+_NO_SUMS_IN_16_BITS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
+
+
+def _wide_sums(device: Any) -> None:
+    """Forbid cuBLAS to add up the parts of a split sum in 16 bits, which it may where the result has 16 bits.
+
+    The handle is CuPy's, so that it holds for a program's own products on this thread and device as well.
+    """
+    import cupy
+
+    with device:
+        cublas, handle = cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
+    cublas.setMathMode(handle, cublas.getMathMode(handle) | _NO_SUMS_IN_16_BITS)
+    _handles.ready.add(device.id)
+
+
 def device_scope(x: Array) -> AbstractContextManager[Any]:
-    """A block whose current device is that of ``x``: CuPy computes, and makes new arrays, on that one alone."""
-    return _NO_SCOPE if isinstance(x, (np.ndarray, np.generic)) else x.device
+    """A block whose current device is that of ``x``: CuPy computes, and makes new arrays, on that one alone.
+
+    All that the engine computes on a GPU, it computes in such a block; products add up in float32 or wider.
+    """
+    if isinstance(x, (np.ndarray, np.generic)):
+        return _NO_SCOPE
+    device: AbstractContextManager[Any] = x.device
+    if device.id not in _handles.ready:  # type: ignore[attr-defined]
+        _wide_sums(device)
+    return device
 
 
 @cache
@@ -96,13 +130,18 @@ def gpu_problem() -> str | None:
         return f"expected a CUDA device; the driver says: {error}. Check nvidia-smi, or run with --device cpu."
     if count == 0:
         return "expected a CUDA device; the driver reports none. Check nvidia-smi, or run with --device cpu."
-    try:
-        cupy.cuda.nvrtc.getVersion()
-    except Exception as error:  # RuntimeError or OSError, by CuPy's version
-        return (
-            f"expected NVRTC, with which CuPy compiles every kernel; it does not load: {error}. "
-            'pip install "swinpy[gpu]" (CUDA 12) or "swinpy[gpu13]" (CUDA 13) brings it, or run with --device cpu.'
-        )
+    libraries: list[tuple[str, str, Callable[[], Any]]] = [
+        ("NVRTC", "with which CuPy compiles every kernel", lambda: cupy.cuda.nvrtc.getVersion()),
+        ("cuBLAS", "which makes every matrix product", lambda: cupy.cuda.cublas.setMathMode),
+    ]
+    for name, what, load in libraries:
+        try:
+            load()
+        except Exception as error:  # RuntimeError, OSError or ImportError, by CuPy's version
+            return (
+                f"expected {name}, {what}; it does not load: {error}. "
+                'pip install "swinpy[gpu]" (CUDA 12) or "swinpy[gpu13]" (CUDA 13) brings it, or run with --device cpu.'
+            )
     return None
 
 

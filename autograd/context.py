@@ -7,8 +7,8 @@ of reading them one lookup an op. Each public context manager replaces one field
 from __future__ import annotations
 
 import inspect
-from contextlib import ContextDecorator, contextmanager
-from contextvars import ContextVar, Token
+from contextlib import ContextDecorator
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from autograd import dtypes
 from autograd.backend import device_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from autograd.backend import Array
     from autograd.tensor import Tensor, Version
@@ -86,6 +86,7 @@ class State:
         reads: in "propagate" mode, is told the inputs of every op and the random generators that are used.
         casts: what :mod:`autograd.casts` made in this autocast block: by the id of a leaf's array, (array, the leaf's
             version, the version's count, the array in the autocast dtype).
+        before: the State to go back to where the innermost block ends; None outside of all blocks.
     """
 
     grad: Literal["on", "off", "propagate"] = "on"
@@ -94,6 +95,7 @@ class State:
     observers: tuple[Callable[[OpEvent], None], ...] = ()
     reads: ReadListener | None = None
     casts: dict[int, tuple[Array, Version, int, Array]] = field(default_factory=dict)
+    before: State | None = field(default=None, repr=False)
 
 
 STATE: ContextVar[State] = ContextVar("autograd_state", default=State())  # noqa: B039 (State is frozen)
@@ -103,14 +105,15 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 
 
 class _Switch(ContextDecorator):
-    """A re-usable context manager and decorator that changes fields of the State."""
+    """A context manager and decorator that changes fields of the State.
 
-    def __init__(self, **changes: Any) -> None:
-        self._changes = changes
-        self._tokens: list[Token[State]] = []
+    It keeps nothing itself: the State of a block knows the one before it. So one object can be entered again inside
+    its own block, and by several threads and tasks at once.
+    """
 
-    def _recreate_cm(self) -> _Switch:
-        return _Switch(**self._changes)
+    def __init__(self, name: str, changes: Callable[[State], dict[str, Any]]) -> None:
+        """``changes`` takes the State before the block and gives the fields that are others in it."""
+        self._name, self._changes = name, changes
 
     def __call__(self, function: _F) -> _F:
         """Decorate a function.
@@ -125,27 +128,33 @@ class _Switch(ContextDecorator):
         ):
             name = getattr(function, "__name__", function)
             raise TypeError(
-                f"{', '.join(self._changes)} switch: expected a plain function to decorate; got {name!r}, a generator "
+                f"{self._name}: expected a plain function to decorate; got {name!r}, a generator "
                 "or coroutine function. Put a with-block inside it."
             )
         return super().__call__(function)
 
     def __enter__(self) -> None:
-        own: dict[str, Any] = {"casts": {}} if "autocast" in self._changes else {}  # of this block alone
-        self._tokens.append(STATE.set(replace(STATE.get(), **self._changes, **own)))
+        before = STATE.get()
+        STATE.set(replace(before, before=before, **self._changes(before)))
 
     def __exit__(self, *_: object) -> None:
-        STATE.reset(self._tokens.pop())
+        before = STATE.get().before
+        if before is None:
+            raise RuntimeError(
+                f"{self._name}: expected to be left by the thread or task that entered it; got another one. "
+                "Use a with-block."
+            )
+        STATE.set(before)
 
 
 def no_grad() -> _Switch:
     """Record no graph inside the block (or the decorated function)."""
-    return _Switch(grad="off")
+    return _Switch("no_grad", lambda _: {"grad": "off"})
 
 
 def enable_grad() -> _Switch:
     """Record the graph again inside a :func:`no_grad` block."""
-    return _Switch(grad="on")
+    return _Switch("enable_grad", lambda _: {"grad": "on"})
 
 
 def autocast_dtype() -> np.dtype[Any] | None:
@@ -166,19 +175,17 @@ def autocast(dtype: str | np.dtype[Any] | None = "float16", enabled: bool = True
     Raises:
         ValueError: for a dtype that is not a 16-bit float.
     """
-    if not enabled or dtype is None:
-        return _Switch(autocast=None)
-    resolved = dtypes.as_dtype(dtype)
-    if not (dtypes.is_float(resolved) and resolved.itemsize == 2):
+    resolved = dtypes.as_dtype(dtype) if enabled and dtype is not None else None
+    if resolved is not None and not (dtypes.is_float(resolved) and resolved.itemsize == 2):
         raise ValueError(f"autocast: expected a 16-bit float dtype; got {resolved}. Pass 'float16' or 'bfloat16'.")
-    return _Switch(autocast=resolved)
+    return _Switch("autocast", lambda _: {"autocast": resolved, "casts": {}})  # casts of this block alone
 
 
 def kernel_mode(mode: KernelMode) -> _Switch:
     """Choose the implementation of every kernel in the block: auto, reference, cuda, cpu or validate."""
     if mode not in KERNEL_MODES:
         raise ValueError(f"kernel_mode: expected one of {', '.join(KERNEL_MODES)}; got {mode!r}.")
-    return _Switch(kernels=mode)
+    return _Switch("kernel_mode", lambda _: {"kernels": mode})
 
 
 def notify(observers: tuple[Callable[[OpEvent], None], ...], event: OpEvent) -> None:
@@ -187,15 +194,9 @@ def notify(observers: tuple[Callable[[OpEvent], None], ...], event: OpEvent) -> 
         observer(event)
 
 
-@contextmanager
-def observe(on_op: Callable[[OpEvent], None]) -> Iterator[None]:
+def observe(on_op: Callable[[OpEvent], None]) -> _Switch:
     """Call ``on_op`` with an :class:`OpEvent` after every op of the block, in forward and in backward."""
-    state = STATE.get()
-    token = STATE.set(replace(state, observers=(*state.observers, on_op)))
-    try:
-        yield
-    finally:
-        STATE.reset(token)
+    return _Switch("observe", lambda state: {"observers": (*state.observers, on_op)})
 
 
 def _non_finite(array: Any) -> bool:
@@ -215,7 +216,7 @@ def _trap(event: OpEvent) -> None:
         )
 
 
-def detect_anomaly() -> Any:
+def detect_anomaly() -> _Switch:
     """Stop at the first op, forward or backward, that makes a NaN or inf out of finite inputs, and name it.
 
     Raises:

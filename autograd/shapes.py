@@ -13,7 +13,7 @@ from autograd.dtypes import accumulator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["as_int", "as_ints", "check_broadcast", "normalize_axes", "normalize_axis", "unbroadcast"]
+__all__ = ["as_int", "as_ints", "axis_or_all", "check_broadcast", "normalize_axes", "normalize_axis", "unbroadcast"]
 
 
 def as_int(op: str, name: str, value: Any) -> int:
@@ -50,19 +50,30 @@ def normalize_axis(op: str, axis: int, ndim: int) -> int:
     if ndim == 0:
         raise IndexError(f"{op}: expected at least one dimension; got a 0-d tensor.")
     if not -ndim <= axis < ndim:
-        raise IndexError(f"{op}: expected an axis in [{-ndim}, {ndim - 1}]; got {axis} for {ndim} dimensions.")
+        raise IndexError(f"{op}: expected an axis in [{-ndim}, {ndim - 1}]; got {axis}.")
     return axis % ndim
 
 
 def normalize_axes(op: str, axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
-    """The axes of a reduction as sorted distinct numbers; None means all of them."""
+    """The axes of a reduction as sorted distinct numbers; None means all of them.
+
+    A 0-d array is taken to have one axis, 0 or -1, as in NumPy and torch; naming it names no axis.
+    """
     if axis is None:
         return tuple(range(ndim))
     axes = as_ints(op, "axis", axis)
-    result = sorted(normalize_axis(op, a, ndim) for a in axes)
+    result = sorted(normalize_axis(op, a, max(ndim, 1)) for a in axes)
     if len(set(result)) != len(result):
         raise ValueError(f"{op}: expected distinct axes; got {axes}.")
-    return tuple(result)
+    return tuple(result) if ndim else ()
+
+
+def axis_or_all(op: str, axis: int | None, ndim: int) -> int | None:
+    """One axis as a number, or None for the flat array: where no axis is named, or the one of a 0-d array."""
+    if axis is None:
+        return None
+    number = normalize_axis(op, axis, max(ndim, 1))
+    return number if ndim else None
 
 
 def check_broadcast(op: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

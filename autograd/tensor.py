@@ -39,7 +39,9 @@ class Tensor:
         requires_grad: whether ``backward`` fills ``.grad``; floats only.
 
     Attributes:
-        data: the array. Write to it through :meth:`assign_`, or say so by :meth:`written`: backward must notice.
+        data: the array itself, not a copy and not locked. Write to it through :meth:`assign_`, or say so by
+            :meth:`written`: a write that nobody tells of (``x.data[:] = 0``) between forward and backward gives wrong
+            gradients, as in torch.
         grad: the gradient, a raw array of the same shape and dtype that is shared with nothing; None before backward.
         edge: where the tensor came from, or None for a leaf.
         version: counts the in-place writes to a leaf's memory. Tensors on the same memory that no graph connects share

@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 # Until the program has its own handlers there is nothing to save: end at once, with the codes that it promises.
-for _name, _code in (("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 0)):
-    if hasattr(signal, _name):
-        signal.signal(getattr(signal, _name), lambda *_, code=_code: os._exit(code))
+for _name, _code in (("SIGHUP", 129), ("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 0)):
+    _signal = getattr(signal, _name, None)
+    if _signal and not (_name == "SIGHUP" and signal.getsignal(_signal) == signal.SIG_IGN):  # nohup
+        signal.signal(_signal, lambda *_, code=_code: os._exit(code))
 
 # One pool of threads: BLAS computes inside the engine's own. Has to be said before NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

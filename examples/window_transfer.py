@@ -293,8 +293,8 @@ def main(argv=None):
     folder = Path(options.output) / "window_transfer"
     folder.mkdir(parents=True, exist_ok=True)
     train_set, test_set = load_dataset(options.dataset, options.data_dir)
-    train_set = train_set.subset(min(len(train_set), options.train_subset))
-    test_set = test_set.subset(min(len(test_set), options.val_subset if options.max_steps is None else 50))
+    train_set = train_set.take(np.arange(min(len(train_set), options.train_subset)))
+    test_set = test_set.take(np.arange(min(len(test_set), options.val_subset if options.max_steps is None else 50)))
     train_set, test_set = grey(train_set, test_set)
     kind = "SYNTHETIC" if train_set.synthetic else "real"
     print(f"data {train_set.name} ({kind}): {len(train_set)} train, {len(test_set)} test", flush=True)

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 Pair: TypeAlias = tuple[int, int]
-SmallMap: TypeAlias = Literal["clamp", "clamp_axis", "clamp_height", "pad"]
+SmallMap: TypeAlias = Literal["clamp", "clamp_axis", "clamp_height", "clamp_forward", "pad"]
 ShiftRule: TypeAlias = Literal["axis", "map", "height", "never"]
 Coordinates: TypeAlias = Literal["code", "paper"]
 

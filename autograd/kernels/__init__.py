@@ -9,6 +9,7 @@ from autograd.context import kernel_mode
 from autograd.kernels import adamw as _adamw  # noqa: F401 (has no op, so nothing else of the engine imports its room)
 from autograd.kernels.call import KernelUnavailableError
 from autograd.kernels.compiled import warmup
+from autograd.kernels.numerics import numerics
 from autograd.kernels.registry import (
     KERNELS,
     Cost,
@@ -34,6 +35,7 @@ __all__ = [
     "get_num_threads",
     "kernel",
     "kernel_mode",
+    "numerics",
     "register_implementation",
     "register_kernel",
     "set_num_threads",

@@ -7,15 +7,17 @@ matters.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
+from autograd.kernels.blas import blas_is_single, one_blas_thread
 from autograd.kernels.blocks import sum_in_order
 from autograd.kernels.buffers import empty
-from autograd.kernels.threads import blas_is_single, map_pieces, one_blas_thread
+from autograd.kernels.threads import map_pieces
 
 if TYPE_CHECKING:
     from autograd.backend import Array
@@ -57,9 +59,9 @@ def _pieces(n: int, least: int, most: int) -> list[slice]:
 def product(x: Array, y: Array, bias: Array | None = None) -> Array:
     """``x @ y``, plus ``bias`` on every row; 16-bit floats in float32 on the CPU (NumPy has no BLAS for them).
 
-    A large 2-D product is divided into pieces for the engine's threads: rows or columns of the result, or, where a long
-    sum gives a small result as in weight gradients, partial sums. The pieces depend on sizes alone, so that the bits do
-    not depend on the threads.
+    A large product is divided into pieces for the engine's threads: matrices of a stack, rows or columns of the result,
+    or, where a long sum gives a small result as in weight gradients, partial sums. The pieces depend on sizes alone, so
+    that the bits do not depend on the threads.
 
     Args:
         x: (..., m, k).
@@ -74,8 +76,10 @@ def product(x: Array, y: Array, bias: Array | None = None) -> Array:
         return _plus(product(x.astype(acc), y.astype(acc)).astype(x.dtype), bias)
     if array_module(x) is not np:
         return _plus((x @ y).astype(x.dtype, copy=False), bias)  # a library may give float32 for bfloat16
-    if x.ndim != 2 or y.ndim != 2 or x.dtype.kind != "f":
+    if x.dtype.kind != "f":
         return _plus(x @ y, bias)
+    if x.ndim != 2 or y.ndim != 2:
+        return _plus(_stacked(x, y), bias)
     x, y = _operand(x), _operand(y)
     if x.size * y.shape[1] < _LARGE or not blas_is_single():
         with one_blas_thread():
@@ -87,6 +91,29 @@ def _plus(out: Array, bias: Array | None) -> Array:
     """``out`` after ``bias`` was added in place."""
     if bias is not None:
         out += bias
+    return out
+
+
+def _stacked(x: Array, y: Array) -> Array:
+    """``x @ y`` of vectors or stacks of matrices: large stacks are divided along their longest axis."""
+    stack = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    n = max(stack, default=1)
+    large = math.prod(stack) * math.prod(x.shape[-2:]) * y.shape[-1] >= _LARGE
+    if n < 2 or min(x.ndim, y.ndim) < 2 or not large or not blas_is_single():
+        with one_blas_thread():
+            result: Array = x @ y
+            return result
+    axis = stack.index(n) - len(stack)  # from the end, where the stacks of both operands meet
+    out = empty((*stack, x.shape[-2], y.shape[-1]), x.dtype)
+
+    def part(a: Array, matrices: slice) -> Array:
+        at = a.ndim - 2 + axis
+        return a if at < 0 or a.shape[at] == 1 else a[(slice(None),) * at + (matrices,)]
+
+    def compute(matrices: slice) -> None:
+        np.matmul(part(x, matrices), part(y, matrices), out=part(out, matrices))
+
+    map_pieces(compute, _pieces(n, 1, 16))
     return out
 
 

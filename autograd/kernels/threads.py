@@ -2,8 +2,7 @@
 
 A kernel divides its rows into pieces, and each piece computes rows of its own. NumPy, BLAS and compiled kernels release
 Python's lock, so plain threads run pieces in parallel. BLAS has threads of its own, which would compete with the pool
-(and spin for a while after each product). So BLAS is held to one thread while pieces run. That takes threadpoolctl
-(extra ``fast``), or OPENBLAS_NUM_THREADS=1 in the environment before NumPy is imported.
+(and spin for a while after each product). So BLAS is held to one thread while pieces run (``blas.py``).
 
 The system takes tens of microseconds to wake a sleeping thread, as long as many kernels of a small model run. With
 compiled kernels, the pool's threads therefore stay awake for a moment after their work: they watch a counter, the bell,
@@ -15,27 +14,24 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from contextlib import contextmanager
-from functools import lru_cache
-from importlib.util import find_spec
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autograd.kernels.blas import hold_this_thread, one_blas_thread
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = [
     "bell",
-    "blas_is_single",
     "cores",
     "from_the_end",
     "get_num_threads",
     "listen_with",
     "map_pieces",
     "on_threads",
-    "one_blas_thread",
     "set_num_threads",
 ]
 
@@ -59,7 +55,7 @@ def get_num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Compute with ``n`` threads from now on: references, matrix products and compiled kernels alike.
 
-    Where BLAS can be held to one thread (see :func:`blas_is_single`), results do not depend on it, to the last bit.
+    Where BLAS can be held to one thread (``blas.py``), results do not depend on it, to the last bit.
 
     Args:
         n: 1 or more.
@@ -85,8 +81,8 @@ def _forget_helpers() -> None:
 
 def _in_forked_child() -> None:
     """Start afresh: a forked child has no threads of its parent's, which may have held the lock or been listening."""
-    global _lock, _depth
-    _lock, _depth = threading.Lock(), 0
+    global _lock
+    _lock = threading.Lock()
     bell[:] = 0
     _forget_helpers()
 
@@ -147,6 +143,7 @@ def listen_with(listen: Callable[[int], Any]) -> None:
 
 def _help(offers: SimpleQueue[_Offer | None], number: int) -> None:
     """The loop of one helper, until it reads None."""
+    hold_this_thread()
     while True:
         heard = int(bell[0])
         if _listen is not None and offers.empty():
@@ -253,56 +250,3 @@ def map_pieces(compute: Callable[..., Any], arguments: list[Any]) -> list[Any]:
     with one_blas_thread():
         on_threads(work, n)
     return results
-
-
-# ---- BLAS
-
-
-def _single_by_environment() -> bool:
-    return any(os.environ.get(name) == "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"))
-
-
-@lru_cache(maxsize=1)
-def _blas_pools() -> tuple[Any, ...]:
-    """NumPy's BLAS as threadpoolctl sees it; empty where that is not installed or finds no BLAS that it can set."""
-    if find_spec("threadpoolctl") is None:
-        return ()
-    from threadpoolctl import ThreadpoolController
-
-    return tuple(c for c in ThreadpoolController().lib_controllers if c.user_api == "blas")
-
-
-@lru_cache(maxsize=1)
-def blas_is_single() -> bool:
-    """Whether BLAS can be held to one thread; large products are then divided into pieces for the engine's threads."""
-    return _single_by_environment() or bool(_blas_pools())
-
-
-_depth = 0
-_before: list[int] = []
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread inside the ``with`` statement; afterwards it has as many as before.
-
-    The statements may nest, and those of several threads may overlap.
-    """
-    global _depth
-    if _single_by_environment() or not _blas_pools():
-        yield
-        return
-    with _lock:
-        if _depth == 0:
-            _before[:] = [pool.get_num_threads() for pool in _blas_pools()]
-            for pool in _blas_pools():
-                pool.set_num_threads(1)
-        _depth += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _depth -= 1
-            if _depth == 0:
-                for pool, n in zip(_blas_pools(), _before, strict=True):
-                    pool.set_num_threads(n)

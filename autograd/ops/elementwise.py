@@ -129,7 +129,8 @@ def _power_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
     if ctx.needs[1]:
         xp = _xp(y)
         base = xp.asarray(x, dtype=g.dtype)
-        gy = g * out * xp.log(xp.where(base > 0, base, xp.ones_like(base)))
+        none = base <= 0  # chosen, not multiplied by log(1): 0 ** -1 is inf, and inf * 0 NaN
+        gy = xp.where(none, 0, g * out * xp.log(xp.where(none, 1, base)))
     return gx, gy
 
 
@@ -137,7 +138,8 @@ def _power_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
 def power(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
     """``x ** y``. Saves both, and the result if ``y`` needs a gradient.
 
-    The gradient for ``y`` where ``x <= 0`` is 0, and for ``x`` where ``y == 0`` is 0.
+    The gradient for ``y`` where ``x <= 0`` is 0, also where the result is infinite (0 ** -1) or NaN ((-2) ** 0.5), and
+    for ``x`` where ``y == 0`` is 0.
     """
     out = x**y
     ctx.save(x, y, out if ctx.needs[1] else None)
@@ -148,25 +150,25 @@ def _extremum_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None]:
     x, y = ctx.saved
     half = 0.5 * g
     where = _xp(g).where
-    wins, equal_ = ctx.wins(x, y), x == y
-    gx = where(equal_, half, where(wins, g, 0)) if ctx.needs[0] else None
-    gy = where(equal_, half, where(wins, 0, g)) if ctx.needs[1] else None
+    loses, tie = ctx.loses, x == y
+    gx = where(tie, half, where(loses(x, y), 0, g)) if ctx.needs[0] else None
+    gy = where(tie, half, where(loses(y, x), 0, g)) if ctx.needs[1] else None
     return gx, gy
 
 
 @op(_extremum_vjp, broadcasts=True, autocast="widest", fresh=True)
 def maximum(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
-    """The larger of two, elementwise; a tie sends half of the gradient each way. Saves both."""
+    """The larger of two, elementwise; a tie sends half of the gradient each way, NaN all of it. Saves both."""
     ctx.save(x, y)
-    ctx.wins = operator.gt
+    ctx.loses = operator.lt
     return _xp(x, y).maximum(x, y)
 
 
 @op(_extremum_vjp, broadcasts=True, autocast="widest", fresh=True)
 def minimum(ctx: Ctx, x: TensorLike, y: TensorLike) -> Array:
-    """The smaller of two, elementwise; a tie sends half of the gradient each way. Saves both."""
+    """The smaller of two, elementwise; a tie sends half of the gradient each way, NaN all of it. Saves both."""
     ctx.save(x, y)
-    ctx.wins = operator.lt
+    ctx.loses = operator.gt
     return _xp(x, y).minimum(x, y)
 
 
@@ -209,7 +211,7 @@ def _unary(
 
 @_unary("x", lambda g, x, xp: g * xp.sign(x), floats=False)
 def absolute(xp: Any, x: TensorLike) -> Array:
-    """``|x|``; the derivative at 0 is 0. Saves ``x``."""
+    """``|x|``; the derivative at 0 is 0, at NaN it is NaN. Saves ``x``."""
     return abs(x)
 
 
@@ -245,8 +247,8 @@ def sqrt(xp: Any, x: TensorLike) -> Array:
 
 @_unary("x", lambda g, x, xp: g * (2 * x), floats=False)
 def square(xp: Any, x: TensorLike) -> Array:
-    """``x * x``. Saves ``x``."""
-    return x * x
+    """``x * x``; of booleans int8, as in NumPy. Saves ``x``."""
+    return xp.square(x)
 
 
 @_unary("x", lambda g, x, xp: g * xp.cos(x))
@@ -274,9 +276,9 @@ def sigmoid(xp: Any, x: TensorLike) -> Array:
     return xp.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
-@_unary("y", lambda g, y, xp: xp.where(y > 0, g, 0), floats=False)  # g * (y > 0) would be NaN for inf * 0
+@_unary("y", lambda g, y, xp: xp.where(y <= 0, 0, g), floats=False)  # g * (y > 0) would be NaN for inf * 0
 def relu(xp: Any, x: TensorLike) -> Array:
-    """``max(x, 0)``; the derivative at 0 is 0. Saves the result."""
+    """``max(x, 0)``; the derivative at 0 is 0, at NaN it is 1. Saves the result."""
     return xp.maximum(x, 0)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from autograd.backend import array_module, device_scope, is_array, to_device
 from autograd.dtypes import accumulator
 from autograd.primitive import Ctx, Primitive
-from autograd.shapes import normalize_axis
+from autograd.shapes import axis_or_all, normalize_axis
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ def take(x: TensorLike, indices: Indices, axis: int | None = None) -> Tensor:
     Raises:
         IndexError: for an index out of range.
     """
-    if axis is None:
-        x, axis = x.reshape(-1) if isinstance(x, Tensor) else Tensor(np.reshape(x, -1)), 0
     x = x if isinstance(x, Tensor) else Tensor(x)
-    axis = normalize_axis("take", axis, x.ndim)
+    axis = axis_or_all("take", axis, x.ndim)
+    if axis is None:
+        x, axis = x.reshape(-1), 0
     places = _indices("take", indices, x)
     _check_range("take", places, x.shape[axis])
     return _take(x, indices=places, axis=axis)

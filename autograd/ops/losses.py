@@ -76,7 +76,7 @@ def cross_entropy(
     Saves the log-probabilities (B, K) and the target.
 
     Labels on the host are checked. Labels on the GPU are not, since reading them would wait for the GPU: one that is no
-    class makes the loss and the gradient of its sample NaN.
+    class makes the loss and the gradient of its sample NaN. So does a row of logits that are all -inf, as in torch.
 
     Args:
         logits: (B, K).

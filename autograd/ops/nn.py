@@ -83,7 +83,10 @@ _masked_softmax = Primitive("masked_softmax", _masked_forward, _softmax_vjp, aut
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along ``axis``. Saves the result.
 
+    A slice of -inf has nothing to choose from: it gives zeros, without a gradient (torch: NaN).
+
     Raises:
+        IndexError: for a 0-d array, which has no axis.
         ValueError: over an empty axis.
     """
     x = x if isinstance(x, Tensor) else Tensor(x)
@@ -98,7 +101,8 @@ def masked_softmax(x: TensorLike, mask: TensorLike, axis: int = -1) -> Tensor:
     Args:
         x: any shape.
         mask: broadcasts to ``x``, no gradient. Floats are added (-100 as in Swin's published models, or -inf);
-            booleans say what to keep (False adds -inf). A slice with nothing left to keep gives zeros.
+            booleans say what to keep (False adds -inf). A slice with nothing left to keep gives zeros, without a
+            gradient (torch: NaN).
         axis: to normalise over.
 
     Raises:
@@ -143,7 +147,10 @@ _log_softmax = Primitive("log_softmax", _log_softmax_forward, _log_softmax_vjp, 
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """log(softmax(x)) along ``axis`` without underflow. Saves the result.
 
+    A slice of -inf gives NaN, as in torch.
+
     Raises:
+        IndexError: for a 0-d array, which has no axis.
         ValueError: over an empty axis.
     """
     x = x if isinstance(x, Tensor) else Tensor(x)

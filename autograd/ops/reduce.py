@@ -1,5 +1,7 @@
 """Reductions. Names, ``axis`` and ``keepdims`` are NumPy's; 16-bit floats are summed in float32.
 
+A 0-d array takes the axes 0 and -1, as in torch (NumPy takes them in some of its reductions).
+
 An empty axis is summed to 0 and refused by what has no value there (mean, var, max, min, logsumexp, argmax).
 """
 
@@ -13,7 +15,7 @@ import numpy as np
 from autograd.backend import array_module
 from autograd.dtypes import accumulator, is_float
 from autograd.primitive import Ctx, Primitive
-from autograd.shapes import normalize_axes, normalize_axis
+from autograd.shapes import axis_or_all, normalize_axes
 
 if TYPE_CHECKING:
     from autograd.backend import Array
@@ -98,10 +100,13 @@ def _extreme(name: str) -> Primitive:
 
     def vjp(ctx: Ctx, g: Array) -> Array:
         x, out = ctx.saved
+        xp = array_module(x)
         hits = x == out
+        count = hits.sum(axis=ctx.axes, keepdims=True)
         acc = accumulator(x.dtype)  # in float16, more than 65,504 ties would be inf
-        share = g.reshape(out.shape).astype(acc, copy=False) / hits.sum(axis=ctx.axes, keepdims=True).astype(acc)
-        return array_module(x).where(hits, share.astype(g.dtype, copy=False), 0)
+        share = g.reshape(out.shape).astype(acc, copy=False) / xp.maximum(count, 1).astype(acc)
+        rest = xp.where(count == 0, np.nan, 0).astype(g.dtype)  # NaN is equal to nothing
+        return xp.where(hits, share.astype(g.dtype, copy=False), rest)
 
     return Primitive(name, forward, vjp, fresh=True)
 
@@ -168,17 +173,25 @@ def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False)
 
 
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Largest element over ``axis``; ties share the gradient equally. Saves ``x`` and the result."""
+    """Largest element over ``axis``; ties share the gradient, as in ``torch.amax``. Saves ``x`` and the result.
+
+    A slice with a NaN gives NaN, and so is the gradient of all of it.
+    """
     return _max(x, axes=normalize_axes("max", axis, np.ndim(x)), keepdims=keepdims)
 
 
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Smallest element over ``axis``; ties share the gradient equally. Saves ``x`` and the result."""
+    """Smallest element over ``axis``; ties share the gradient, as in ``torch.amin``. Saves ``x`` and the result.
+
+    A slice with a NaN gives NaN, and so is the gradient of all of it.
+    """
     return _min(x, axes=normalize_axes("min", axis, np.ndim(x)), keepdims=keepdims)
 
 
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """log(sum(exp(x))) without overflow; -inf for a slice of -inf. Saves ``x`` and two numbers a slice.
+    """log(sum(exp(x))) without overflow. Saves ``x`` and two numbers a slice.
+
+    A slice of -inf gives -inf and has no gradient (torch: NaN).
 
     Raises:
         ValueError: over an empty axis.
@@ -189,6 +202,4 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Index of the first largest element along ``axis`` (default: of the flat array), int64, no gradient."""
-    if axis is not None:
-        axis = normalize_axis("argmax", axis, np.ndim(x))
-    return _argmax(x, axis=axis, keepdims=keepdims)
+    return _argmax(x, axis=axis_or_all("argmax", axis, np.ndim(x)), keepdims=keepdims)

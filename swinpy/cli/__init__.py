@@ -6,14 +6,13 @@ A command is a module here with ``HELP`` (one line), ``add_arguments(parser)`` a
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import autograd as ag
 from swinpy.cli import complexity, convert, gradcheck, inspect, predict, validate
 from swinpy.cli import list as list_
+from swinpy.console import printable, steady, tell
 from swinpy.io.words import in_words
 
 __all__ = ["COMMANDS", "main"]
@@ -28,21 +27,43 @@ COMMANDS: dict[str, Any] = {
     "validate": validate,
 }
 _BROKEN_PIPE = 141  # what a shell says of a command that SIGPIPE ended
+_INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit code (0; 2 for a fault that the user can mend; 141 if nobody reads on)."""
-    parser = argparse.ArgumentParser(prog="python -m swinpy", description="Tools around Swin Transformers.")
+    """Run one command.
+
+    Returns:
+        The exit code: 0; 2 for a fault that the user can mend; 130 for Ctrl-C; 141 if nobody reads on.
+    """
+    with steady(strict=True):
+        return _main(argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m swinpy", description="Tools around Swin Transformers.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=module.HELP, description=module.HELP))
-    args = parser.parse_args(argv)
+    return parser
+
+
+def _main(argv: list[str] | None) -> int:
     try:
-        code: int = COMMANDS[args.command].run(args)
-        sys.stdout.flush()  # here, where a reader that has gone is caught
+        try:
+            args = _parser().parse_args(argv)
+            code: int = COMMANDS[args.command].run(args)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone is caught
     except BrokenPipeError:
-        _forget_output()
         return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except MemoryError:
         return _fail("out of memory: choose a smaller model, --img-size or --batch-size, or a machine with more.")
     except (ValueError, OSError, ImportError, ag.DeviceError) as error:
@@ -51,15 +72,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    tell(f"error: {message}")
     return 2
-
-
-def _forget_output() -> None:
-    """What is still buffered goes nowhere: the interpreter would try the closed pipe again when it ends."""
-    with contextlib.suppress(OSError, ValueError):  # ValueError: a stdout without a descriptor, or closed
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, sys.stdout.fileno())
-        finally:
-            os.close(nowhere)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swinpy.console import say
 from swinpy.models import create_model, model_config
 from swinpy.verify import complexity
 
@@ -31,6 +32,6 @@ def run(args: Namespace) -> int:
     if args.depth < 0:
         raise ValueError(f"--depth: expected 0 (the whole model) or more levels; got {args.depth}.")
     counted = complexity(create_model(args.model), (size[0], size[-1]), args.batch_size)
-    print(counted.table(args.depth))
-    print(counted.summary())
+    say(counted.table(args.depth))
+    say(counted.summary())
     return 0

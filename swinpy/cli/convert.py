@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swinpy.console import say
 from swinpy.weights import convert_weights
 from swinpy.weights.dialects import ALIASES, DIALECTS
 
@@ -29,9 +30,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--from", dest="dialect", default="auto", metavar="DIALECT", help="of IN (default: told from its keys)")
     add("--model", metavar="NAME", help="whose weights they are (default: told from the shapes)")
     add("--entry", metavar="NAME", help="part of a .pth file that holds the weights, e.g. model_ema")
+    add("--prefix", help="what comes before the network's names where there are several, e.g. student.")
 
 
 def run(args: Namespace) -> int:
     """Run the command; returns its exit code."""
-    print(convert_weights(args.source, args.target, args.to, dialect=args.dialect, model=args.model, entry=args.entry))
+    options = {"dialect": args.dialect, "model": args.model, "entry": args.entry, "prefix": args.prefix}
+    say(convert_weights(args.source, args.target, args.to, **options))
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swinpy.console import say
 from swinpy.models import create_model, model_config
 from swinpy.verify import gradcheck_model
 
@@ -57,7 +58,7 @@ def run(args: Namespace) -> int:
         model = create_model(args.model, dtype="float64", **narrow).train(args.train)
     _redraw(model, args.seed)
     changed = ", ".join(f"{k}={v}" for k, v in narrow.items())
-    print(f"{args.model} at {size[0]}x{size[1]}" + (f", narrowed: {changed}" if narrow else ""), flush=True)
+    say(f"{args.model} at {size[0]}x{size[1]}" + (f", narrowed: {changed}" if narrow else ""))
     image = np.random.default_rng(args.seed).standard_normal((1, config.in_chans, *size))
     report = gradcheck_model(
         model,
@@ -65,9 +66,9 @@ def run(args: Namespace) -> int:
         each=not args.full,
         step=args.step,
         seed=args.seed,
-        on_row=lambda row: print(row, flush=True),
+        on_row=say,
     )
-    print(f"{len(report.rows) - len(report.failed)} of {len(report.rows)} parts pass")
+    say(f"{len(report.rows) - len(report.failed)} of {len(report.rows)} parts pass")
     return 0 if report.passed else 1
 
 

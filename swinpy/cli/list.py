@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swinpy.console import say
 from swinpy.models import list_models
 
 if TYPE_CHECKING:
@@ -28,5 +29,5 @@ def run(args: Namespace) -> int:
             "'python -m swinpy list' prints all names."
         )
     for name in names:
-        print(name)
+        say(name)
     return 0

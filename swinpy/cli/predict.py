@@ -1,8 +1,11 @@
-"""``python -m swinpy predict IMAGE... --weights FILE``: the five best classes of each image."""
+"""``python -m swinpy predict IMAGE... --weights FILE``: the five best classes of each image.
+
+Images are prepared as the weights say; see `swinpy.weights.load_model`. Exit codes: 0; 2 where an image could not be
+read or its answer is not finite, with a message for each.
+"""
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
-from swinpy.data import normalise
-from swinpy.data.folder.decode import BadImage, centre_crop, open_image, resize, to_bytes
-from swinpy.models import create_model, eval_config
-from swinpy.weights import load_weights, model_of
+from swinpy.console import printable, say, tell
+from swinpy.data import BadImage, open_image, prepare
+from swinpy.weights import load_model
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from swinpy.models import EvalConfig, SwinTransformer
+    from swinpy.models import SwinTransformer
+    from swinpy.weights import LoadedModel, ModelInfo
 
-__all__ = ["HELP", "add_arguments", "prepare", "run"]
+__all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "print the best classes of images"
 _BEST = 5
@@ -30,31 +33,27 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="image files")
-    add("--weights", required=True, metavar="FILE", help="of any published layout (.safetensors, .pth, .bin)")
-    add("--model", metavar="NAME", help="see 'list' (default: told from the weights' shapes)")
+    add(
+        "--weights",
+        required=True,
+        metavar="FILE",
+        help="of any published layout (.safetensors, .pth, .bin), or the folder of a run or a snapshot",
+    )
+    add("--model", metavar="NAME", help="see 'list' (default: what the weights say, or told from their shapes)")
     add(
         "--preset",
         choices=("official", "timm", "torchvision", "hf"),
-        default="official",
-        help="whose behaviour, resize and crop (default: %(default)s)",
+        help="whose behaviour, resize and crop (default: what the weights say, or official)",
     )
-    add("--classes", metavar="FILE", help="text file with one class name a line")
+    add("--classes", metavar="FILE", help="text file with one class name a line (default: what the weights say)")
     add("--entry", metavar="NAME", help="part of a .pth file that holds the weights, e.g. model_ema")
     add("--device", default="cpu", metavar="D", help="cpu, gpu, cuda:N or auto (default: %(default)s)")
 
 
-def prepare(image: Any, config: EvalConfig) -> np.ndarray[Any, Any]:
-    """A PIL image as a model's input, float32 (3, H, W)."""
-    image = resize(image, config.resize, config.interpolation)
-    if config.crop is not None:
-        image = centre_crop(image, config.crop)
-    pixels: np.ndarray[Any, Any] = normalise(to_bytes(image)[None], config.mean, config.std)[0]
-    return pixels
-
-
-def _names(path: str | None, classes: int) -> list[str]:
+def _names(path: str | None, info: ModelInfo) -> list[str]:
+    classes = info.config.num_classes
     if path is None:
-        return [f"class {i}" for i in range(classes)]
+        return [info.class_name(i) for i in range(classes)]
     try:
         names = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -69,39 +68,58 @@ def _names(path: str | None, classes: int) -> list[str]:
     return names
 
 
-def _probabilities(model: SwinTransformer, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _probabilities(model: SwinTransformer, image: np.ndarray[Any, Any], path: str) -> np.ndarray[Any, Any]:
+    """Of each class.
+
+    Raises:
+        FloatingPointError: NaN or infinity came out.
+    """
     x = ag.Tensor(image[None].astype(model.dtype, copy=False)).to(model.device)
-    with ag.no_grad():
-        out: np.ndarray[Any, Any] = ag.softmax(model(x)).numpy()[0]
+    with ag.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of overflows: what matters is told below
+        logits = model(x)
+        if not np.isfinite(logits.numpy()).all():
+            raise FloatingPointError(
+                f"predict: expected finite answers for {path}; got NaN or infinity. The weights are damaged or have "
+                "diverged: use those of an earlier snapshot, or copy the file again."
+            )
+        out: np.ndarray[Any, Any] = ag.softmax(logits).numpy()[0]
     return out
+
+
+def _model(args: Namespace) -> LoadedModel:
+    """The model of the weights; what was chosen or assumed, and which faults a preset has, goes to standard error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loaded = load_model(args.weights, args.model, args.preset, args.entry, ag.use_device(args.device))
+    for note in (*(str(warning.message) for warning in caught), *loaded.notes):
+        tell(f"note: {note}")
+    config = loaded.info.config
+    if not config.num_classes:
+        raise ValueError(
+            f"--weights: expected weights with a head; got {args.weights} without one. Use a classifier's."
+        )
+    if config.in_chans != 3:
+        raise ValueError(
+            f"--weights: expected a model of images with 3 channels; got {config.in_chans} in {args.weights}."
+        )
+    return loaded
 
 
 def run(args: Namespace) -> int:
     """Run the command; returns its exit code."""
-    name, classes = model_of(args.weights, args.model, args.entry)
-    if not classes:
-        raise ValueError(
-            f"--weights: expected weights with a head; got {args.weights} without one. Use a classifier's."
-        )
-    names = _names(args.classes, classes)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model = create_model(name, classes, device=ag.use_device(args.device), preset=args.preset)
-    for warning in caught:
-        print(f"note: {warning.message}", file=sys.stderr, flush=True)
-    load_weights(model, args.weights, entry=args.entry)
-    model.eval()
-    config = eval_config(name, args.preset)
+    loaded = _model(args)
+    names = _names(args.classes, loaded.info)
     faults = 0
     for path in args.images:
         try:
-            image = prepare(open_image(path), config)
-        except BadImage as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            image = prepare(open_image(path), loaded.preparation)
+            probabilities = _probabilities(loaded.model, image, path)
+        except (BadImage, FloatingPointError) as error:
+            tell(f"error: {error}")
             faults += 1
             continue
-        probabilities = _probabilities(model, image)
-        print(path)
+        say(printable(path))
         for i in np.argsort(-probabilities, kind="stable")[:_BEST]:
-            print(f"  {100 * float(probabilities[i]):6.2f}%  {names[i]}")
+            say(f"  {100 * float(probabilities[i]):6.2f}%  {names[i]}")
     return 2 if faults else 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import autograd as ag
+from swinpy.console import say
 from swinpy.models import create_model, model_config
 from swinpy.train.optim import AdamW
 from swinpy.verify import validate_kernels
@@ -59,8 +60,8 @@ def run(args: Namespace) -> int:
         optimizer.step(lr=1e-3)
 
     report = validate_kernels(step)
-    print(f"{args.model} at {size[0]}x{size[-1]}, batch {args.batch_size}, {args.dtype} on {model.device}")
-    print(report, flush=True)
+    say(f"{args.model} at {size[0]}x{size[-1]}, batch {args.batch_size}, {args.dtype} on {model.device}")
+    say(report)
     if report.faulty:
         return 1
     if not report.compared:

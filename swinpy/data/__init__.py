@@ -8,7 +8,7 @@ from swinpy.data.cifar.layouts import CIFAR10, CIFAR100, CifarFormat, load_cifar
 from swinpy.data.dataset import ImageDataset, channel_stats
 from swinpy.data.digits import load_digits
 from swinpy.data.errors import DatasetCorrupt, DatasetMissing
-from swinpy.data.folder.decode import BadImage
+from swinpy.data.folder.decode import BadImage, open_image, prepare
 from swinpy.data.folder.images import FolderImages
 from swinpy.data.folder.scan import FolderOptions, load_folder
 from swinpy.data.loader import Batch, Loader, Transform
@@ -42,5 +42,7 @@ __all__ = [
     "load_folder",
     "load_scenes",
     "normalise",
+    "open_image",
+    "prepare",
     "write_cifar_binary",
 ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from swinpy.data.subset import stratified
+from swinpy.preparation import Preparation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,13 +32,17 @@ class ImageReader(Protocol):
     def shape(self) -> tuple[int, ...]:
         """(N, 3, H, W)."""
 
+    @property
+    def preparation(self) -> Preparation:
+        """How a file becomes one of the images."""
+
     def __len__(self) -> int: ...
 
-    @overload
-    def __getitem__(self, key: slice) -> ImageReader: ...
-
-    @overload
     def __getitem__(self, key: int | NDArray[np.int64]) -> NDArray[np.uint8]: ...
+
+    def take(self, indices: NDArray[np.int64]) -> ImageReader:
+        """A reader of these images alone, in this order."""
+        ...
 
     def at_epoch(self, indices: NDArray[np.int64], epoch: int) -> NDArray[np.uint8]:
         """The images ``(B, 3, H, W)`` of an epoch."""
@@ -54,7 +62,8 @@ class ImageDataset:
         source: the file or folder that was read, for the log.
         mean: per channel, of pixels scaled to [0, 1].
         std: per channel, of pixels scaled to [0, 1].
-        identity: of the list of files, where users make it up; a run resumes on the same one only.
+        identity: of the list of files, where users make it up, and of a subset; a run resumes on the same one only.
+        notes: what was left out in loading or drawn from the whole, a line each, for the log.
 
     Raises:
         ValueError: an array of another shape or dtype, a label without a class, an unusable mean or std.
@@ -69,6 +78,7 @@ class ImageDataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     identity: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -100,6 +110,15 @@ class ImageDataset:
         """How many classes there are."""
         return len(self.class_names)
 
+    @property
+    def preparation(self) -> Preparation:
+        """How an image file becomes what a model is evaluated on; one of the images' own size is not resized."""
+        images = self.images
+        if isinstance(images, np.ndarray):
+            height, width = (int(side) for side in images.shape[2:])
+            return Preparation((height, width), None, "bicubic", self.mean, self.std)
+        return replace(images.preparation, mean=self.mean, std=self.std)
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -112,13 +131,31 @@ class ImageDataset:
         images = self.images
         return images[indices] if isinstance(images, np.ndarray) else images.at_epoch(indices, epoch)
 
-    def subset(self, n: int) -> ImageDataset:
-        """The first ``n`` images: the same ones for every seed."""
+    def take(self, indices: NDArray[np.int64]) -> ImageDataset:
+        """The images of these numbers, in this order."""
+        images = self.images
+        chosen = images[indices] if isinstance(images, np.ndarray) else images.take(indices)
+        listing = self.identity + "\n" + ",".join(map(str, indices.tolist()))
+        identity = hashlib.sha256(listing.encode()).hexdigest()
+        return replace(self, images=chosen, labels=self.labels[indices], identity=identity)
+
+    def subset(self, n: int, seed: int = 0) -> ImageDataset:
+        """``n`` images drawn by a seed, each class in its proportion (see :mod:`swinpy.data.subset`), in their order.
+
+        Raises:
+            ValueError: for an ``n`` below 1 or above the number of images.
+        """
         if not 1 <= n <= len(self):
             raise ValueError(
                 f"ImageDataset.subset: expected 1 <= n <= {len(self)}; got {n}. Ask for no more images than there are."
             )
-        return replace(self, images=self.images[:n], labels=self.labels[:n])
+        part = self.take(stratified(self.labels, n, seed))
+        shares = np.bincount(part.labels)
+        shares = shares[shares > 0]
+        there = f"{shares.min()} to {shares.max()}" if shares.min() < shares.max() else f"{shares.min()}"
+        note = f"{n} of {len(self)} images drawn by seed {seed}: {there} of each of {len(shares)} classes"
+        rest = len(np.unique(self.labels)) - len(shares)
+        return replace(part, notes=(*self.notes, note + (f", none of {rest}" if rest else "")))
 
 
 def channel_stats(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -194,4 +194,5 @@ class Loader:
             for _ in threads:
                 tasks.put(None)
             for thread in threads:
-                thread.join(patience)
+                if thread.ident is not None:  # else no further thread could be started
+                    thread.join(patience)

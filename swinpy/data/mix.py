@@ -49,14 +49,18 @@ def mixup(images: Floats, targets: Floats, lam: float) -> tuple[Floats, Floats]:
 
 
 def cutmix_box(height: int, width: int, lam: float, row: int, column: int) -> tuple[int, int, int, int]:
-    """The box of area about ``1 - lam`` around (row, column), clipped: top, bottom, left, right."""
+    """The box of area about ``1 - lam`` around (row, column), clipped: top, bottom, left, right.
+
+    A box of odd size has (row, column) in its middle, one of even size half a pixel above and left of it.
+    Source: ``rand_bbox`` of timm 1.0.31.
+    """
     share = math.sqrt(1 - lam)
-    half_height, half_width = int(height * share) // 2, int(width * share) // 2
+    box_height, box_width = int(height * share), int(width * share)
     return (
-        max(row - half_height, 0),
-        min(row + half_height, height),
-        max(column - half_width, 0),
-        min(column + half_width, width),
+        max(row - box_height // 2, 0),
+        min(row + (box_height + 1) // 2, height),
+        max(column - box_width // 2, 0),
+        min(column + (box_width + 1) // 2, width),
     )
 
 

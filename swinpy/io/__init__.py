@@ -8,13 +8,14 @@ from swinpy.io.read import Checkpoint, read_checkpoint, read_weights
 from swinpy.io.safetensors.read import read_tensors
 from swinpy.io.safetensors.write import write_tensors
 from swinpy.io.torch.write import torch_file_bytes, write_torch_file
-from swinpy.io.write import TORCH_SUFFIXES, write_weights
+from swinpy.io.write import TORCH_SUFFIXES, has_metadata, write_weights
 
 __all__ = [
     "TORCH_SUFFIXES",
     "Checkpoint",
     "TensorFileError",
     "WeightsFileError",
+    "has_metadata",
     "read_checkpoint",
     "read_tensors",
     "read_weights",

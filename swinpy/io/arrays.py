@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swinpy.io.costs import ENTRY
 from swinpy.io.errors import Fault, shown
+from swinpy.io.records import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from swinpy.io.records import Dtype, Storage, StoredTensor
-    from swinpy.io.source import MemoryBudget, Source
+    from swinpy.io.source import Budget, Source
 
 __all__ = ["check_expansion", "load_arrays"]
 
@@ -27,6 +29,8 @@ _FREE_EXPANSION = 1 << 23
 # would keep too much alive for the sake of one array.
 _ARENA = 1 << 25
 _ALIGNMENT = 64
+# Of Python objects: for a storage, and for a tensor and each of its dimensions.
+_STORAGE, _VIEW, _DIM = 900, 300, 16
 _CHUNK = 1 << 16
 _NATIVE = {"little": "<", "big": ">"}[sys.byteorder]
 _Key = tuple[int, str]
@@ -51,13 +55,13 @@ def check_expansion(tensors: Mapping[str, StoredTensor], size: int) -> None:
         if total > _EXPANSION * size + _FREE_EXPANSION:
             raise Fault(
                 f"tensors that are together at most {_EXPANSION} times the file's {size} bytes",
-                f"{shown(total)} bytes up to {shown(name)}, of shape {tensor.shape}",
+                f"{shown(total)} bytes up to {shown(name)}, of shape {listed(tensor.shape)}",
                 "Such a file is made to exhaust memory; get it from where it was published.",
             )
 
 
 def load_arrays(
-    tensors: Mapping[str, StoredTensor], source: Source, order: str, budget: MemoryBudget, *, mmap: bool
+    tensors: Mapping[str, StoredTensor], source: Source, order: str, budget: Budget, *, mmap: bool
 ) -> dict[str, NDArray[Any]]:
     """Read tensors.
 
@@ -75,6 +79,8 @@ def load_arrays(
     Raises:
         Fault: the file is too short, or a bool is neither 0 nor 1.
     """
+    budget.take(sum(ENTRY + _VIEW + _DIM * len(tensor.shape) for tensor in tensors.values()))
+    budget.take(_STORAGE * len({id(tensor.storage) for tensor in tensors.values()}))
     wanted = {_key(tensor): (tensor.storage, tensor.dtype) for tensor in tensors.values()}
     whole = source.mapped() if mmap else None
     inside: dict[_Key, NDArray[Any]] = {}

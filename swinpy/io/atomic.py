@@ -14,11 +14,17 @@ import secrets
 import stat
 from typing import TYPE_CHECKING
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = [
+    "locked_file",
     "make_folder",
     "make_new_folder",
     "map_file",
@@ -40,6 +46,8 @@ _WRITE_CHUNK = 1 << 26
 _READ_CHUNK = 1 << 30
 # File systems that cannot sync a folder (some network and FUSE mounts) answer with one of these.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+# And those that cannot lock a file (some network mounts) with one of these; so does a system without flock.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 class FileSystem:
@@ -100,6 +108,12 @@ class FileSystem:
     def map(self, fd: int, size: int) -> mmap.mmap:
         """A private mapping: what is written to it does not reach the file."""
         return mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
+
+    def lock(self, fd: int) -> None:
+        """Lock an open file for this process alone, or raise BlockingIOError where another one has it."""
+        if fcntl is None:
+            raise OSError(errno.ENOSYS, "this system has no flock")
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def close_read(self, fd: int) -> None:
         """Close a file that was read."""
@@ -223,6 +237,37 @@ def remove_tree(path: Path) -> None:
     for child in sorted(path.iterdir()):
         remove_tree(child)
     _fs.rmdir(path)
+
+
+@contextlib.contextmanager
+def locked_file(path: Path, text: bytes) -> Iterator[OSError | None]:
+    """A block in which this process alone holds a file. The lock ends with the process, however that ends.
+
+    Args:
+        path: the file, made if need be; it stays, because removing it would race with whoever has just opened it.
+        text: written to the file once it is locked: who holds it.
+
+    Yields:
+        None; or, where the file system has no locks, its error: then there is no protection.
+
+    Raises:
+        BlockingIOError: somebody else holds it.
+        OSError: the file cannot be made or written.
+    """
+    fd = _fs.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        without = None
+        try:
+            _fs.lock(fd)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            without = error
+        os.ftruncate(fd, 0)
+        _fs.write(fd, memoryview(text))
+        yield without
+    finally:
+        _fs.close(fd)
 
 
 @contextlib.contextmanager

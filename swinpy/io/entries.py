@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io.errors import Fault, shown
+from swinpy.io.costs import ENTRY, NAME_LIMIT, OBJECT
+from swinpy.io.errors import Fault, plain, shown
 from swinpy.io.records import Call, Global, Storage, StoredTensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from swinpy.io.source import Budget
+
 __all__ = ["ENTRIES", "Survey"]
 
 # The names under which training scripts keep a model's weights, in files and in memory; the first found wins. Averaged
-# copies come last: they are taken when there is nothing else, or when asked for.
+# copies come last: they are taken when there is nothing else, or when asked for. Of a self-distilled pair the teacher
+# is taken, as EsViT's own programs do (--checkpoint_key).
 ENTRIES = (
     "model",
     "state_dict",
@@ -28,6 +32,7 @@ ENTRIES = (
     "state_dict_ema",
     "ema",
     "params_ema",
+    "teacher",
 )
 _DEPTH = 4
 _LISTED = 8
@@ -47,11 +52,15 @@ class Survey:
     Args:
         tree: a file's, or one in memory.
         is_tensor: what counts as a tensor in it.
+        budget: what the file may take, for what is told about it; None for a tree in memory, of which nothing is told.
     """
 
-    def __init__(self, tree: Any, is_tensor: Callable[[Any], bool] = _is_tensor_like) -> None:
+    def __init__(
+        self, tree: Any, is_tensor: Callable[[Any], bool] = _is_tensor_like, budget: Budget | None = None
+    ) -> None:
         self._tree = tree
         self._is_tensor = is_tensor
+        self._budget = budget
         self._counted: dict[int, int] = {}
 
     def _tensors_in(self, value: Mapping[Any, Any]) -> int:
@@ -101,7 +110,7 @@ class Survey:
         path: list[str] = []
         while rest:
             names = [name for name in tree if type(name) is str and name] if isinstance(tree, Mapping) else []
-            fitting = [name for name in names if f"{rest}.".startswith(f"{name}.")]
+            fitting = [name for name in names if rest.startswith(name) and rest[len(name) : len(name) + 1] in ("", ".")]
             if not fitting:
                 there = ", ".join(shown(name) for name in names[:_LISTED])
                 fix = f"Pass one of: {there}." if there else "Pass no entry."
@@ -126,42 +135,70 @@ class Survey:
             return path, tree
         candidates = [name for name, value in tree.items() if type(name) is str and self._holds(value)]
         if len(candidates) > 1:
-            names = ", ".join(shown(".".join((*path, name))) for name in candidates[:_LISTED])
+            names = ", ".join(shown(".".join((*path, name[:NAME_LIMIT]))) for name in candidates[:_LISTED])
             raise Fault("one set of tensors", f"{len(candidates)}", f"Choose one with entry=: {names}.")
         return ((*path, candidates[0]), tree[candidates[0]]) if candidates else None
 
-    def split(self, weights: Mapping[Any, Any]) -> tuple[dict[str, StoredTensor], dict[str, str], list[str]]:
+    def split(
+        self, weights: Mapping[Any, Any], prefix: str, skipped: dict[str, str]
+    ) -> tuple[dict[str, StoredTensor], list[str]]:
         """Sort what lies in the weights' dict.
 
+        Args:
+            weights: the dict.
+            prefix: the way to it, with a dot behind each name.
+            skipped: takes everything that is no tensor, by its own way, with what it is.
+
         Returns:
-            The tensors by name; everything else by name with what it is; and which of these are tensors after all, but
-            of a kind that cannot be read.
+            The tensors by name, and which of ``skipped`` are tensors after all, but of a kind that cannot be read.
+
+        Raises:
+            Fault: a name that no tensor has, or more to tell than the file's size warrants.
         """
         tensors: dict[str, StoredTensor] = {}
-        others: dict[str, str] = {}
         unreadable: list[str] = []
         for name, value in weights.items():
             if type(name) is str and type(value) is StoredTensor and value.dtype.code:
+                self._check_name(name)
+                self._charge(ENTRY)
                 tensors[name] = value
                 continue
-            label = name if type(name) is str else shown(name)
-            others[label] = self.describe(value)
+            lacking = ", whose name is no text" if type(name) is not str and _is_tensor_like(value) else ""
+            label = self._tell(skipped, prefix, name, self.describe(value) + lacking)
             if _is_tensor_like(value):
                 unreadable.append(label)
-                if type(name) is not str:
-                    others[label] += ", whose name is no text"
-        return tensors, others, unreadable
+        return tensors, unreadable
 
     def around(self, path: tuple[str, ...]) -> dict[str, str]:
         """What lies beside the way from the top to the weights, by its own way."""
         found: dict[str, str] = {}
         tree, prefix = self._tree, ""
         for step in path:
+            self._check_name(step)
             for name, value in tree.items():
                 if name != step:
-                    found[prefix + (name if type(name) is str else shown(name))] = self.describe(value)
+                    self._tell(found, prefix, name, self.describe(value))
             tree, prefix = tree[step], f"{prefix}{step}."
         return found
+
+    def _tell(self, found: dict[str, str], prefix: str, name: Any, what: str) -> str:
+        """Note what lies at a name; a name and what there is to say of its value are short, but there may be many."""
+        if type(name) is str:
+            self._check_name(name)
+        else:
+            name = shown(name)
+        self._charge(ENTRY + 2 * OBJECT + 4 * (len(prefix) + len(name) + len(what)))
+        found[prefix + name] = what
+        return prefix + name
+
+    def _charge(self, count: int) -> None:
+        if self._budget is not None:
+            self._budget.take(count)
+
+    @staticmethod
+    def _check_name(name: str) -> None:
+        if len(name) > NAME_LIMIT:
+            raise Fault(f"names of at most {NAME_LIMIT} characters", f"{shown(name)} of {len(name)}")
 
     def describe(self, value: Any) -> str:
         """A value of the tree in a few words."""
@@ -169,12 +206,12 @@ class Survey:
             lacking = "" if value.dtype.code else ", which NumPy does not have"
             return f"a tensor of {value.dtype.name}{lacking}"
         if type(value) is Call:
-            name = str(value.function) if type(value.function) is Global else "something nested"
+            name = plain(str(value.function)) if type(value.function) is Global else "something nested"
             if _is_tensor_like(value):
                 return f"a tensor of a kind that is not read ({name})"
             return f"an object of {name}, not made"
         if type(value) is Global:
-            return f"the name {value}"
+            return f"the name {plain(str(value))}"
         if type(value) is Storage:
             return f"a storage of {value.numel} elements of {value.dtype.name}"
         if isinstance(value, Mapping):

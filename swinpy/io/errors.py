@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Fault", "TensorFileError", "WeightsFileError", "shown"]
+__all__ = ["Fault", "TensorFileError", "WeightsFileError", "plain", "shown"]
 
 _FETCH_AGAIN = "Nothing in it was run; copy or download the file again."
 _SHOWN = 60
@@ -35,6 +35,16 @@ class Fault(Exception):
     def message(self, op: str, name: str) -> str:
         """The text in the form of the house."""
         return f"{op}: expected {self.expected} in {name}; got {self.got}. {self.fix}"
+
+
+def plain(text: str, most: int = 200) -> str:
+    """Text from a file for a line of a report: as it is, unless it is long or could garble a terminal.
+
+    >>> plain("layers.0"), plain("layers.0\x1b[2J"), plain("0123456789", 4)
+    ('layers.0', "'layers.0\\\\x1b[2J'", '0123...')
+    """
+    short = text if len(text) <= most else text[:most] + "..."
+    return short if short.isprintable() else ascii(short)
 
 
 def shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from swinpy.io.arrays import check_expansion, load_arrays
 from swinpy.io.entries import Survey
 from swinpy.io.errors import Fault, WeightsFileError, shown
 from swinpy.io.safetensors.read import read_safetensors
-from swinpy.io.source import MemoryBudget, open_source
+from swinpy.io.source import Budget, open_source
 from swinpy.io.torch.legacy_form import read_torch_legacy
 from swinpy.io.torch.tar_form import read_torch_tar
 from swinpy.io.torch.zip_form import read_torch_zip
@@ -66,8 +66,8 @@ def read_weights(file: File, *, entry: str | None = None, mmap: bool = False) ->
 
     Where a file holds more than weights, one part of it is taken: the first of these that holds tensors: ``model``,
     ``state_dict``, ``model_state_dict``, ``module``, ``net``, ``network``, ``weights``, ``params``, ``model_ema``,
-    ``state_dict_ema``, ``ema``, ``params_ema``. If there is none, the top of the file is taken, or the only dict of
-    tensors in it. `read_checkpoint` says which part it was, and what else there is.
+    ``state_dict_ema``, ``ema``, ``params_ema``, ``teacher``. If there is none, the top of the file is taken, or the
+    only dict of tensors in it. `read_checkpoint` says which part it was, and what else there is.
 
     Args:
         file: path of the file, or its content as bytes.
@@ -118,7 +118,7 @@ def _read(op: str, file: File, entry: str | None, *, load: bool, strict: bool, m
     name = "memory" if isinstance(file, (bytes, bytearray, memoryview)) else str(file)
     try:
         with open_source(file) as source:
-            budget = MemoryBudget(source.size)
+            budget = Budget(source.size)
             return _collect(source, _parse(source, budget), budget, entry, load=load, strict=strict, mmap=mmap)
     except Fault as fault:
         raise WeightsFileError(fault.message(op, _shown_path(name))) from fault
@@ -133,25 +133,25 @@ def _shown_path(path: str) -> str:
 
 
 def _collect(
-    source: Source, content: Content, budget: MemoryBudget, entry: str | None, *, load: bool, strict: bool, mmap: bool
+    source: Source, content: Content, budget: Budget, entry: str | None, *, load: bool, strict: bool, mmap: bool
 ) -> Checkpoint:
-    survey = Survey(content.tree)
+    survey = Survey(content.tree, budget=budget)
     path, weights = survey.choose(entry)
-    stored, others, unreadable = survey.split(weights)
+    skipped = survey.around(path)
+    stored, unreadable = survey.split(weights, "".join(f"{name}." for name in path), skipped)
     if strict and unreadable:
-        got = f"{shown(unreadable[0])}, {others[unreadable[0]]}"
+        got = f"{shown(unreadable[0])}, {skipped[unreadable[0]]}"
         fix = "Convert it to float32 where it was made; read_checkpoint reads what else is there."
         raise Fault(f"tensors that NumPy can hold among the {len(weights)} weights", got, fix)
     check_expansion(stored, source.size)
-    prefix = "".join(f"{name}." for name in path)
     return Checkpoint(
         form=content.form,
         size=source.size,
         entry=".".join(path),
         tensors=load_arrays(stored, source, content.order, budget, mmap=mmap) if load else {},
         stored=stored,
-        skipped=survey.around(path) | {prefix + name: what for name, what in others.items()},
-        unreadable=tuple(prefix + name for name in unreadable),
+        skipped=skipped,
+        unreadable=tuple(unreadable),
         globals=content.unknown,
         metadata=content.metadata,
         tree=content.tree,
@@ -169,7 +169,7 @@ _KINDS = (
 )
 
 
-def _parse(source: Source, budget: MemoryBudget) -> Content:
+def _parse(source: Source, budget: Budget) -> Content:
     head = source.read(0, min(source.size, 512))
     if head[:2] == b"PK":
         return read_torch_zip(source, budget)

@@ -23,6 +23,7 @@ __all__ = [
     "StoredTensor",
     "as_count",
     "check_view",
+    "listed",
 ]
 
 MAX_DIMS = 64  # NumPy's limit, and torch's own for what it saves
@@ -189,14 +190,15 @@ def as_count(value: Any) -> int | None:
 
 
 def _counts(values: Any, what: str) -> tuple[int, ...]:
-    if type(values) not in (tuple, list) or any(as_count(value) is None for value in values):
-        raise Fault(f"{what} of a tensor as whole numbers, none negative", _list(values))
-    if len(values) > MAX_DIMS:
+    if type(values) in (tuple, list) and len(values) > MAX_DIMS:
         raise Fault(f"a tensor of at most {MAX_DIMS} dimensions", f"one of {len(values)}")
+    if type(values) not in (tuple, list) or any(as_count(value) is None for value in values):
+        raise Fault(f"{what} of a tensor as whole numbers, none negative", listed(values))
     return tuple(values)
 
 
-def _list(values: Any) -> str:
+def listed(values: Any) -> str:
+    """The first numbers of a shape, for messages."""
     if type(values) not in (tuple, list):
         return shown(values)
     return "(" + ", ".join(shown(value) for value in values[:8]) + (", ...)" if len(values) > 8 else ")")
@@ -225,10 +227,10 @@ def check_view(storage: Storage, dtype: Dtype, offset: Any, shape: Any, strides:
     if first is None or last is None or (first > numel if empty else last >= numel):
         raise Fault(
             f"a tensor within its storage of {numel} elements",
-            f"offset {shown(offset)}, shape {_list(shape)}, strides {_list(strides)}",
+            f"offset {shown(offset)}, shape {listed(shape)}, strides {listed(strides)}",
         )
     if math.prod(d for d in shape if d) * 16 >= 1 << 63:
-        raise Fault("a tensor that can be addressed", f"shape {_list(shape)}")
+        raise Fault("a tensor that can be addressed", f"shape {listed(shape)}")
     return StoredTensor(storage, dtype, first, shape, strides)
 
 

@@ -14,28 +14,30 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-__all__ = ["ALLOWANCE", "ByteStream", "BytesSource", "FileSource", "MemoryBudget", "Source", "open_source"]
+__all__ = ["ALLOWANCE", "Budget", "ByteStream", "BytesSource", "FileSource", "Source", "open_source"]
 
 ALLOWANCE = 8 << 20
 _WINDOW = 1 << 16
+_STEPS = 8  # a byte of memory that may be claimed
 
 
-class MemoryBudget:
-    """What reading one file may still claim, in bytes: at the start twice the file's size and an allowance.
+class Budget:
+    """What reading one file may still claim: bytes of memory, and steps of searches whose length the file decides.
 
     Everything whose size a file decides is charged here before it is made: arrays exactly, Python objects by an upper
-    estimate. A file that describes more than it holds therefore fails before memory does.
+    estimate (`swinpy.io.costs`). A file that describes more than it holds therefore fails before memory does. At the
+    start there are twice the file's size and `ALLOWANCE`.
 
     Args:
         size: of the file in bytes.
-        allowance: what a small file may claim beyond twice its size.
     """
 
-    __slots__ = ("_allowance", "_limit", "left")
+    __slots__ = ("_limit", "_steps", "left")
 
-    def __init__(self, size: int, allowance: int = ALLOWANCE) -> None:
-        self._allowance = allowance
-        self._limit = self.left = 2 * size + allowance
+    def __init__(self, size: int) -> None:
+        self._limit = 2 * size + ALLOWANCE
+        self.left = self._limit - 2 * _WINDOW  # a stream keeps one window while it reads the next
+        self._steps = _STEPS * self._limit
 
     def take(self, count: int) -> None:
         """Claim `count` bytes.
@@ -46,10 +48,23 @@ class MemoryBudget:
         self.left -= count
         if self.left < 0:
             raise Fault(
-                f"contents that need at most {self._limit} bytes of memory "
-                f"(twice the file and {self._allowance >> 20} MiB)",
+                f"contents that need at most {self._limit} bytes of memory (twice the file and {ALLOWANCE >> 20} MiB)",
                 "contents that need more",
                 "Such a file is damaged or made to exhaust memory; get it from where it was published.",
+            )
+
+    def walk(self, steps: int) -> None:
+        """Claim time, in steps of some nanoseconds.
+
+        Raises:
+            Fault: the file wants more than its size warrants.
+        """
+        self._steps -= steps
+        if self._steps < 0:
+            raise Fault(
+                "dicts whose keys can be found in little time",
+                "so many keys that are no text in one dict",
+                "Such a file is made to exhaust time; get it from where it was published.",
             )
 
 
@@ -232,6 +247,9 @@ class ByteStream:
         """Go past `count` bytes without reading them."""
         if count > self.left:
             raise self._short(count)
+        if self._at + count <= len(self._window):
+            self._at += count  # many short stretches in one window: it is not read anew for each
+            return
         self._start += self._at + count
         self._at, self._window = 0, b""
 

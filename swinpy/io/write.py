@@ -14,18 +14,30 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["TORCH_SUFFIXES", "write_weights"]
+__all__ = ["TORCH_SUFFIXES", "has_metadata", "write_weights"]
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 
 
-def write_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray[Any, Any]], wrapper: str = "") -> None:
+def has_metadata(path: str | os.PathLike[str], wrapper: str) -> bool:
+    """Whether a file has a place for metadata beside the tensors: not a torch file that is their dict alone."""
+    return bool(wrapper) or Path(path).suffix.lower() not in TORCH_SUFFIXES
+
+
+def write_weights(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray[Any, Any]],
+    wrapper: str = "",
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write arrays to the container that the suffix names.
 
     Args:
         path: .safetensors, or .pth, .pt or .bin.
         arrays: by name.
         wrapper: for torch files, the key under which the dict of tensors is put; "" for none.
+        metadata: free text by name, for the header of a safetensors file, and beside the dict of tensors in a torch
+            file with a wrapper; left out of one without.
 
     Raises:
         ValueError: for another suffix.
@@ -33,7 +45,7 @@ def write_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray[
             it was.
     """
     try:
-        _write(path, arrays, wrapper)
+        _write(path, arrays, wrapper, metadata or {})
     except OSError as error:
         raise _about(path, error) from error
 
@@ -50,13 +62,18 @@ def _about(path: str | os.PathLike[str], error: OSError) -> OSError:
     return told
 
 
-def _write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray[Any, Any]], wrapper: str) -> None:
+def _write(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray[Any, Any]],
+    wrapper: str,
+    metadata: Mapping[str, str],
+) -> None:
     suffix = Path(path).suffix.lower()
     if suffix == ".safetensors":
         # transformers asks for this entry, which says whose tensors they are.
-        write_tensors(path, arrays, {"format": "pt"})
+        write_tensors(path, arrays, {"format": "pt", **metadata})
     elif suffix in TORCH_SUFFIXES:
-        write_torch_file(path, {wrapper: dict(arrays)} if wrapper else arrays)
+        write_torch_file(path, {wrapper: dict(arrays), **metadata} if wrapper else arrays)
     else:
         raise ValueError(
             f"write_weights: expected a file name that ends in .safetensors, {', '.join(TORCH_SUFFIXES)}; got "

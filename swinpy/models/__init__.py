@@ -4,13 +4,13 @@ No file is read or written here: weights go into a model and out of it by `swinp
 """
 
 from swinpy.models.config import SwinConfig
-from swinpy.models.presets import EvalConfig
 from swinpy.models.registry import create_model, eval_config, list_models, model_config
 from swinpy.models.swin import SwinTransformer
 from swinpy.models.transfer import resize_model
+from swinpy.preparation import Preparation
 
 __all__ = [
-    "EvalConfig",
+    "Preparation",
     "SwinConfig",
     "SwinTransformer",
     "create_model",

@@ -23,7 +23,7 @@ _CHOICES = {
     "architecture": ("v1", "v2", "mlp"),
     "position": ("relative", "absolute", "both", "none"),
     "patch_rule": ("pad", "crop"),
-    "small_map": ("clamp", "clamp_axis", "clamp_height", "pad"),
+    "small_map": ("clamp", "clamp_axis", "clamp_height", "clamp_forward", "pad"),
     "shift_rule": ("axis", "map", "height", "never"),
     "windows": ("adaptive", "fixed"),
     "pad_order": ("pad_roll", "roll_pad"),
@@ -116,7 +116,9 @@ class SwinConfig:
             convolution does (torchvision).
         small_map: what to do where a map is smaller than the window: "clamp" the window to it (built-in size: a square
             of the smaller side, as the official code), "clamp_axis" (built-in size: each side by itself, as timm),
-            "clamp_height" (built-in size: a square by the height, as transformers' V2), or "pad" the map (torchvision).
+            "clamp_height" (built-in size: a square by the height, which halves downwards from stage to stage, as in
+            transformers' V2), "clamp_forward" (not at the built-in size, only when such a map comes, as transformers'
+            V1), or "pad" the map (torchvision).
         shift_rule: where the map is not larger than the window along an axis, drop the shift. "axis": along that axis
             (torchvision, timm). "map": along both (the official code, transformers' V1). "height": along both, but only
             for the height (transformers' V2). "never": keep it (the official detection backbones).
@@ -283,10 +285,22 @@ class SwinConfig:
         h, w = (-(-((n + more) // self.patch_size) // 2**stage) for n in self.image)
         return h, w
 
+    def judged_size(self, stage: int) -> Pair:
+        """(H, W) of a stage's map as a library reckons it when it chooses windows and shifts.
+
+        That is :meth:`map_size`, but timm ("clamp_axis") and transformers' V2 ("clamp_height") leave out what is no
+        whole patch, and the latter halves downwards as well. The maps that come are rounded up there, too.
+        """
+        if self.small_map not in ("clamp_axis", "clamp_height"):
+            return self.map_size(stage)
+        up = 2**stage - 1 if self.small_map == "clamp_axis" else 0
+        h, w = (max(1, (n // self.patch_size + up) // 2**stage) for n in self.image)
+        return h, w
+
     def window(self, stage: int) -> Pair:
         """Window (Wh, Ww) of a stage as built: clamped to the stage's map by ``small_map``."""
-        nominal, (h, w) = self.nominal_windows[stage], self.map_size(stage)
-        if self.small_map == "pad":
+        nominal, (h, w) = self.nominal_windows[stage], self.judged_size(stage)
+        if self.small_map in ("pad", "clamp_forward"):
             return nominal, nominal
         if self.small_map != "clamp_axis":
             h = w = min(h, w) if self.small_map == "clamp" else h
@@ -296,7 +310,9 @@ class SwinConfig:
         """Shift of a stage's shifted windows as built; if windows are fixed, what ``shift_rule`` leaves of it."""
         window = self.window(stage)
         half = (window[0] // 2, window[1] // 2) if self.shift else (0, 0)
-        return dropped_shift(self.map_size(stage), window, half, self.shift_rule) if self.windows == "fixed" else half
+        return (
+            dropped_shift(self.judged_size(stage), window, half, self.shift_rule) if self.windows == "fixed" else half
+        )
 
     def pretrained_window(self, stage: int) -> Pair:
         """Window that scales V2's coordinates: the pretrained one, or the one as built."""

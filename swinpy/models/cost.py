@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autograd as ag
+from swinpy.nn import in_mode
 
 if TYPE_CHECKING:
     from swinpy.models.swin import SwinTransformer
@@ -66,12 +67,6 @@ def model_cost(model: SwinTransformer, size: tuple[int, int]) -> ModelCost:
             activations += sum(o.nbytes for o in event.outputs)
 
     blank: Any = ag.Tensor(np.zeros((1, model.config.in_chans, *size), model.dtype)).to(model.device)
-    modes = [(module, module.training) for _, module in model.named_modules()]
-    model.eval()
-    try:
-        with ag.no_grad(), ag.observe(count):
-            model(blank)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with in_mode(model, training=False), ag.no_grad(), ag.observe(count):
+        model(blank)
     return ModelCost(macs, activations)

@@ -7,13 +7,14 @@ reproduced, with a warning; crashes and NaNs are not.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from swinpy.preparation import Preparation
 
 if TYPE_CHECKING:
     from swinpy.models.config import Architecture, SwinConfig
 
-__all__ = ["EvalConfig", "Preset", "eval_config_of", "preset_faults", "preset_options"]
+__all__ = ["Preset", "eval_config_of", "preset_faults", "preset_options"]
 
 Preset: TypeAlias = Literal["official", "timm", "torchvision", "hf"]
 
@@ -26,7 +27,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 _MORE: dict[tuple[str, str], dict[str, Any]] = {
     ("torchvision", "v2"): {"key_bias": "zeroed", "res_post_norm_init": 1.0, "pretrained_window_sizes": ()},
-    ("hf", "v1"): {"small_map": "clamp", "shift_rule": "map", "drop_path_branches": "attention"},
+    ("hf", "v1"): {"small_map": "clamp_forward", "shift_rule": "map", "drop_path_branches": "attention"},
     ("hf", "v2"): {
         "small_map": "clamp_height",
         "shift_rule": "height",
@@ -41,8 +42,8 @@ _FAULTS: dict[tuple[str, str], str] = {
     (
         "hf",
         "v2",
-    ): "the mask between regions is added twice (mask_value=-200), and the height alone decides on window "
-    "and shift (small_map='clamp_height', shift_rule='height')",
+    ): "the mask between regions is added twice (mask_value=-200), and the height alone, halved downwards, decides on "
+    "window and shift (small_map='clamp_height', shift_rule='height')",
 }
 _FAULTS["timm", "v2"] = _FAULTS["timm", "v1"]
 
@@ -87,26 +88,7 @@ def preset_faults(preset: Preset, architecture: Architecture) -> str | None:
     return _FAULTS.get((preset, architecture))
 
 
-@dataclass(frozen=True)
-class EvalConfig:
-    """How an image becomes a model's input in evaluation.
-
-    Attributes:
-        resize: pixels of the shorter side, or (H, W) regardless of the image's proportions.
-        crop: (H, W) cut from the centre; None for no crop.
-        interpolation: of the resize.
-        mean: of each channel, of values in [0, 1].
-        std: likewise.
-    """
-
-    resize: int | tuple[int, int]
-    crop: tuple[int, int] | None
-    interpolation: Literal["bicubic", "bilinear"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-def eval_config_of(name: str, config: SwinConfig, preset: Preset = "official") -> EvalConfig:
+def eval_config_of(name: str, config: SwinConfig, preset: Preset = "official") -> Preparation:
     """The evaluation transform of a model.
 
     The official code resizes the shorter side by 256 / 224 and crops the centre, but resizes to 384 directly; timm
@@ -124,7 +106,7 @@ def eval_config_of(name: str, config: SwinConfig, preset: Preset = "official") -
     image, side = config.image, min(config.image)
     mean, std = _IMAGENET if side > 32 else _CIFAR
     if preset == "hf" or side <= 32 or (preset == "official" and side == 384):
-        return EvalConfig(image, None, "bicubic", mean, std)
+        return Preparation(image, None, "bicubic", mean, std)
     if preset == "torchvision":
         if name not in _TORCHVISION_RESIZE:
             known = ", ".join(_TORCHVISION_RESIZE)
@@ -134,4 +116,4 @@ def eval_config_of(name: str, config: SwinConfig, preset: Preset = "official") -
         resize = math.floor(side / (1.0 if side == 384 else 0.9))
     else:
         resize = int(256 / 224 * side)
-    return EvalConfig(resize, image, "bicubic", mean, std)
+    return Preparation(resize, image, "bicubic", mean, std)

@@ -11,7 +11,8 @@ from swinpy.models.presets import eval_config_of, preset_faults, preset_options
 from swinpy.models.swin import SwinTransformer
 
 if TYPE_CHECKING:
-    from swinpy.models.presets import EvalConfig, Preset
+    from swinpy.models.presets import Preset
+    from swinpy.preparation import Preparation
 
 __all__ = ["VARIANTS", "create_model", "eval_config", "list_models", "model_config"]
 
@@ -124,7 +125,7 @@ def model_config(name: str) -> SwinConfig:
     return VARIANTS[name]
 
 
-def eval_config(name: str, preset: Preset = "official") -> EvalConfig:
+def eval_config(name: str, preset: Preset = "official") -> Preparation:
     """Resize, crop, interpolation, mean and standard deviation that a library evaluates a model with.
 
     >>> eval_config("swin_tiny_patch4_window7_224").resize

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import autograd as ag
 from autograd.extend import cast_together
+from swinpy.geometry import dropped_shift
 from swinpy.models.parts import Block, Normalize, PatchEmbed, PatchMerging, Stream, absolute_position
 from swinpy.models.resample import resize_map
 from swinpy.models.swin_mlp import SwinMlpBlock
@@ -92,12 +93,15 @@ class SwinTransformer(Module):
     def _say_small_maps(self) -> None:
         config = self.config
         for stage, window in enumerate(config.nominal_windows):
-            size = config.map_size(stage)
+            size, built = config.judged_size(stage), config.window(stage)
             if min(size) < window:
-                what = "kept, the map padded up to it" if config.small_map == "pad" else "shrunk to the map"
+                padded = built == (window, window) and config.small_map != "clamp_forward"
+                what = "kept, the map padded up to it" if padded else "shrunk to the map"
+                down, across = dropped_shift(size, built, config.window_shift(stage), config.shift_rule)
+                shift = f"shifted by {down}x{across}" if down or across else "not shifted"
                 warnings.warn(
                     f"stage {stage}: window {window} is larger than its map of {size[0]}x{size[1]} "
-                    f"tokens: {what}, not shifted (small_map={config.small_map!r}).",
+                    f"tokens: {what}, {shift} (small_map={config.small_map!r}).",
                     stacklevel=4,
                 )
 

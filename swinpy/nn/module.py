@@ -5,6 +5,7 @@ Attribute names are the parameter names of the official Swin checkpoints. A modu
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from swinpy.probe import watched_call, watchers
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Module", "ModuleList", "Parameter", "StateDictError"]
+__all__ = ["Module", "ModuleList", "Parameter", "StateDictError", "in_mode"]
 
 
 class Parameter(ag.Tensor):
@@ -218,3 +219,19 @@ class ModuleList(Module):
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
+
+
+@contextmanager
+def in_mode(module: Module, training: bool) -> Iterator[None]:
+    """A block in which ``module`` and all below are in training mode, or all in evaluation mode.
+
+    Afterwards each of them is in its own mode again, also where the block raises: a frozen part may have another than
+    the whole.
+    """
+    modes = [(part, part.training) for _, part in module.named_modules()]
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

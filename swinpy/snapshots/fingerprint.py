@@ -1,72 +1,37 @@
 """What a resumed run should have in common with the run it continues.
 
-Exactness holds within one numeric fingerprint: the same OpenBLAS gives the same bits with one thread and with
-two, but other bits with the kernels of another processor. And a run continued under another configuration is
-another run; both differences are said, one line each.
+Exactness holds within one numeric fingerprint: other libraries, another processor or other kernels round otherwise.
+And a run continued under another configuration is another run. Both differences are said.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 import platform
 import sys
 from typing import Any
 
-import numpy as np
+from autograd.kernels import numerics
 
 __all__ = ["compare", "config_difference", "numeric_fingerprint"]
 
 _MISSING = object()
-# How builds of OpenBLAS name this function: plain, with 64-bit integers, and as shipped in NumPy's wheels.
-_CORE_FUNCTIONS = (
-    "openblas_get_corename",
-    "openblas_get_corename64_",
-    "scipy_openblas_get_corename",
-    "scipy_openblas_get_corename64_",
-)
 
 
-def numeric_fingerprint() -> dict[str, str]:
+def numeric_fingerprint(device: str = "cpu") -> dict[str, str]:
     """What decides the last bits of a float result on this machine, as plain text.
 
+    Args:
+        device: that of the model, "cpu" or "cuda:N".
+
     Returns:
-        The versions of Python and NumPy, the BLAS library with its version and the processor it chose kernels for
-        ("unknown" where it does not say), the SIMD extensions that NumPy found, and the machine.
+        The version of Python, the machine, and :func:`autograd.kernels.numerics`.
     """
-    config: Any = np.show_config(mode="dicts") or {}
-    blas = config.get("Build Dependencies", {}).get("blas", {})
-    simd = config.get("SIMD Extensions", {})
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()} {sys.byteorder}-endian",
-        "numpy": np.__version__,
-        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', 'unknown')}",
-        "blas_core": _blas_core() or os.environ.get("OPENBLAS_CORETYPE") or "unknown",
-        "simd": " ".join([*simd.get("baseline", []), *simd.get("found", [])]) or "unknown",
+        **numerics(device),
     }
-
-
-def _blas_core() -> str | None:
-    """Ask the OpenBLAS that is loaded which processor's kernels it runs; None where that cannot be learnt."""
-    try:
-        with open("/proc/self/maps") as lines:
-            found = {line.split(maxsplit=5)[5].strip() for line in lines if "openblas" in line}
-    except (OSError, IndexError):
-        return None
-    # SciPy brings an OpenBLAS of its own; NumPy's is the one that multiplies here.
-    for path in sorted(found, key=lambda path: ("numpy" not in path, path)):
-        try:
-            library = ctypes.CDLL(path)
-        except OSError:
-            continue
-        for name in _CORE_FUNCTIONS:
-            function = getattr(library, name, None)
-            if function is not None:
-                function.restype = ctypes.c_char_p
-                return bytes(function() or b"").decode("ascii", "replace") or None
-    return None
 
 
 def compare(saved: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -10,60 +10,99 @@ import json
 import math
 from typing import Any
 
+from swinpy.io.costs import json_cost
+from swinpy.io.errors import shown
+
 __all__ = ["check_plain", "decode_plain", "encode_plain"]
 
 _DEPTH = 64
 # Python refuses to print integers of more than 4300 digits, about 14,000 bits; generator states need 128.
 _INT_BITS = 4096
+# What a state may take when it is read, by the estimate of `json_cost`; it is compared when one is written, too.
+_MEMORY = 1 << 28
 
 
-def check_plain(value: Any, op: str, place: str = "state", depth: int = 0) -> None:
+# Where a value lies: the way of what is around it, and its key or number there. Text is made of it for a message alone,
+# for a file may put thousands of values under one long key.
+_Way = tuple[Any, Any] | None
+
+
+def check_plain(value: Any, op: str, place: str = "state") -> None:
     """Check that a value survives JSON unchanged: None, bool, int, finite float, str, lists and dicts of these.
 
     Args:
         value: what to check.
         op: the operation that a message names first.
         place: where in the whole `value` is, such as ``state['lr'][0]``.
-        depth: how many containers lie around it.
 
     Raises:
         TypeError: a value or a key is of another type, subclasses and NumPy scalars included.
         ValueError: a float is not finite, an integer is huge, text has no UTF-8 form, or containers nest too deep
             (or in a circle).
     """
-    if depth > _DEPTH:
-        raise ValueError(f"{op}: expected at most {_DEPTH} containers in each other; got more at {place}. Flatten it.")
-    kind = type(value)
-    if kind is dict:
-        for key, item in value.items():
-            if type(key) is not str:
-                raise TypeError(f"{op}: expected str keys in {place}; got {key!r}. Use str(key).")
-            _check_text(key, op, place)
-            check_plain(item, op, f"{place}[{key!r}]", depth + 1)
-    elif kind is list:
-        for index, item in enumerate(value):
-            check_plain(item, op, f"{place}[{index}]", depth + 1)
-    elif kind is float:
-        if not math.isfinite(value):
-            raise ValueError(f"{op}: expected finite numbers; got {value!r} at {place}. Store None instead.")
-    elif kind is int:
-        if value.bit_length() > _INT_BITS:
-            bits = value.bit_length()
-            raise ValueError(f"{op}: expected integers up to {_INT_BITS} bits; got {bits} at {place}. Store an array.")
-    elif kind is str:
-        _check_text(value, op, place)
-    elif value is not None and kind is not bool:
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        raise TypeError(
-            f"{op}: expected None, bool, int, float, str, list or dict; got {name} at {place}. "
-            "Convert it (float(x), list(x)), or store it as an array group."
+    _Check(op, place).value(value, None, 0)
+
+
+class _Check:
+    def __init__(self, op: str, place: str) -> None:
+        self._op, self._place = op, place
+
+    def _at(self, way: _Way) -> str:
+        steps = []
+        while way is not None:
+            way, key = way
+            steps.append(f"[{shown(key)}]")
+        return self._place + "".join(reversed(steps))
+
+    def value(self, value: Any, way: _Way, depth: int) -> None:
+        op, kind = self._op, type(value)
+        if depth > _DEPTH:
+            at = self._at(way)
+            raise ValueError(f"{op}: expected at most {_DEPTH} containers in each other; got more at {at}. Flatten it.")
+        if kind is dict:
+            for key, item in value.items():
+                if type(key) is not str:
+                    raise TypeError(f"{op}: expected str keys in {self._at(way)}; got {shown(key)}. Use str(key).")
+                self._text(key, way)
+                self.value(item, (way, key), depth + 1)
+        elif kind is list:
+            for index, item in enumerate(value):
+                self.value(item, (way, index), depth + 1)
+        elif kind is str:
+            self._text(value, way)
+        else:
+            self._scalar(value, way)
+
+    def _scalar(self, value: Any, way: _Way) -> None:
+        op, kind = self._op, type(value)
+        if kind is float:
+            if not math.isfinite(value):
+                at = self._at(way)
+                raise ValueError(f"{op}: expected finite numbers; got {value!r} at {at}. Store None instead.")
+        elif kind is int:
+            if value.bit_length() > _INT_BITS:
+                got = f"{value.bit_length()} bits at {self._at(way)}"
+                raise ValueError(f"{op}: expected integers up to {_INT_BITS} bits; got {got}. Store an array.")
+        elif value is not None and kind is not bool:
+            name = f"{kind.__module__}.{kind.__qualname__}"
+            raise TypeError(
+                f"{op}: expected None, bool, int, float, str, list or dict; got {name} at {self._at(way)}. "
+                "Convert it (float(x), list(x)), or store it as an array group."
+            )
+
+    def _text(self, text: str, way: _Way) -> None:
+        # JSON joins two halves of a surrogate pair into one character, so text with halves would not come back.
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            at = self._at(way)
+            raise ValueError(f"{self._op}: expected text with a UTF-8 form; got {shown(text)} at {at}. Leave it out.")
+
+
+def _check_size(data: bytes, op: str, place: str) -> None:
+    if json_cost(data) > _MEMORY:
+        raise ValueError(
+            f"{op}: expected {place} to take at most {_MEMORY >> 20} MiB of memory when it is read; got "
+            f"{len(data)} bytes of JSON that take more. Store long lists as arrays."
         )
-
-
-def _check_text(text: str, op: str, place: str) -> None:
-    # JSON joins two halves of a surrogate pair into one character, so text with halves would not come back.
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError(f"{op}: expected text with a UTF-8 form; got {text!r} at {place}. Leave it out.")
 
 
 def encode_plain(value: Any, op: str, place: str = "state") -> bytes:
@@ -82,7 +121,9 @@ def encode_plain(value: Any, op: str, place: str = "state") -> bytes:
         ValueError: see `check_plain`.
     """
     check_plain(value, op, place)
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
+    data = (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
+    _check_size(data, op, place)
+    return data
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -104,8 +145,9 @@ def decode_plain(data: bytes, op: str, place: str = "state") -> Any:
         The value.
 
     Raises:
-        ValueError: the bytes are no JSON, repeat a key, or hold what `check_plain` refuses.
+        ValueError: the bytes are no JSON, repeat a key, hold what `check_plain` refuses, or take more than 256 MiB.
     """
+    _check_size(data, op, place)
     try:
         value = json.loads(data, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:

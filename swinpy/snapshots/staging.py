@@ -40,6 +40,7 @@ class Draft(NamedTuple):
     pinned: bool
     groups: Mapping[str, Mapping[str, NDArray[Any]]]
     state: dict[str, Any]
+    metadata: Mapping[str, Mapping[str, str]]
 
 
 def step_behind(name: str) -> int | None:
@@ -90,7 +91,8 @@ def _stage(temporary: Path, draft: Draft) -> None:
         if group is None:
             name, data = manifests.STATE, encode_plain(draft.state, "save snapshot")
         else:
-            name, data = manifests.group_file(group, "save snapshot"), encode_tensors(tensors, checked=True)
+            name = manifests.group_file(group, "save snapshot")
+            data = encode_tensors(tensors, draft.metadata.get(group), checked=True)
         atomic.write_new(temporary / name, data)
         records[name] = FileRecord(len(data), hashlib.sha256(data).hexdigest())
     manifest = Manifest(draft.step, draft.order, draft.pinned, records)
@@ -154,11 +156,13 @@ def _is_live(pid: int, name: str) -> bool:
     return True
 
 
-def sweep(folder: Path) -> list[str]:
-    """Clear up what dead writers left: remove unfinished folders, put back a snapshot that a swap had aside.
+def sweep(folder: Path, alone: bool = False) -> list[str]:
+    """Clear up what dead writers left: remove unfinished files and folders, put back a snapshot that a swap had aside.
 
     Args:
-        folder: where the snapshots are.
+        folder: where the snapshots are, or the run's folder around it.
+        alone: whether no other process can be writing here. Else what bears the pid of a live process stays, and a pid
+            says nothing of another machine's processes and may belong to a new one by now.
 
     Returns:
         One line about each thing done, or that could not be done.
@@ -170,7 +174,7 @@ def sweep(folder: Path) -> list[str]:
         return []
     for path in entries:
         hidden = _HIDDEN.fullmatch(path.name)
-        if hidden is None or _is_live(int(hidden[2]), path.name):
+        if hidden is None or path.name in _active or not (alone or not _is_live(int(hidden[2]), path.name)):
             continue
         try:
             if hidden[1] == "tmp":

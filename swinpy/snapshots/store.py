@@ -12,7 +12,7 @@ A run folder holds ``snapshots/step-00001234/`` with ``state.json``, one ``<grou
 So a folder under a final name is always whole, whatever moment a crash picks, and readers trust manifests alone:
 ``latest`` may lag by one save. Saving a step that exists moves the old folder to ``.old-<pid>-...`` for the moment
 between two renames; readers look there too, and a sweep puts it back if the crash came just then. One process
-writes to a run folder at a time; any number may read.
+writes to a run folder at a time (``swinpy.snapshots.lock``); any number may read.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from swinpy.io.safetensors.read import decode_tensors
 from swinpy.io.safetensors.write import check_tensors
 from swinpy.snapshots import staging
 from swinpy.snapshots.manifest import (
+    MANIFEST,
     STATE,
     TENSORS,
     Manifest,
@@ -44,14 +45,22 @@ from swinpy.snapshots.manifest import (
     step_of,
     verify,
 )
-from swinpy.snapshots.plain_json import check_plain, decode_plain
+from swinpy.snapshots.plain_json import decode_plain, encode_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["Snapshot", "SnapshotError", "SnapshotStore", "SnapshotWriteError", "load_snapshot", "verify"]
+__all__ = [
+    "Snapshot",
+    "SnapshotError",
+    "SnapshotStore",
+    "SnapshotWriteError",
+    "find_snapshot",
+    "load_snapshot",
+    "verify",
+]
 
 T = TypeVar("T")
 
@@ -66,6 +75,7 @@ _FIXES = {
     errno.EPERM: "Make the folder writable, or write to another one.",
     errno.EROFS: "Write to a folder on another file system.",
     errno.ENOTDIR: "Move that file away, or write to another folder.",
+    errno.EISDIR: "Move that folder away, or write to another one.",
 }
 
 
@@ -104,6 +114,34 @@ class SnapshotWriteError(OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+
+def find_snapshot(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The snapshot that a path means.
+
+    Args:
+        path: a snapshot's folder, the file ``latest``, or a run's folder (or the one of its snapshots).
+
+    Returns:
+        The snapshot's folder, all its bytes verified, and for a run's folder which one was taken: the best, or the
+        newest where none is marked as best.
+
+    Raises:
+        SnapshotError: it is missing or damaged, or the run has no good one.
+    """
+    folder = Path(path)
+    if folder.name == _LATEST and os.path.isfile(folder):
+        folder = _follow(folder)
+    root = folder.parent if folder.name == "snapshots" else folder
+    if os.path.lexists(folder / MANIFEST) or not os.path.isdir(root / "snapshots"):
+        verify(folder)
+        return folder, ""
+    found, pinned, notes = SnapshotStore(root).best()
+    if found is None:
+        got = "; ".join(notes) or "none"
+        raise SnapshotError(f"load snapshot: expected a good one in {root / 'snapshots'}; got {got}. Name a file.")
+    kind = "the best by top-1" if pinned else "the newest, as none is marked as best"
+    return found, "; ".join([f"{root}: its snapshot {found.name} is taken, {kind}", *notes])
 
 
 def load_snapshot(path: str | os.PathLike[str]) -> Snapshot:
@@ -183,6 +221,23 @@ class SnapshotStore:
         found, notes = self._first_good(verify)
         return (found[0] if found else None), notes
 
+    def best(self) -> tuple[Path | None, bool, list[str]]:
+        """The snapshot that was pinned last, as a run pins its best; the newest where none is pinned.
+
+        Only those whose every byte verifies count.
+
+        Returns:
+            Its folder (None if there is none), whether it is pinned, and a line about each damaged one.
+
+        Raises:
+            SnapshotError: the folder exists and cannot be read.
+        """
+        found, notes = self._first_good(verify, pinned_only=True)
+        if found is not None:
+            return found[0], True, notes
+        path, more = self.newest()
+        return path, False, [*notes, *(note for note in more if note not in notes)]
+
     def load(self, path: str | os.PathLike[str] = _LATEST) -> Snapshot:
         """Read a snapshot, checking every byte.
 
@@ -214,14 +269,17 @@ class SnapshotStore:
         found, notes = self._first_good(load_snapshot)
         return (replace(found[1], notes=tuple(notes)) if found else None), notes
 
-    def _first_good(self, action: Callable[[Path], T]) -> tuple[tuple[Path, T] | None, list[str]]:
+    def _first_good(
+        self, action: Callable[[Path], T], pinned_only: bool = False
+    ) -> tuple[tuple[Path, T] | None, list[str]]:
         notes: list[str] = []
         tried: set[Path] = set()
         # Listed anew after each failure: a running job may have deleted the candidate because it saved newer ones.
         while True:
             found, damaged = self._list()
             notes += [note for note in damaged if note not in notes]
-            path = next((path for _, path in found if path not in tried), None)
+            wanted = (path for manifest, path in found if manifest.pinned or not pinned_only)
+            path = next((path for path in wanted if path not in tried), None)
             if path is None:
                 return None, notes
             tried.add(path)
@@ -266,6 +324,7 @@ class SnapshotStore:
         state: Mapping[str, Any],
         *,
         pin: bool = False,
+        metadata: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Path:
         """Write a snapshot; when it returns, the snapshot is on the disk and has been read back.
 
@@ -274,6 +333,7 @@ class SnapshotStore:
             groups: arrays by group ("model", "optim", ...) and name, of any layout.
             state: what else a resume needs, as plain JSON values.
             pin: whether retention keeps this one besides the last `keep`, such as the best so far.
+            metadata: of a group, free text by name for the header of its file; whoever copies the file has it, too.
 
         Returns:
             The snapshot's folder.
@@ -292,7 +352,8 @@ class SnapshotStore:
             earlier, _ = self._list()
             # Larger than every order that can be read, and almost surely than one that cannot.
             order = max([time.time_ns(), *(manifest.order + 1 for manifest, _ in earlier)])
-            replaced = staging.commit(self.folder, staging.Draft(step, order, bool(pin), groups, dict(state)))
+            draft = staging.Draft(step, order, bool(pin), groups, dict(state), metadata or {})
+            replaced = staging.commit(self.folder, draft)
             committed = True
             atomic.replace_file(self.folder / _LATEST, f"{final.name}\n".encode())
             staging.discard(self.folder, ([replaced] if replaced else []) + self._retired(final, bool(pin), earlier))
@@ -330,15 +391,43 @@ class SnapshotStore:
         message = f"save snapshot: expected to write {final.name} in {self.folder}; got {got}. {lost}; {kept}. {fix}"
         return SnapshotWriteError(message, cause.errno, previous, final if committed else None)
 
-    def sweep(self) -> list[str]:
-        """Clear up what dead writers left; call it once when a run starts, before loading.
+    def prepare(self) -> None:
+        """Make the folder of snapshots and try whether it can be written to, so that no save is the first to find out.
+
+        Raises:
+            SnapshotWriteError: it cannot be written to.
+        """
+        latest = self.folder / _LATEST
+        trial = self.folder / atomic.temporary_name("tmp")
+        try:
+            atomic.make_folder(self.folder)
+            if latest.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder stands where a file should be", str(latest))
+            atomic.write_new(trial, b"")
+            atomic.remove_tree(trial)
+        except OSError as error:
+            where = Path(os.fsdecode(error.filename)) if error.filename is not None else self.folder
+            raise SnapshotWriteError(
+                f"save snapshot: expected to write to {self.folder}; got {error.strerror or error} ({where}). "
+                f"{_FIXES.get(error.errno or 0, 'Check the disk.')}",
+                error.errno,
+                None,
+                None,
+            ) from error
+
+    def sweep(self, *, alone: bool = False) -> list[str]:
+        """Clear up what dead writers left in the run's folder; call it once when a run starts, before loading.
 
         Temporaries of live processes stay. Damaged snapshots stay as well: what they hold may be worth a look.
+
+        Args:
+            alone: whether the caller is the only writer (:func:`swinpy.snapshots.lock.only_writer`): then all
+                temporaries were left, and none stays.
 
         Returns:
             One line about each thing done, or that could not be done.
         """
-        return staging.sweep(self.folder)
+        return staging.sweep(self.root, alone) + staging.sweep(self.folder, alone)
 
     def verify(self, path: str | os.PathLike[str]) -> Manifest:
         """Check every byte of a snapshot against its manifest; see the function `verify`."""
@@ -350,7 +439,7 @@ def _check(step: int, groups: Mapping[str, Mapping[str, NDArray[Any]]], state: M
     op = "save snapshot"
     if type(step) is not int or not 0 <= step < _STEPS:
         raise ValueError(f"{op}: expected an int step from 0 to {_STEPS - 1}; got {step!r}. Use int(step).")
-    check_plain(dict(state), op)
+    encode_plain(dict(state), op)
     for group, tensors in groups.items():
         group_file(group, op)
         check_tensors(tensors)

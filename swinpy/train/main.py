@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shlex
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import autograd as ag
+from swinpy.console import printable, say, steady, tell
 from swinpy.data import DatasetCorrupt, DatasetMissing
 from swinpy.io.words import in_words
 from swinpy.models import list_models
 from swinpy.snapshots.fingerprint import compare, config_difference, numeric_fingerprint
+from swinpy.snapshots.lock import only_writer
+from swinpy.snapshots.plain_json import check_plain
 from swinpy.snapshots.store import SnapshotError, SnapshotStore, SnapshotWriteError, load_snapshot
 from swinpy.train import tasks
 from swinpy.train.evaluate import evaluate
+from swinpy.train.memory import OutOfMemoryError, evaluation_advice, out_of_memory, training_advice
 from swinpy.train.options import FREE_ON_RESUME, UsageError, parse_options
-from swinpy.train.runlog import Progress, RunLog, say
+from swinpy.train.own import run_folder
+from swinpy.train.runlog import Progress, RunLog
 from swinpy.train.setup import Run, banner, build_run, options_dict
 from swinpy.train.signals import StopRequest
-from swinpy.train.trainer import NonFiniteError
+from swinpy.train.trainer import NonFiniteError, image_shares
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
+    from pathlib import Path
 
     from swinpy.snapshots.store import Snapshot
+    from swinpy.train.evaluate import Evaluation
 
 __all__ = ["main"]
 
@@ -47,38 +52,43 @@ _EXPECTED = (
     SnapshotError,
     SnapshotWriteError,
     NonFiniteError,
+    OutOfMemoryError,
     ImportError,
     OSError,
 )
 
-# How libraries of CUDA say that memory is full; CuPy's own allocator raises a MemoryError.
-_OUT_OF_MEMORY = ("cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
-
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
-    """Run the command line; returns the exit code (0; 2 for a fault that the user can mend; 130, 143 on signals)."""
+    """Run the command line.
+
+    Args:
+        argv: the arguments; those of the process by default.
+        prog: what messages call the program.
+
+    Returns:
+        The exit code: 0; 2 for a fault that the user can mend; 129, 130, 143 on SIGHUP, SIGINT, SIGTERM.
+    """
     argv = sys.argv[1:] if argv is None else argv
-    command = shlex.join(["python", prog or sys.argv[0], *argv])
+    with steady():
+        return _main(argv, prog, shlex.join(["python", prog or sys.argv[0], *argv]))
+
+
+def _main(argv: list[str], prog: str | None, command: str) -> int:
     try:
         with StopRequest() as stop:
-            return _run(parse_options(argv, prog), command, stop)
+            options = parse_options(argv, prog)
+            with out_of_memory():
+                return _run(options, command, stop)
     except DatasetMissing as error:
         download = "" if "--dataset-download" in argv else f"\n{command} --dataset-download"
         _fail(f"{error}{download if 'cifar' in str(error).lower() else ''}")
-    except MemoryError as error:
-        _fail(_out_of_memory(error))
     except _EXPECTED as error:
         _fail(in_words(error))
     except RuntimeError as error:
-        if not any(name in str(error) for name in _OUT_OF_MEMORY):
+        if "can't start new thread" not in str(error):
             raise
-        _fail(_out_of_memory(error))
+        _fail("no further thread could be started. Lower --threads or --workers, or raise the limit (ulimit -u).")
     return 2
-
-
-def _out_of_memory(error: Exception) -> str:
-    what = f"out of memory: {error}" if str(error) else "out of memory."
-    return f"{what} Lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing."
 
 
 @contextlib.contextmanager
@@ -95,7 +105,7 @@ def _users_input() -> Iterator[None]:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    tell(f"error: {message}")
 
 
 def _run(options: Namespace, command: str, stop: StopRequest) -> int:
@@ -118,10 +128,9 @@ def _run(options: Namespace, command: str, stop: StopRequest) -> int:
             run = build_run(options)
     for warning in caught:
         say(f"note: {warning.message}")
-    if options.throughput:
-        return tasks.throughput(run)
-    if options.check:
-        return tasks.check(run)
+    if options.throughput or options.check:
+        with out_of_memory(training_advice(options)):
+            return (tasks.throughput if options.throughput else tasks.check)(run)
     return Session(options, run, command).main(stop)
 
 
@@ -142,8 +151,7 @@ class Session:
 
     def __init__(self, options: Namespace, run: Run, command: str) -> None:
         self.options, self.run, self.command = options, run, command
-        name = options.experiment or f"{options.dataset}-{options.model}-seed{options.seed}"
-        self.folder = Path(options.output) / name
+        self.folder = run_folder(options)
         self.store = SnapshotStore(self.folder, keep=2, keep_pinned=1)
         self.started = time.perf_counter()
         self.seconds_before = 0.0
@@ -152,12 +160,29 @@ class Session:
 
     def main(self, stop: StopRequest) -> int:
         """Train, evaluate and save; returns the exit code."""
-        with _users_input():
-            snapshot = self._resume()
+        if self.options.eval_only:
+            with _users_input():
+                snapshot = self._trained()
+            self._banner(snapshot)
+            return self._evaluate_only()
+        with contextlib.ExitStack() as stack:
+            with _users_input():
+                snapshot = self._given()  # looked at before anything is written
+                unlocked = stack.enter_context(only_writer(self.folder))
+                if unlocked:
+                    say(f"note: {unlocked}")
+                self._check_writable()
+                for note in self.store.sweep(alone=unlocked is None):
+                    say(f"note: {note}")
+                snapshot = snapshot or self._resume()
+            self._banner(snapshot)
+            return self._work(stop)
+
+    def _banner(self, snapshot: Snapshot | None) -> None:
         for line in banner(self.run, self.options, str(self.folder), str(snapshot.path) if snapshot else None):
             say(line)
-        if self.options.eval_only:
-            return self._evaluate_only()
+
+    def _work(self, stop: StopRequest) -> int:
         step = self.run.trainer.position.step
         self.log = RunLog(self.folder, step)
         self.log.options(options_dict(self.options))
@@ -168,55 +193,84 @@ class Session:
         with contextlib.closing(progress), contextlib.closing(self.log):
             try:
                 self._train(total, progress, stop)
-            except (NonFiniteError, MemoryError) as error:
+            except (NonFiniteError, OutOfMemoryError) as error:
                 where = f" The last good snapshot is {self.last_saved}." if self.last_saved else " No snapshot yet."
-                kind = NonFiniteError if isinstance(error, NonFiniteError) else MemoryError
-                raise kind(str(error) + where) from None
+                raise type(error)(str(error) + where) from None
         self._end(total)
         if stop.code is not None:
             say(f"{stop.name}: saved; exit code {stop.code}")
         return stop.code or 0
 
+    def _check_writable(self) -> None:
+        """Find out now what a first save would find out after an epoch."""
+        self.store.prepare()
+        try:
+            check_plain(self._state(), "save snapshot")
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{error} Until then no snapshot of this run can be written.") from None
+
     # ---- resuming
 
-    def _resume(self) -> Snapshot | None:
-        options = self.options
-        for note in self.store.sweep():
+    def _given(self) -> Snapshot | None:
+        """What ``--resume PATH`` names, in place."""
+        if self.options.resume in (None, "auto"):
+            return None
+        snapshot = load_snapshot(self.options.resume)
+        self._place(snapshot)
+        return snapshot
+
+    def _trained(self) -> Snapshot | None:
+        """The snapshot to evaluate, in place; nothing in the run's folder is touched, where a run may be writing."""
+        if self.options.resume is None and self.options.initial_checkpoint:
+            return None
+        snapshot = self._given() or self._newest()
+        if snapshot is None:
+            raise UsageError(
+                f"--eval: expected trained weights; got none in {self.folder}. "
+                "Name a snapshot with --resume PATH, or weights with --initial-checkpoint FILE."
+            )
+        return snapshot
+
+    def _newest(self) -> Snapshot | None:
+        """The newest good snapshot of the run's folder, in place."""
+        found, notes = self.store.load_newest()
+        for note in notes:
             say(f"note: {note}")
-        if options.resume is None:
-            newest, notes = self.store.newest()
-            if (newest is not None or notes) and not options.eval_only:
-                what, fix = "whose snapshots are damaged (" + "; ".join(notes) + ")", "Move it away"
-                if newest is not None:
-                    what, fix = f"with {newest.name}", "Add --resume auto to continue it"
-                raise UsageError(
-                    f"--output: expected a folder without a run; got {self.folder} {what}. "
-                    f"{fix}, or choose another --experiment."
-                )
-            if not options.eval_only or options.initial_checkpoint:
-                return None
-        if options.resume in (None, "auto"):
-            found, notes = self.store.load_newest()
-            for note in notes:
-                say(f"note: {note}")
-            if found is None and options.eval_only:
-                raise UsageError(
-                    f"--eval: expected trained weights; got none in {self.folder}. "
-                    "Name a snapshot with --resume PATH, or weights with --initial-checkpoint FILE."
-                )
-            if found is None and notes:
-                raise UsageError(
-                    f"--resume auto: expected a snapshot that verifies in {self.store.folder}; all are damaged (see "
-                    "above) and none was touched. Move the folder away to start over, or choose another --experiment."
-                )
+        if found is not None:
+            self._place(found)
+        elif notes and not self.options.eval_only:
+            raise UsageError(
+                f"--resume auto: expected a snapshot that verifies in {self.store.folder}; all are damaged (see "
+                "above) and none was touched. Move the folder away to start over, or choose another --experiment."
+            )
+        return found
+
+    def _resume(self) -> Snapshot | None:
+        """Where the run's folder stands: the snapshot to go on from, in place, or None at the beginning."""
+        if self.options.resume == "auto":
+            found = self._newest()
             if found is None:
                 say(f"note: --resume auto: no snapshot in {self.store.folder}; starting at the beginning")
-                return None
-            snapshot = found
-        else:
-            snapshot = load_snapshot(options.resume)
-        self._accept(snapshot)
-        return snapshot
+            return found
+        newest, notes = self.store.newest()
+        if newest is not None or notes:
+            what, fix = "whose snapshots are damaged (" + "; ".join(notes) + ")", "Move it away"
+            if newest is not None:
+                what, fix = f"with {newest.name}", "Add --resume auto to continue it"
+            raise UsageError(
+                f"--output: expected a folder without a run; got {self.folder} {what}. "
+                f"{fix}, or choose another --experiment."
+            )
+        return None
+
+    def _place(self, snapshot: Snapshot) -> None:
+        try:
+            self._accept(snapshot)
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            raise SnapshotError(
+                f"--resume: expected a snapshot of a training run; got {snapshot.path}, which holds something else "
+                f"({type(error).__name__}: {error}). Choose another snapshot."
+            ) from error
 
     def _accept(self, snapshot: Snapshot) -> None:
         """Put a snapshot in place, unless it is of another run."""
@@ -244,8 +298,9 @@ class Session:
                 f"--resume: expected the images that {snapshot.path} was trained on; got another list of files in "
                 f"{self.run.train.source}. Put the files back as they were, or start another --experiment."
             )
-        for line in compare(snapshot.state["fingerprint"], numeric_fingerprint()):
-            say(f"warning: resumed under other numerics ({line}): the continuation will not be bit-exact")
+        other = compare(snapshot.state["fingerprint"], numeric_fingerprint(self.run.model.device))
+        if other:
+            say(f"warning: resumed under other numerics ({'; '.join(other)}): the continuation will not be bit-exact")
         self.run.trainer.restore(snapshot.groups, snapshot.state["trainer"])
         self.seconds_before = float(snapshot.state["seconds"])
         self.last_saved = snapshot.path
@@ -253,24 +308,42 @@ class Session:
     # ---- training
 
     def _train(self, total: int, progress: Progress, stop: StopRequest) -> None:
-        trainer, options = self.run.trainer, self.options
+        trainer = self.run.trainer
         saved = trainer.position
+        if self._evaluation_is_missing():
+            self._save(pin=self._evaluate(progress))
         while trainer.position.step < total and not self._over(stop):
-            for record in trainer.epoch():
-                self.log.step(record)
-                progress.step(record)
-                self.images += record.images
-                if record.step >= total or self._over(stop):
-                    break
+            self._steps(total, progress, stop)
             done = trainer.position.batch == 0
             best = False
-            if trainer.position.step >= total or (done and trainer.position.epoch % options.val_interval == 0):
+            if self._evaluation_is_due() or trainer.position.step >= total:
                 best = self._evaluate(progress)
             if done or best:
                 self._save(pin=best)
                 saved = trainer.position
         if trainer.position != saved:
             self._save(pin=False)
+
+    def _steps(self, total: int, progress: Progress, stop: StopRequest) -> None:
+        """The rest of the epoch, as far as this session goes."""
+        with out_of_memory(training_advice(self.options)):
+            for record in self.run.trainer.epoch():
+                self.log.step(record)
+                progress.step(record)
+                self.images += record.images
+                if record.step >= total or self._over(stop):
+                    break
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether a run that nothing cuts short evaluates where this one stands."""
+        at = self.run.trainer.position
+        return at.batch == 0 and (at.epoch % self.options.val_interval == 0 or at.step >= self.run.total_steps)
+
+    def _evaluation_is_missing(self) -> bool:
+        """Whether the session before did the epoch's last step, and could not evaluate: memory was full."""
+        step = self.run.trainer.position.step
+        logged = bool(self.log.steps) and self.log.steps[-1]["step"] == step
+        return logged and self._evaluation_is_due() and all(e["step"] != step for e in self.log.evals)
 
     def _over(self, stop: StopRequest) -> bool:
         limit = self.options.time_limit
@@ -282,27 +355,35 @@ class Session:
         return self.seconds_before + time.perf_counter() - self.started
 
     def _evaluate(self, progress: Progress) -> bool:
-        """Evaluate, log; whether it is the best so far."""
+        """Evaluate, log; whether it is the best so far.
+
+        An evaluation that the run makes only because this session ends here is marked as partial and is never the
+        best: a session that goes on would not have made it.
+        """
         trainer = self.run.trainer
-        with trainer.autocast():
-            self.result = evaluate(self.run.model, self.run.eval_loader)
         epoch = trainer.position.epoch - (trainer.position.batch == 0)
-        if not math.isfinite(self.result.loss):
+        try:
+            self.result = self._evaluated()
+        except OutOfMemoryError:
+            self._save(pin=False)  # what was trained is not lost; a session that resumes makes up for the evaluation
+            raise
+        except NonFiniteError as error:
             raise NonFiniteError(
-                f"evaluate: expected a finite test loss; got {self.result.loss} after step {trainer.position.step} "
-                f"(epoch {epoch}). The weights have diverged and are not saved. Lower --lr, or set --clip-grad."
-            )
-        losses = [r["loss"] for r in self.log.steps if r["epoch"] == epoch]
+                f"{error} This is after step {trainer.position.step} (epoch {epoch}): the weights have diverged and "
+                "are not saved. Lower --lr, or set --clip-grad."
+            ) from None
+        steps = [r for r in self.log.steps if r["epoch"] == epoch]
+        shares = image_shares([r["images"] for r in steps])
         record = {
             "epoch": epoch,
             "step": trainer.position.step,
-            "train_loss": sum(losses) / max(1, len(losses)),
+            "train_loss": sum(r["loss"] * n for r, n in zip(steps, shares, strict=True)) / max(1, sum(shares)),
             "eval_loss": self.result.loss,
             "eval_top1": self.result.top1,
             "eval_top5": self.result.top5,
             "lr": trainer.schedule(max(0, trainer.position.step - 1)),
             "seconds": round(self.seconds, 3),
-            "partial": trainer.position.batch != 0,
+            "partial": not self._evaluation_is_due(),
         }
         self.log.evaluation(record)
         best = self.log.best()
@@ -312,30 +393,38 @@ class Session:
             stamp = " (synthetic data)" if self.run.test.synthetic else ""
             say(
                 f"epoch {epoch}  train loss {record['train_loss']:.4f}  test loss {self.result.loss:.4f}  "
-                f"top-1 {self.result.top1:.2f}%  top-5 {self.result.top5:.2f}%{stamp}{'  best' if is_best else ''}"
+                f"{self.result.accuracy()}{stamp}{'  best' if is_best else ''}"
             )
         return is_best
 
-    def _save(self, pin: bool) -> None:
-        trainer = self.run.trainer
-        state: dict[str, Any] = {
-            "trainer": trainer.state(),
+    def _state(self) -> dict[str, Any]:
+        """What a snapshot holds besides arrays."""
+        return {
+            "trainer": self.run.trainer.state(),
             "options": options_dict(self.options),
-            "model_config": _plain(self.run.model.config.to_dict()),
-            "fingerprint": numeric_fingerprint(),
+            "fingerprint": numeric_fingerprint(self.run.model.device),
             "synthetic": self.run.train.synthetic,
             "identity": self.run.train.identity,
             "seconds": self.seconds,
         }
-        self.last_saved = self.store.save(trainer.position.step, trainer.groups(), state, pin=pin)
+
+    def _save(self, pin: bool) -> None:
+        trainer = self.run.trainer
+        groups = trainer.groups()
+        size = sum(array.nbytes for array in groups["model"].values())
+        told = {"model": self.run.info.metadata(size)}
+        self.last_saved = self.store.save(trainer.position.step, groups, self._state(), pin=pin, metadata=told)
 
     # ---- the end
 
+    def _evaluated(self) -> Evaluation:
+        with self.run.trainer.autocast(), out_of_memory(evaluation_advice(self.options)):
+            return evaluate(self.run.model, self.run.eval_loader)
+
     def _evaluate_only(self) -> int:
-        with self.run.trainer.autocast():
-            result = evaluate(self.run.model, self.run.eval_loader)
+        result = self._evaluated()
         stamp = " (synthetic data)" if self.run.test.synthetic else ""
-        say(f"test loss {result.loss:.4f}  top-1 {result.top1:.2f}%  top-5 {result.top5:.2f}%{stamp}")
+        say(f"test loss {result.loss:.4f}  {result.accuracy()}{stamp}")
         return 0
 
     def _end(self, total: int) -> None:
@@ -355,15 +444,19 @@ class Session:
             say("to resume: " + shlex.join([*stem, "--resume=auto"]))
         if self.last_saved is not None:
             say("to evaluate: " + shlex.join([*stem, "--eval", f"--resume={self.last_saved}"]))
+            predict = ["python", "-m", "swinpy", "predict", f"--weights={self.last_saved}"]
+            say(f"to predict: {shlex.join(predict)} IMAGE...")
 
     def _plots(self) -> list[Path]:
         if self.options.no_plots or not self.log.steps:
             return []
+        drawn: list[Path] = []
         try:
-            return tasks.draw(self.run, self.log, getattr(self, "result", None), self.folder / "plots")
-        except ImportError as error:
-            say(f"note: no plots: {error}")
-            return []
+            tasks.draw(self.run, self.log, getattr(self, "result", None), self.folder / "plots", drawn)
+        except Exception as error:  # whatever it is: the run is saved, and its closing lines are still to come
+            what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {in_words(error)}"
+            say(f"note: no {'further ' if drawn else ''}plots: {printable(what)}")
+        return drawn
 
 
 def _without(words: list[str], *options: str) -> list[str]:
@@ -374,9 +467,3 @@ def _without(words: list[str], *options: str) -> list[str]:
         if not (word.partition("=")[0] in options or is_value):
             kept.append(word)
     return kept
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as lists, infinities as text: JSON has neither."""
-    infinite = float("-inf")
-    return {k: list(v) if isinstance(v, tuple) else "-inf" if v == infinite else v for k, v in config.items()}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
+import reprlib
 import tomllib
 from pathlib import Path
 from typing import Any, NoReturn
 
+from swinpy.io.atomic import read_regular
 from swinpy.train.amp import AMP_DTYPES
 
 __all__ = ["UsageError", "parse_options"]
@@ -21,6 +24,7 @@ FREE_ON_RESUME = frozenset(
         "device",
         "threads",
         "log_interval",
+        "val_batch_size",
         "val_interval",
         "output",
         "experiment",
@@ -40,33 +44,75 @@ class UsageError(ValueError):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}. See --help.")
+        short = message if len(message) <= _LONGEST_MESSAGE else message[:_LONGEST_MESSAGE] + "..."
+        raise UsageError(f"{self.prog}: {short}. See --help.")
+
+
+# Whole numbers beyond this are slips; far below it the arithmetic of steps and shapes is exact.
+_LARGEST = 10**9
+_MOST_THREADS = 1024
+_LONGEST_MESSAGE = 300
+_LARGEST_FILE = 1 << 20  # bytes of a config file
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
+def _shown(value: object) -> str:
+    """A value for a message, shortened."""
+    try:
+        return _short.repr(value)
+    except ValueError:
+        return "a number of more than 4300 digits"
+
+
+def _whole(text: str) -> int:
+    """An int of Python's grammar, or a ValueError: of more than 4300 digits, too."""
+    return int(text)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     """ "2,6,4" as (2, 6, 4)."""
     try:
-        return tuple(int(part) for part in text.replace(" ", "").split(","))
+        values = tuple(_whole(part) for part in text.replace(" ", "").split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected integers separated by commas; got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"expected integers separated by commas; got {_shown(text)}") from None
+    if not all(1 <= value <= _LARGEST for value in values):
+        raise argparse.ArgumentTypeError(f"expected numbers in [1, {_LARGEST}]; got {_shown(text)}")
+    return values
 
 
-def _at_least(least: float, kind: type = int, below: float = float("inf"), most: float = float("inf")) -> Any:
-    """A parser of numbers in [least, below) and [least, most]."""
+def _at_least(least: float, kind: type = int, below: float = math.inf, most: float = math.inf) -> Any:
+    """A parser of finite numbers in [least, below) and [least, most]; whole ones are at most `_LARGEST`."""
+    if kind is int and below == math.inf:
+        most = min(most, _LARGEST)
 
     def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"expected {kind.__name__}; got {text!r}") from None
+            raise argparse.ArgumentTypeError(f"expected {kind.__name__}; got {_shown(text)}") from None
         if not (least <= value < below and value <= most):
             end = f"{most}]" if most < below else f"{below})"
-            limit = f"at least {least}" if min(below, most) == float("inf") else f"in [{least}, {end}"
-            raise argparse.ArgumentTypeError(f"expected a number {limit}; got {text}")
+            limit = f"at least {least} and finite" if min(below, most) == math.inf else f"in [{least}, {end}"
+            raise argparse.ArgumentTypeError(f"expected a number {limit}; got {_shown(text)}")
         return value
 
     parse.__name__ = kind.__name__
     return parse
+
+
+def _text(text: str) -> str:
+    """A name or path: one that a snapshot, which stores the options, can hold, and that can be one at all."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected a name or path; got {_shown(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(
+            f"expected text with a UTF-8 form, because snapshots store the options; got {_shown(text)}. Rename it, or "
+            "name a link to it"
+        ) from None
+    return text
 
 
 def _data(parser: argparse.ArgumentParser) -> None:
@@ -76,16 +122,34 @@ def _data(parser: argparse.ArgumentParser) -> None:
         "--data-dir",
         "--data-path",
         default="data",
+        type=_text,
         metavar="DIR",
         help="where datasets are; for folder, what holds train and val (default: %(default)s)",
     )
     add("--dataset", default="cifar10", choices=("cifar10", "cifar100", "scenes", "digits", "folder"))
     add("--dataset-download", action="store_true", help="fetch a CIFAR archive that is missing")
-    add("--img-size", type=_at_least(1), metavar="N", help="size the model is built for (default: the data's)")
+    add(
+        "--img-size",
+        type=_at_least(1),
+        metavar="N",
+        help="size of the images (default: the data's; only folder resizes)",
+    )
     add("--num-classes", type=_at_least(1), metavar="N", help="outputs of the head (default: the data's)")
-    add("-j", "--workers", type=_at_least(0), default=1, metavar="N", help="loader threads (default: %(default)s)")
-    add("--train-subset", type=_at_least(1), metavar="N", help="use the first N training images")
-    add("--val-subset", type=_at_least(1), metavar="N", help="use the first N test images")
+    add(
+        "-j",
+        "--workers",
+        type=_at_least(0, most=_MOST_THREADS),
+        default=1,
+        metavar="N",
+        help="loader threads (default: %(default)s)",
+    )
+    add(
+        "--train-subset",
+        type=_at_least(1),
+        metavar="N",
+        help="train on N images, drawn by --seed, classes in proportion",
+    )
+    add("--val-subset", type=_at_least(1), metavar="N", help="evaluate on N test images, drawn in the same way")
 
 
 def _augmentation(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +170,12 @@ def _augmentation(parser: argparse.ArgumentParser) -> None:
 def _model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     add = group.add_argument
-    add("--model", metavar="NAME", help="see --list-models (default: swin_cifar_tiny, or _nano for scenes, digits)")
+    add(
+        "--model",
+        metavar="NAME",
+        type=_text,
+        help="see --list-models (default: swin_cifar_tiny, or _nano for scenes, digits)",
+    )
     add("--window-size", type=_at_least(1), metavar="N")
     add("--patch-size", type=_at_least(1), metavar="N")
     add("--embed-dim", type=_at_least(1), metavar="N")
@@ -114,10 +183,11 @@ def _model(parser: argparse.ArgumentParser) -> None:
     add("--num-heads", type=_numbers, metavar="N,N,...")
     add("--drop", type=_at_least(0, float, 1), metavar="P", help="dropout")
     add("--drop-path", type=_at_least(0, float, 1), metavar="P", help="stochastic depth of the last block")
-    add("--initial-checkpoint", metavar="FILE", help="weights to start from, of any published layout")
+    add("--initial-checkpoint", metavar="FILE", type=_text, help="weights to start from, of any published layout")
     add(
         "--initial-head",
         default="keep",
+        type=_text,
         metavar="HOW",
         help="its head: keep, drop, zero, or a text file of class numbers (map22kto1k.txt) (default: %(default)s)",
     )
@@ -133,6 +203,15 @@ def _optimiser(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimiser")
     add = group.add_argument
     add("-b", "--batch-size", type=_at_least(1), metavar="N", help="(default: 128; 64 for scenes, digits)")
+    add(
+        "-vb",
+        "--val-batch-size",
+        "--validation-batch-size",
+        dest="val_batch_size",
+        type=_at_least(1),
+        metavar="N",
+        help="of the evaluation (default: --batch-size, which needs less memory there than in training)",
+    )
     add("--epochs", type=_at_least(1), metavar="N")
     add("--opt", default="adamw", choices=("adamw",))
     add("--weight-decay", type=_at_least(0, float), default=0.05, metavar="W", help="(default: %(default)s)")
@@ -148,19 +227,33 @@ def _optimiser(parser: argparse.ArgumentParser) -> None:
 def _run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     add = group.add_argument
-    add("--device", default="cpu", metavar="D", help="cpu, gpu, cuda, cuda:N or auto (default: %(default)s)")
+    add(
+        "--device", default="cpu", metavar="D", type=_text, help="cpu, gpu, cuda, cuda:N or auto (default: %(default)s)"
+    )
     add("--amp", action="store_true", help="mixed precision: products in 16 bits, the rest and the weights in float32")
     add("--amp-dtype", default="float16", choices=AMP_DTYPES, help="of --amp (default: %(default)s)")
-    add("--threads", type=_at_least(1), metavar="N", help="of BLAS and kernels (default: the cores there are)")
+    add(
+        "--threads",
+        type=_at_least(1, most=_MOST_THREADS),
+        metavar="N",
+        help="of BLAS and kernels (default: the cores there are)",
+    )
     add("--seed", type=_at_least(0, below=2**64), default=42, metavar="N", help="(default: %(default)s)")
     add("--log-interval", type=_at_least(1), default=50, metavar="N", help="steps between log lines")
     add("--val-interval", type=_at_least(1), default=1, metavar="N", help="epochs between evaluations")
-    add("--output", default="output", metavar="DIR", help="parent of run folders (default: %(default)s)")
-    add("--experiment", metavar="NAME", help="name of the run's folder (default: dataset-model-seedN)")
-    add("--resume", nargs="?", const="auto", metavar="PATH", help="a snapshot, or auto: the newest of the run's folder")
+    add("--output", default="output", metavar="DIR", type=_text, help="parent of run folders (default: %(default)s)")
+    add("--experiment", metavar="NAME", type=_text, help="name of the run's folder (default: dataset-model-seedN)")
+    add(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="PATH",
+        type=_text,
+        help="a snapshot, or auto: the newest of the run's folder",
+    )
     add("--eval", "--test-only", dest="eval_only", action="store_true", help="evaluate and end")
     add("--throughput", action="store_true", help="time inference and a train step, and end")
-    add("-c", "--config", metavar="FILE", help="TOML file of option = value; the command line wins")
+    add("-c", "--config", metavar="FILE", type=_text, help="TOML file of option = value; the command line wins")
     add("--max-steps", type=_at_least(1), metavar="N", help="end after this many optimiser steps in all")
     add("--time-limit", type=_at_least(0, float), metavar="S", help="save and end after this many seconds")
     add("--progress", default="auto", choices=("auto", "bar", "log", "none"))
@@ -239,25 +332,36 @@ _UNAUGMENTED = {"hflip": 0.0, "reprob": 0.0, "mixup": 0.0, "cutmix": 0.0, "mixup
 def _from_file(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Options of a TOML file, checked as on the command line."""
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"--config: expected a readable TOML file; got {path}: {error}.") from None
+        values = tomllib.loads(read_regular(Path(path), limit=_LARGEST_FILE).decode())
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, or an endless number
+        got = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--config: expected a readable TOML file; got {_shown(path)}: {got}.") from None
     argv: list[str] = []
     actions = {s.lstrip("-"): a for a in parser._actions for s in a.option_strings if s.startswith("--")}
     wanted = set()
     for name, value in values.items():
         action = actions.get(name.replace("_", "-"))
         if action is None or action.dest in ("config", "help") or isinstance(value, dict):
-            raise UsageError(f"--config: expected option names in {path}; got {name!r}. See --help.")
+            raise UsageError(f"--config: expected option names in {path}; got {_shown(name)}. See --help.")
         wanted.add(action.dest)
         if action.nargs == 0:
             if not isinstance(value, bool):
-                raise UsageError(f"--config: expected true or false for {name} in {path}; got {value!r}.")
+                raise UsageError(f"--config: expected true or false for {name} in {path}; got {_shown(value)}.")
             argv += [action.option_strings[0]] if value else []
         else:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            argv.append(f"{action.option_strings[-1]}={text}")
+            argv.append(f"{action.option_strings[-1]}={_as_text(name, value, path)}")
     return {k: v for k, v in vars(parser.parse_args(argv)).items() if k in wanted}
+
+
+def _as_text(name: str, value: Any, path: str) -> str:
+    """A value of a TOML file as it is on the command line."""
+    parts = value if isinstance(value, list) else [value]
+    try:
+        if parts and all(isinstance(part, (str, int, float)) for part in parts):
+            return ",".join(map(str, parts))
+    except ValueError:  # a number of more than 4300 digits, which TOML can spell in hexadecimal
+        pass
+    raise UsageError(f"--config: expected text or a number for {name} in {path}; got another value. See --help.")
 
 
 def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespace:
@@ -278,12 +382,13 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
     for name, value in recipe.items():
         if getattr(first, name) is None:
             setattr(first, name, value)
+    first.val_batch_size = first.val_batch_size or first.batch_size
     plain = first.no_aug or bool(first.overfit_batches)
     first.random_crop = first.dataset == "folder" and not plain
     first.crop_padding = 0 if plain or first.random_crop else 4 if first.dataset.startswith("cifar") else 2
     if first.lr is not None and first.lr <= 0:
         raise UsageError(f"--lr: expected a positive number; got {first.lr}. Leave it out for the recipe's.")
-    if first.experiment is not None and Path(first.experiment).name != first.experiment:
+    if first.experiment is not None and (Path(first.experiment).name != first.experiment or first.experiment == ".."):
         raise UsageError(
             f"--experiment: expected the name of one folder in --output; got {first.experiment!r}. "
             "Put the path in --output."

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from swinpy.console import say
 from swinpy.io.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -17,21 +16,9 @@ if TYPE_CHECKING:
 
     from swinpy.train.trainer import StepRecord
 
-__all__ = ["Progress", "RunLog", "say"]
+__all__ = ["Progress", "RunLog"]
 
 SUMMARY = ("epoch", "step", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr", "seconds")
-
-
-def say(text: str = "") -> None:
-    """One line on standard output, at once.
-
-    If the reader has gone (``| head`` has ended), further output is dropped and the run goes on.
-    """
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there as well
-        print("note: standard output was closed; going on without it", file=sys.stderr, flush=True)
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -66,7 +53,7 @@ class RunLog:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
-        # An evaluation in the middle of an epoch, where the session before had to end, is not one of the run's.
+        # An evaluation that was made only because the session before had to end is not one of the run's.
         kept = [r for r in _read_jsonl(path) if r["step"] <= from_step and not r.get("partial")] if from_step else []
         replace_file(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
         self.steps = [r for r in kept if r["kind"] == "step"]
@@ -109,7 +96,7 @@ class RunLog:
         replace_file(self.folder / "args.json", (json.dumps(options, indent=2, default=str) + "\n").encode())
 
     def best(self) -> dict[str, Any] | None:
-        """Of the evaluations at the end of an epoch that with the highest top-1 (the first of equals); never NaN."""
+        """Of the evaluations that are not partial that with the highest top-1 (the first of equals); never NaN."""
         finite = [e for e in self.evals if e["eval_top1"] == e["eval_top1"] and not e.get("partial")]
         return max(finite, key=lambda e: e["eval_top1"]) if finite else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from swinpy.models.presets import eval_config_of
 from swinpy.snapshots.fingerprint import numeric_fingerprint
 from swinpy.train.optim import AdamW
 from swinpy.train.options import UsageError
+from swinpy.train.own import evaluated_info, warn_of_other_classes, warn_of_other_data
 from swinpy.train.schedule import CosineSchedule
 from swinpy.train.trainer import Trainer
-from swinpy.weights import LoadReport, WeightsError, load_weights
+from swinpy.weights import LoadReport, ModelInfo, WeightsError, load_weights
 from swinpy.weights.dialects import DialectError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Run:
         trainer: over ``train``.
         eval_loader: over ``test``, not shuffled.
         total_steps: optimiser steps of all epochs.
+        info: what the run's weights say of themselves.
         loaded: how --initial-checkpoint was loaded; None without it.
     """
 
@@ -66,43 +68,50 @@ class Run:
     trainer: Trainer
     eval_loader: Loader
     total_steps: int
+    info: ModelInfo
     loaded: LoadReport | None = None
 
 
-def _folder_options(options: Namespace) -> FolderOptions:
-    """How a folder's images are brought to the model's size: as the official code evaluates, and random crops."""
-    config = model_config(options.model)
+def _folder_options(options: Namespace, info: ModelInfo | None) -> FolderOptions:
+    """How a folder's images are brought to the model's size: as its weights say, or the official code evaluates."""
+    config = info.config if info else model_config(options.model)
     if options.img_size is not None:
         config = config.with_changes(img_size=options.img_size)
-    evaluation = eval_config_of(options.model, config)
-    return FolderOptions(
-        size=config.image,
-        resize=evaluation.resize,
-        interpolation=evaluation.interpolation,
-        mean=evaluation.mean,
-        std=evaluation.std,
-        random_crop=options.random_crop,
-        seed=options.seed,
-    )
+    by = eval_config_of(options.model, config)
+    if info and info.preparation and options.img_size is None:
+        by = info.preparation
+    return FolderOptions(by.size, by.resize, by.interpolation, by.mean, by.std, options.random_crop, options.seed)
 
 
-def _datasets(options: Namespace) -> tuple[ImageDataset, ImageDataset]:
+def _datasets(options: Namespace, info: ModelInfo | None) -> tuple[ImageDataset, ImageDataset]:
     if options.dataset == "folder":
-        train, test = load_folder(options.data_dir, _folder_options(options), val_alone=options.eval_only)
+        train, test = load_folder(options.data_dir, _folder_options(options, info), val_alone=options.eval_only)
     else:
         train, test = load_dataset(options.dataset, options.data_dir, download=options.dataset_download)
+    size = train.images.shape[2:]
+    if options.img_size is not None and size != (options.img_size, options.img_size):
+        raise UsageError(
+            f"--img-size: expected the {size[0]}x{size[1]} pixels of {train.name}, whose images are of one size and "
+            f"are not resized; got {options.img_size}. Leave it out; --dataset folder resizes the images of a folder."
+        )
+    if info and info.preparation:  # whatever the images are: the weights expect their own numbers
+        mean, std = info.preparation.mean, info.preparation.std
+        train, test = (replace(data, mean=mean, std=std) for data in (train, test))
+    if info and options.initial_head == "keep":
+        warn_of_other_classes(info, test)
     if options.train_subset:
-        train = train.subset(options.train_subset)
+        train = train.subset(options.train_subset, options.seed)
     if options.val_subset:
-        test = test.subset(options.val_subset)
+        test = test.subset(options.val_subset, options.seed)
     if options.overfit_batches:
-        train = train.subset(min(len(train), options.overfit_batches * options.batch_size))
+        train = train.subset(min(len(train), options.overfit_batches * options.batch_size), options.seed)
         test = train
     return train, test
 
 
-def _model(options: Namespace, data: ImageDataset) -> tuple[SwinTransformer, LoadReport | None]:
-    classes = options.num_classes or data.num_classes
+def _model(options: Namespace, data: ImageDataset, info: ModelInfo | None) -> tuple[SwinTransformer, LoadReport | None]:
+    same = info is not None and info.class_names == data.class_names  # then the head may be larger than both
+    classes = options.num_classes or (info.config.num_classes if info and same else data.num_classes)
     if classes < data.num_classes:
         raise UsageError(
             f"--num-classes: expected at least the {data.num_classes} classes of {data.name}; got {classes}. "
@@ -113,14 +122,19 @@ def _model(options: Namespace, data: ImageDataset) -> tuple[SwinTransformer, Loa
         for option, field in _MODEL_OPTIONS.items()
         if getattr(options, option) is not None
     }
-    if options.img_size is None and model_config(options.model).image != data.images.shape[2:]:
-        overrides["img_size"] = tuple(data.images.shape[2:])
     ag.manual_seed(options.seed)
-    model = create_model(options.model, classes, device=options.device, **overrides)
+    if info:
+        model = SwinTransformer(info.config.with_changes(num_classes=classes, **overrides)).to(options.device)
+    else:
+        if options.img_size is None and model_config(options.model).image != data.images.shape[2:]:
+            overrides["img_size"] = tuple(data.images.shape[2:])
+        model = create_model(options.model, classes, device=options.device, **overrides)
     if options.grad_checkpointing:
         model.set_grad_checkpointing("block")
     if not options.initial_checkpoint:
         return model, None
+    if not info:
+        warn_of_other_data(options, data)
     try:
         return model, load_weights(model, options.initial_checkpoint, head=options.initial_head)
     except (WeightsError, DialectError) as error:
@@ -152,6 +166,17 @@ def scaled_lr(options: Namespace) -> float:
     return float(options.base_lr * options.batch_size * options.grad_accum_steps / _BASE_BATCH)
 
 
+def _schedule(options: Namespace, per_epoch: int) -> CosineSchedule:
+    lr = scaled_lr(options)
+    return CosineSchedule(
+        lr,
+        total_steps=per_epoch * options.epochs,
+        warmup_steps=int(options.warmup_epochs * per_epoch),
+        warmup_lr=min(options.warmup_lr, lr),
+        min_lr=min(options.min_lr, lr),
+    )
+
+
 def _check_bfloat16(model: SwinTransformer) -> None:
     """Raise UsageError for a GPU, or a CuPy, that has no bfloat16; ImportError without ml_dtypes."""
     weight = next(iter(model.parameters())).detach()
@@ -181,6 +206,12 @@ def _sum_and_product(ones: Array) -> str:
         return str(float((ones @ ones + ones).astype(np.float32)[0, 0]))
 
 
+def _info(options: Namespace, info: ModelInfo | None, model: SwinTransformer, test: ImageDataset) -> ModelInfo:
+    """What the run's weights say of themselves."""
+    name = (info and info.model) or options.model
+    return ModelInfo(model.config, test.preparation, test.class_names, name, test.name, test.synthetic)
+
+
 def build_run(options: Namespace) -> Run:
     """Load the data and make everything; ``options.device`` must be resolved.
 
@@ -191,7 +222,8 @@ def build_run(options: Namespace) -> Run:
         DatasetCorrupt: if it is damaged.
         DeviceError: if the device cannot be had.
     """
-    train, test = _datasets(options)
+    info = evaluated_info(options)
+    train, test = _datasets(options, info)
     if options.eval_only:  # nothing is trained on
         batch = min(options.batch_size, len(train))
     elif options.batch_size <= len(train):
@@ -201,7 +233,7 @@ def build_run(options: Namespace) -> Run:
             f"--batch-size: expected at most the {len(train)} training images of {train.name}; got "
             f"{options.batch_size}. Lower --batch-size."
         )
-    model, loaded = _model(options, train)
+    model, loaded = _model(options, train, info)
     if options.amp and options.amp_dtype == "bfloat16":
         _check_bfloat16(model)
     loader = Loader(
@@ -221,14 +253,7 @@ def build_run(options: Namespace) -> Run:
     optimizer = AdamW(model.named_parameters(), model.no_weight_decay(), weight_decay=options.weight_decay)
     per_epoch = math.ceil(len(loader) / options.grad_accum_steps)
     total = per_epoch * options.epochs
-    lr = scaled_lr(options)
-    schedule = CosineSchedule(
-        lr,
-        total_steps=total,
-        warmup_steps=int(options.warmup_epochs * per_epoch),
-        warmup_lr=min(options.warmup_lr, lr),
-        min_lr=min(options.min_lr, lr),
-    )
+    schedule = _schedule(options, per_epoch)
     trainer = Trainer(
         model,
         optimizer,
@@ -238,8 +263,8 @@ def build_run(options: Namespace) -> Run:
         options.clip_grad or None,
         amp_dtype=options.amp_dtype if options.amp else None,
     )
-    eval_loader = Loader(test, max(options.batch_size, 128), workers=options.workers)
-    return Run(train, test, model, trainer, eval_loader, total, loaded)
+    eval_loader = Loader(test, options.val_batch_size, workers=options.workers)
+    return Run(train, test, model, trainer, eval_loader, total, _info(options, info, model, test), loaded)
 
 
 def _memory(run: Run, batch: int) -> float:
@@ -250,7 +275,7 @@ def _memory(run: Run, batch: int) -> float:
 
 def banner(run: Run, options: Namespace, folder: str, source: str | None) -> list[str]:
     """The lines that a run starts with."""
-    made = numeric_fingerprint()
+    made = numeric_fingerprint(run.model.device)
     size = (run.train.images.shape[2], run.train.images.shape[3])
     cost = model_cost(run.model, size)
     kind = "SYNTHETIC" if run.train.synthetic else "real"
@@ -259,12 +284,13 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
     blas = ", ".join(f"{k} {v}" for k, v in made.items() if k.startswith("blas"))
     loaded = str(run.loaded).splitlines() if run.loaded else []
     return [
-        f"python {platform.python_version()}  numpy {np.__version__}  {blas}",
+        f"python {platform.python_version()}  numpy {np.__version__}  {blas}  kernels {made['kernels']}",
         f"device {ag.describe_device(run.model.device)}, {ag.get_num_threads()} threads",
         *_precision(run),
         f"data {run.train.name} ({kind}) from {run.train.source}: {len(run.train)} train, {len(run.test)} test, "
         f"{size[0]}x{size[1]}, {run.train.num_classes} classes",
-        f"model {options.model}: {run.model.num_parameters():,} parameters, {cost.flops / 1e9:.3f} GFLOPs an image "
+        *(f"data note: {note}" for note in dict.fromkeys(run.train.notes + run.test.notes)),
+        f"model {run.info.model}: {run.model.num_parameters():,} parameters, {cost.flops / 1e9:.3f} GFLOPs an image "
         f"({cost.macs / 1e9:.3f} G multiply-adds)",
         f"batch {batch} ({run.trainer.loader.batch_size} x {options.grad_accum_steps})  "
         f"lr {run.trainer.schedule.lr:.3g} ({given})  {run.trainer.steps_per_epoch} steps an epoch, "

@@ -1,22 +1,33 @@
-"""Signals: the first one lets the step finish and the run save; the second ends at once."""
+"""Signals: the first one lets the step finish and the run save; a later one ends at once."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from typing import TYPE_CHECKING, Self
+
+from swinpy.console import hurry, notice
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["StopRequest"]
+__all__ = ["EXIT_CODES", "StopRequest"]
 
 # Exit code of each: 128 + number as shells expect; SIGUSR1 is a batch system's "save now, time is up", no failure.
-_EXIT = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 0}
+_CODES = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 0}
+EXIT_CODES = {getattr(signal, name): code for name, code in _CODES.items() if hasattr(signal, name)}
+# timeout(1), shells and batch systems ask once with several signals: to the process and to its group, SIGHUP after
+# SIGTERM. What comes within so many seconds is the same request.
+_SAME_REQUEST = 1.0
 
 
 class StopRequest:
-    """While active, remembers the first SIGINT, SIGTERM or SIGUSR1; a second one ends the process at once.
+    """While active, remembers the first SIGHUP, SIGINT, SIGTERM or SIGUSR1.
+
+    A SIGINT or SIGTERM that comes a second later, or after that, ends the process at once. A SIGHUP that the process
+    was started to ignore (``nohup``) stays ignored. Only the main thread can be told; elsewhere nothing is remembered.
 
     Attributes:
         code: the exit code asked for, or None.
@@ -26,20 +37,26 @@ class StopRequest:
     def __init__(self) -> None:
         self.code: int | None = None
         self.name = ""
+        self._asked = 0.0
         self._before: dict[signal.Signals, object] = {}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.code is not None:
-            os._exit(_EXIT[signal.Signals(number)] or 1)
-        self.name = signal.Signals(number).name
-        self.code = _EXIT[signal.Signals(number)]
-        os.write(2, f"\n{self.name}: finishing the step, then saving; once more to end at once\n".encode())
+        kind = signal.Signals(number)
+        if self.code is None:
+            self.code, self.name, self._asked = EXIT_CODES[kind], kind.name, time.monotonic()
+            hurry()
+            notice(f"\n{self.name}: finishing the step, then saving; SIGINT or SIGTERM once more to end at once")
+        elif kind in (signal.SIGINT, signal.SIGTERM) and time.monotonic() - self._asked >= _SAME_REQUEST:
+            os._exit(EXIT_CODES[kind])
 
     def __enter__(self) -> Self:
-        for number in _EXIT:
-            self._before[number] = signal.signal(number, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            for number in EXIT_CODES:
+                if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            # None: a handler that C code had installed, which Python cannot put back
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]

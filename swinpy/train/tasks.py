@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import autograd as ag
+from swinpy.console import say
 from swinpy.models import SwinTransformer
+from swinpy.nn import in_mode
 from swinpy.snapshots.store import SnapshotStore
 from swinpy.train import plots
-from swinpy.train.runlog import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,9 +54,8 @@ def throughput(run: Run) -> int:
         with ag.no_grad(), run.trainer.autocast():
             run.model(images).numpy()
 
-    run.model.eval()
-    say(f"inference {count / _seconds(infer):.1f} img/s at batch {count}")
-    run.model.train()
+    with in_mode(run.model, training=False):
+        say(f"inference {count / _seconds(infer):.1f} img/s at batch {count}")
     lr = run.trainer.schedule.lr
 
     def train() -> None:
@@ -63,7 +63,8 @@ def throughput(run: Run) -> int:
         run.trainer.loss(batch).backward()
         float(run.trainer.optimizer.step(lr, run.trainer.clip_grad))  # the norm: a GPU is waited for
 
-    say(f"train step {count / _seconds(train):.1f} img/s at batch {count}")
+    with in_mode(run.model, training=True):
+        say(f"train step {count / _seconds(train):.1f} img/s at batch {count}")
     return 0
 
 
@@ -92,21 +93,29 @@ def check(run: Run) -> int:
     return 0
 
 
-def draw(run: Run, log: RunLog, result: Evaluation | None, folder: Path) -> list[Path]:
-    """Write the pictures of a run; returns their paths.
+def draw(run: Run, log: RunLog, result: Evaluation | None, folder: Path, drawn: list[Path]) -> None:
+    """Write the pictures of a run.
+
+    Args:
+        run: whose data they show.
+        log: of its steps and evaluations.
+        result: of its last evaluation, if any.
+        folder: made if need be.
+        drawn: gets the path of each as soon as it is written, so that those before a fault are known.
 
     Raises:
         PlotsUnavailableError: without matplotlib.
+        Exception: whatever matplotlib raises.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "curves.png", folder / "augmented_batch.png"]
-    plots.plot_curves(log.steps, log.evals, run.train, paths[0])
-    plots.plot_batch(next(run.trainer.loader.epoch(0)), run.train, paths[1])
+
+    def picture(name: str, plot: Callable[..., None], *of: object) -> None:
+        plot(*of, folder / name)
+        drawn.append(folder / name)
+
+    picture("curves.png", plots.plot_curves, log.steps, log.evals, run.train)
+    picture("augmented_batch.png", plots.plot_batch, next(run.trainer.loader.epoch(0)), run.train)
     if result is not None:
-        paths += [folder / "confusion.png", folder / "errors.png"]
-        plots.plot_confusion(result, run.test, paths[2])
+        picture("confusion.png", plots.plot_confusion, result, run.test)
         if result.errors:
-            plots.plot_errors(result, run.test, paths[3])
-        else:
-            paths.pop()
-    return paths
+            picture("errors.png", plots.plot_errors, result, run.test)

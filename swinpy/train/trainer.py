@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from swinpy.train.optim import AdamW
     from swinpy.train.schedule import CosineSchedule
 
-__all__ = ["NonFiniteError", "Position", "StepRecord", "Trainer"]
+__all__ = ["NonFiniteError", "Position", "StepRecord", "Trainer", "image_shares"]
 
 
 def _quietly() -> np.errstate:
@@ -57,7 +57,7 @@ class StepRecord:
     Attributes:
         step: its number, counted from 1.
         epoch: counted from 0.
-        loss: mean over the accumulated batches.
+        loss: mean over the images of the accumulated batches.
         lr: learning rate.
         grad_norm: before clipping. Not finite where loss scaling overflowed: nothing was updated then.
         images: how many.
@@ -89,7 +89,8 @@ class Trainer:
         optimizer: AdamW over the model's parameters.
         schedule: lr of each step.
         loader: of the training set.
-        accumulation: loader batches an optimiser step (the last step of an epoch may have fewer).
+        accumulation: loader batches an optimiser step (the last step of an epoch may have fewer). Each image weighs
+            the same, also where a batch is smaller than the others.
         clip_grad: largest norm of the gradient; None for no clipping.
         amp_dtype: "float16" (with loss scaling) or "bfloat16" for mixed precision; None for the model's own dtype.
 
@@ -163,10 +164,13 @@ class Trainer:
         """One optimiser step; returns loss, gradient norm and lr."""
         self.optimizer.zero_grad()
         scale = self.scaler.scale if self.scaler else 1.0
-        losses = [self._backward(batch, scale / len(group)) for batch in group]
+        shares = image_shares([len(batch.labels) for batch in group])
+        whole = sum(shares)
+        losses = [self._backward(batch, scale * n / whole) for batch, n in zip(group, shares, strict=True)]
+        values = ag.stack(losses).numpy().tolist()  # read once all work is queued: one wait for a GPU, not many
         total = 0.0
-        for loss in ag.stack(losses).numpy().tolist():  # read once all work is queued: one wait for a GPU, not many
-            total += loss
+        for loss, n in zip(values, shares, strict=True):
+            total += loss * n
             if not math.isfinite(total):
                 raise self._non_finite("loss", total, group)
         lr = self.schedule(self.position.step)
@@ -177,12 +181,12 @@ class Trainer:
             raise self._non_finite("gradient norm", norm, group)
         if self.scaler:
             self.scaler.update(finite)
-        return total / len(group), norm, lr
+        return total / whole, norm, lr
 
     def _backward(self, batch: Batch, weight: float) -> ag.Tensor:
         """Add the gradients of a batch, times ``weight``; returns its loss."""
-        loss = self.loss(batch)
         with _quietly():
+            loss = self.loss(batch)
             (loss * weight).backward()
         return loss.detach()
 
@@ -232,6 +236,11 @@ class Trainer:
         ag.default_generator.set_state(state["generator"])
         if self.scaler and state.get("scaler"):
             self.scaler.set_state(state["scaler"])
+
+
+def image_shares(sizes: list[int]) -> list[int]:
+    """The weights of batches by their images, in lowest terms: 1 each where all are of one size."""
+    return [size // math.gcd(*sizes) for size in sizes]
 
 
 def _host(array: Array) -> np.ndarray[Any, Any]:

@@ -13,11 +13,13 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from swinpy.io.atomic import read_regular, replace_file
+from swinpy.io.errors import plain, shown
+from swinpy.io.records import listed
 from swinpy.verify.foreign import as_array
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ _META = "__meta__"
 # What a file may expand to unless the caller says: compressed traces hold zeros, but hardly more than this.
 _EXPANSION, _FREE = 16, 64 << 20
 _HEADER = 10_000
+_NPY_START, _PIECE = 16, 1 << 20
+# JSON takes up to 45 times its length when it is read.
+_META_LIMIT = 1 << 20
 
 
 class TraceFileError(ValueError):
@@ -94,7 +99,7 @@ class Trace:
 
         Raises:
             OSError: if it cannot be written; a file that was there is left as it was.
-            ValueError: for a name that begins with ``grad:``, or an array of objects.
+            ValueError: for a name that begins with ``grad:``, an array of objects, or more than 1 MiB of ``meta``.
         """
         entries: dict[str, Array] = {}
         for name, value in self.values.items():
@@ -103,6 +108,11 @@ class Trace:
             entries[name] = value
         entries |= {_GRAD + name: gradient for name, gradient in self.gradients.items()}
         entries[_META] = np.frombuffer(json.dumps(self.meta).encode(), np.uint8)
+        if entries[_META].nbytes > _META_LIMIT:
+            got = f"{entries[_META].nbytes} bytes"
+            raise ValueError(
+                f"Trace.save: expected at most {_META_LIMIT} bytes of JSON as meta; got {got}. Shorten it."
+            )
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             for name, array in entries.items():
@@ -131,17 +141,28 @@ class Trace:
         except TraceFileError as error:
             raise TraceFileError(f"Trace.load {path}: {error}") from None
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as e:
-            raise TraceFileError(f"Trace.load {path}: expected an .npz; got a file that does not read: {e}") from None
+            raise TraceFileError(
+                f"Trace.load {path}: expected an .npz; got a file that does not read: {plain(str(e))}"
+            ) from None
 
     @classmethod
     def _from(cls, entries: dict[str, Array]) -> Trace:
-        meta = entries.pop(_META, None)
+        loaded = _meta(entries.pop(_META, None))
         values = {name: a for name, a in entries.items() if not name.startswith(_GRAD)}
         gradients = {name[len(_GRAD) :]: a for name, a in entries.items() if name.startswith(_GRAD)}
-        loaded = {} if meta is None else json.loads(meta.astype(np.uint8).tobytes())
-        if not isinstance(loaded, dict):
-            raise TraceFileError(f"expected a JSON object as {_META}; got {type(loaded).__name__}")
         return cls(values, gradients, loaded)
+
+
+def _meta(text: Array | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    if text.dtype != np.uint8 or text.nbytes > _META_LIMIT:
+        got = f"{text.nbytes} bytes of {text.dtype}"
+        raise TraceFileError(f"expected at most {_META_LIMIT} bytes of uint8 as {_META}; got {got}")
+    loaded = json.loads(text.tobytes())
+    if not isinstance(loaded, dict):
+        raise TraceFileError(f"expected a JSON object as {_META}; got {type(loaded).__name__}")
+    return loaded
 
 
 def _entries(archive: zipfile.ZipFile, limit: int) -> dict[str, Array]:
@@ -155,27 +176,46 @@ def _entries(archive: zipfile.ZipFile, limit: int) -> dict[str, Array]:
     for info in infos:
         name = info.filename.removesuffix(".npy")
         if name in entries:
-            raise TraceFileError(f"expected every name once; got {name!r} twice")
-        entries[name] = _array(name, archive.read(info))
+            raise TraceFileError(f"expected every name once; got {shown(name)} twice")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # zipfile expands a block of the others whole, whatever size the entry declares.
+            method = info.compress_type
+            raise TraceFileError(f"{shown(name)}: expected it stored or deflated, as by NumPy; got method {method}")
+        with archive.open(info) as stream:
+            entries[name] = _array(shown(name), stream, info.file_size)
     return entries
 
 
-def _array(name: str, data: bytes) -> Array:
-    """One .npy: its header must describe exactly the bytes that are there."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
+def _array(name: str, stream: IO[bytes], size: int) -> Array:
+    """One .npy, which its header must describe exactly, read straight into the array's memory."""
+    start = stream.read(_NPY_START)
+    version = np.lib.format.read_magic(io.BytesIO(start))
     if version not in ((1, 0), (2, 0)):
         raise TraceFileError(f"{name}: expected .npy version 1 or 2; got {version}")
+    # Some bytes more than the longest header, which is not read by the length that it declares.
+    head = io.BytesIO((start + stream.read(_HEADER))[np.lib.format.MAGIC_LEN :])
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream, max_header_size=_HEADER)
+    shape, fortran, dtype = read(head, max_header_size=_HEADER)
     if dtype.kind not in "fiubc":
-        raise TraceFileError(f"{name}: expected an array of numbers; got dtype {dtype}")
-    wanted = math.prod(shape) * dtype.itemsize
-    if wanted != len(data) - stream.tell():
-        raise TraceFileError(f"{name}: expected {wanted} bytes for {shape} {dtype}; got {len(data) - stream.tell()}")
-    flat = np.frombuffer(data, dtype, offset=stream.tell())
-    array = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-    return array.astype(dtype.newbyteorder("="))  # a copy: the caller may write to it
+        raise TraceFileError(f"{name}: expected an array of numbers; got a dtype of kind {dtype.kind}")
+    wanted, there = math.prod(shape) * dtype.itemsize, size - np.lib.format.MAGIC_LEN - head.tell()
+    if wanted != there:
+        raise TraceFileError(f"{name}: expected {shown(wanted)} bytes for {listed(shape)} {dtype}; got {there}")
+    flat = np.empty(wanted, np.uint8)
+    _fill(flat.data, head.read(), stream)
+    values = flat.view(dtype).reshape(shape[::-1]).T if fortran else flat.view(dtype).reshape(shape)
+    native = dtype.newbyteorder("=")
+    return values if dtype == native else values.byteswap(inplace=True).view(native)
+
+
+def _fill(target: memoryview, first: bytes, stream: IO[bytes]) -> None:
+    at = len(first)
+    target[:at] = first
+    while piece := stream.read(_PIECE):  # to the end, where the checksum is compared
+        target[at : at + len(piece)] = piece
+        at += len(piece)
+    if at != len(target):
+        raise EOFError(f"{len(target)} bytes declared, {at} there")
 
 
 def as_trace(source: Trace | Mapping[str, Any] | str | Path) -> Trace:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swinpy.nn import in_mode
 from swinpy.verify.foreign import as_array, require_module
 from swinpy.verify.recorder import trace
 
@@ -31,7 +32,7 @@ def drop_rates(
     gradient for are those that dropped it. So any implementation of DropPath is seen.
 
     Args:
-        model: its mode is put back afterwards.
+        model: each module's mode is put back afterwards.
         image: (C, H, W), or (1, C, H, W).
         branches: shell patterns of the modules whose output is a branch.
         samples: how many; the rates are good to about 1 / sqrt(samples).
@@ -47,12 +48,8 @@ def drop_rates(
     require_module("drop_rates", model)
     single = as_array(image)
     batch = np.repeat(single.reshape(1, *single.shape[-3:]), samples, axis=0)
-    mode = model.training
-    model.train()
-    try:
+    with in_mode(model, training=True):
         seen = trace(model, batch, names=list(branches), seed=seed)
-    finally:
-        model.train(mode)
     if not seen.gradients:
         raise ValueError(f"drop_rates: expected modules like {', '.join(branches)}; got none with a gradient.")
     return {

@@ -7,13 +7,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io import WeightsFileError, write_weights
+from swinpy.io import WeightsFileError
 from swinpy.models.registry import model_config
 from swinpy.weights.describe import facts_of, geometry_of
 from swinpy.weights.dialects import DialectError, find_dialect, from_official, has_place, to_official
+from swinpy.weights.find import find_weights, read_model_info
 from swinpy.weights.given import WeightsError, read_given
 from swinpy.weights.identify import check_model, matching_models
+from swinpy.weights.model import check_info
 from swinpy.weights.report import SaveReport, some
+from swinpy.weights.save import write_with_info
 
 if TYPE_CHECKING:
     import os
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
     from swinpy.models.config import SwinConfig
     from swinpy.weights.dialects import Translation
+    from swinpy.weights.given import Given
+    from swinpy.weights.info import ModelInfo
 
 __all__ = ["convert_weights"]
 
@@ -60,6 +65,14 @@ def _config(read: Translation) -> tuple[SwinConfig | None, list[str]]:
     return None, [f"{which}: no buffers are written; name the model (--model)"]
 
 
+def _own_info(source: Path, entry: str | None, read: Translation, where: str) -> ModelInfo | None:
+    """What the source says of itself, which its arrays must not contradict."""
+    info = read_model_info(source, entry)
+    if info is not None:
+        check_info(info.config, read.arrays, where)
+    return info
+
+
 def convert_weights(
     source: str | os.PathLike[str],
     path: str | os.PathLike[str],
@@ -67,19 +80,24 @@ def convert_weights(
     dialect: str = "auto",
     model: str | None = None,
     entry: str | None = None,
+    prefix: str | None = None,
 ) -> SaveReport:
     """Rewrite a file of weights in another layout; numbers and dtypes are kept, except bfloat16.
+
+    What the source says of itself (configuration, preparation, class names) is kept, where the new file has a place.
 
     NumPy has no bfloat16: such tensors are written as float32, which is exact and twice as long; the report says so.
 
     Args:
-        source: the file.
+        source: the file, or the folder of a snapshot or a run (see :func:`swinpy.weights.find_weights`).
         path: the file to write, not the source; its suffix chooses the container.
         to: the layout, one of :data:`swinpy.weights.dialects.DIALECTS`.
         dialect: of the source; "auto" tells it from the keys.
-        model: name of the model, for the buffers that some layouts store; None tells it from shapes and buffers. A
-            name is compared with them, in every layout.
+        model: name of the model, for the buffers that some layouts store; None takes what the source says of itself,
+            or tells it from shapes and buffers. A name is compared with them, in every layout, and what the source
+            says is then left out.
         entry: which part of a torch file to read.
+        prefix: what comes before the names of the network, where the file has several; None finds it.
 
     Returns:
         What was written, dropped and changed; print it.
@@ -93,20 +111,22 @@ def convert_weights(
 
     """
     with _under_its_own_name():
-        return _convert(source, path, to, dialect, model, entry)
+        _check_files(source, path)
+        file, _ = find_weights(source)
+        came = read_given(file, entry)
+        read = to_official(came.arrays, dialect, prefix)
+        info = _own_info(file, entry, read, came.where) if model is None else None
+        return _convert(came, read, path, to, model, info)
 
 
 def _convert(
-    source: str | os.PathLike[str],
+    came: Given,
+    read: Translation,
     path: str | os.PathLike[str],
     to: str,
-    dialect: str,
     model: str | None,
-    entry: str | None,
+    info: ModelInfo | None,
 ) -> SaveReport:
-    _check_files(source, path)
-    came = read_given(source, entry)
-    read = to_official(came.arrays, dialect)
     if facts_of(read.arrays) is None:
         raise DialectError(
             f"convert_weights: expected a whole Swin in the dialect {read.dialect}; got {came.where}, of whose "
@@ -120,16 +140,19 @@ def _convert(
         named = check_model(model, read, came.where, buffers=bool(target.buffers))
         config = named if target.buffers else None
     elif target.buffers:
-        config, notes = _config(read)
+        config, notes = (info.config, []) if info else _config(read)
     kept: dict[str, np.ndarray[Any, Any]] = {}
-    dropped = dict.fromkeys(read.unknown, f"no key of the dialect {read.dialect}")
+    buffers = set(read.buffer_source.values())
+    dropped = {key: why for key, why in read.ignored.items() if key not in buffers}
+    dropped |= {key: f"no tensor but {what}" for key, what in came.others.items()}
+    dropped |= dict.fromkeys(read.unknown, f"no key of the dialect {read.dialect}")
     for name, array in read.arrays.items():
         if _SPARE.fullmatch(name) and not has_place(target, name):
             dropped[read.source[name]] = f"{target.name} models have no such part"
         else:
             kept[name] = array
     written = from_official(kept, to, geometry_of(config) if config else None)
-    write_weights(path, written.arrays, target.wrapper)
+    notes += write_with_info(path, written, info)
     if came.widened:
         notes.append(
             f"{len(came.widened)} tensors are written as float32 instead of {some(set(came.widened.values()))}"

@@ -13,10 +13,11 @@ from swinpy.weights.given import is_floating
 if TYPE_CHECKING:
     from swinpy.geometry import Pair
 
-__all__ = ["Misfit", "Resize", "cast", "fit_position", "fit_table", "square_window"]
+__all__ = ["Channels", "Misfit", "Resize", "cast", "fit_channels", "fit_position", "fit_table", "square_window"]
 
 Array = np.ndarray[Any, Any]
 Resize = Literal["bicubic", "geometric"] | None
+Channels = Literal["keep", "repeat"]
 
 
 class Misfit(ValueError):
@@ -81,6 +82,33 @@ def fit_position(
             "build the model with the img_size that the file was trained at"
         )
     return resize_absolute_position(array, came, wanted), f"map {_size(came)} to {_size(wanted)}, bicubic"
+
+
+def fit_channels(array: Array, shape: tuple[int, ...], how: Channels) -> tuple[Array, str]:
+    """The first convolution for another number of input channels, and what was done.
+
+    The rule is timm's (``adapt_input_conv``): one channel gets the sum, n of them the three in turn, times 3 / n.
+
+    Args:
+        array: (C, 3, P, P) of the file.
+        shape: (C, n, P, P) of the parameter.
+        how: "repeat", or "keep" to refuse.
+    """
+    if array.ndim != 4 or (array.shape[0], *array.shape[2:]) != (shape[0], *shape[2:]):
+        raise Misfit(f"expected {shape}; got {array.shape}")
+    came, wanted = array.shape[1], shape[1]
+    build = f"build the model with in_chans={came}"
+    if came != 3:
+        raise Misfit(f"expected {shape}, for {wanted} input channels; got {array.shape}, for {came}: {build}")
+    if how == "keep":
+        raise Misfit(
+            f"expected {shape}, for {wanted} input channels; got {array.shape}, for {came}. Pass in_chans='repeat' "
+            f"(timm's rule: the sum for one channel, the three in turn and scaled for more), or {build}"
+        )
+    if wanted == 1:
+        return array.sum(axis=1, keepdims=True), "3 input channels to 1, summed"
+    turns = array[:, np.arange(wanted) % 3]
+    return turns * array.dtype.type(3 / wanted), f"3 input channels to {wanted}, in turn and scaled by 3/{wanted}"
 
 
 def cast(array: Array, dtype: np.dtype[Any]) -> tuple[Array, str]:

@@ -80,19 +80,22 @@ def check_model(name: str, read: Translation, where: str, buffers: bool) -> Swin
     return config
 
 
-def model_of(source: str | os.PathLike[str], name: str | None = None, entry: str | None = None) -> tuple[str, int]:
+def model_of(
+    source: str | os.PathLike[str], name: str | None = None, entry: str | None = None, prefix: str | None = None
+) -> tuple[str, int]:
     """The model that a file's weights belong to, and its number of classes.
 
     Args:
         source: a file of weights.
         name: the model, if it is known; its shapes are not compared here.
         entry: part of the file.
+        prefix: what comes before the names of the network; None finds it.
 
     Raises:
         ValueError: for weights of no known model, or of several.
     """
     came = read_given(source, entry)
-    read = to_official(came.arrays)
+    read = to_official(came.arrays, prefix=prefix)
     facts = facts_of(read.arrays)
     classes = facts.num_classes if facts else 0
     if name is not None:

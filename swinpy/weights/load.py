@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import autograd as ag
+from swinpy.io.errors import plain
 from swinpy.models.config import SwinConfig
 from swinpy.weights.describe import facts_of
 from swinpy.weights.dialects import to_official
+from swinpy.weights.find import differences, find_weights
 from swinpy.weights.given import WeightsError, read_given
-from swinpy.weights.plan import Plan, make_plan
+from swinpy.weights.plan import Choices, Plan, make_plan
 from swinpy.weights.report import LoadReport, some
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
 
     from swinpy.models import SwinTransformer
     from swinpy.nn import Parameter
-    from swinpy.weights.fit import Resize
+    from swinpy.weights.dialects import Translation
+    from swinpy.weights.fit import Channels, Resize
+    from swinpy.weights.given import Given
 
 __all__ = ["load_weights"]
 
@@ -31,13 +35,17 @@ def load_weights(
     head: str | os.PathLike[str] = "keep",
     strict: bool = True,
     entry: str | None = None,
+    prefix: str | None = None,
+    in_chans: Channels = "keep",
 ) -> LoadReport:
     """Load weights that this or another library has written. All or nothing.
 
     Args:
         model: written to in place; it keeps its dtype, device, window and image size.
-        source: a file (.safetensors, .pth, .pt, .bin), or a dict of arrays by name (NumPy, torch, CuPy, Tensor). The
-            dict may lie in others, under the names that are known from files ("model", "state_dict", "module", ...).
+        source: a file (.safetensors, .pth, .pt, .bin), a snapshot's or run's folder, or a dict of arrays by name
+            (NumPy, torch, CuPy, Tensor). The dict may lie in others, under the names that are known from files
+            ("model", "state_dict", "module", ...); the network may be a part of another model, under any prefix, and in
+            wrappers (DataParallel, FSDP, activation checkpointing, torch.compile).
         dialect: "auto" tells the layout from the keys; or one of :data:`swinpy.weights.dialects.DIALECTS`.
         resize: how a bias table of another window (V1) is brought to the model's: "bicubic" (the official code) or
             "geometric" (SimMIM's code); absolute positions always bicubically; None refuses. V2 needs no resizing:
@@ -47,6 +55,10 @@ def load_weights(
         strict: False loads although parameters are missing in the file (the model's own are kept) or keys are
             unexpected (they are left out); the report names them. Never another shape.
         entry: which part of the source to read, e.g. "model_ema"; None searches (see :func:`swinpy.io.read_weights`).
+        prefix: what comes before the names of the network, e.g. "student.", where there are several; None finds it.
+        in_chans: "repeat" makes the first convolution of a file for 3 input channels fit a model for any other number,
+            by timm's rule: the sum over the channels for one; for more, the channels in turn times 3 / in_chans.
+            "keep" refuses.
 
     Returns:
         What became of each key; print it for a table.
@@ -63,6 +75,43 @@ def load_weights(
     >>> len(report.used), report.dialect
     (92, 'official')
     """
+    _check_arguments(model, resize, in_chans)
+    notes: list[str] = []
+    if isinstance(source, (str, os.PathLike)):
+        source, _ = find_weights(source)
+        notes = differences(source, model.config, entry)
+    came = read_given(source, entry)
+    read = to_official(came.arrays, dialect, prefix)
+    plan = make_plan(model, read, Choices(resize, head, in_chans))
+    plan.ignored.update({key: f"no tensor but {what}" for key, what in came.others.items()})
+    for name in plan.used:
+        widened = came.widened.get(plan.source.get(name, name))
+        if widened:
+            plan.cast[name] = f"{widened} to {model.dtype}"
+    if strict and plan.unexpected:
+        plan.problems.update(plan.unexpected)
+    if plan.problems or (strict and plan.absent):
+        raise WeightsError(_message(model, came, read, plan, strict))
+    if not plan.used:
+        raise WeightsError(_nothing(came, read, plan))
+    plan.missing.update(dict.fromkeys(plan.absent, f"not in {_file(read)}: the model's own"))
+    _write(dict(model.named_parameters()), plan.values)
+    return LoadReport(
+        came.where,
+        read.dialect,
+        came.entry,
+        read.prefix,
+        tuple(plan.used),
+        plan.ignored,
+        plan.resized,
+        plan.cast,
+        plan.missing,
+        plan.unexpected,
+        (*plan.notes, *notes),
+    )
+
+
+def _check_arguments(model: object, resize: object, in_chans: object) -> None:
     if not isinstance(getattr(model, "config", None), SwinConfig):
         raise TypeError(
             f"load_weights: expected a model of swinpy; got {type(model).__name__}. Pass the model first, then the "
@@ -73,45 +122,42 @@ def load_weights(
             f"load_weights: expected resize to be 'bicubic', 'geometric' or None; got {resize!r}. Leave it out for "
             "'bicubic', or pass None to refuse tables of another window."
         )
-    came = read_given(source, entry)
-    where = came.where
-    read = to_official(came.arrays, dialect)
-    plan = make_plan(model, read, resize, head)
-    for name in plan.used:
-        widened = came.widened.get(read.source.get(name, name))
-        if widened:
-            plan.cast[name] = f"{widened} to {model.dtype}"
-    if strict and plan.unexpected:
-        plan.problems.update(plan.unexpected)
-    if plan.problems or (strict and plan.absent):
-        raise WeightsError(_message(model, read.arrays, f"{where} (dialect {read.dialect})", plan, strict))
-    plan.missing.update(dict.fromkeys(plan.absent, "not in the file: the model's own"))
-    _write(dict(model.named_parameters()), plan.values)
-    return LoadReport(
-        where,
-        read.dialect,
-        tuple(plan.used),
-        plan.ignored,
-        plan.resized,
-        plan.cast,
-        plan.missing,
-        plan.unexpected,
-        tuple(plan.notes),
+    if in_chans not in ("keep", "repeat"):
+        raise WeightsError(
+            f"load_weights: expected in_chans to be 'keep' or 'repeat'; got {in_chans!r}. Leave it out for 'keep'; the "
+            "number of channels is the model's own."
+        )
+
+
+def _file(read: Translation) -> str:
+    """Where in the file the network is."""
+    return "the file" + (f", under {read.prefix}" if read.prefix else "")
+
+
+def _nothing(came: Given, read: Translation, plan: Plan) -> str:
+    """That no parameter was found, which no option makes a success."""
+    left = f"{some(plan.unexpected)}: expected parameters of the model. " if plan.unexpected else ""
+    return (
+        f"load_weights: expected weights for the parameters of the model; got {came.where} (dialect {read.dialect}), "
+        f"in which there is none of them. {left}Leave the dialect and the prefix to be found, or pass a file of this "
+        "network. Nothing was loaded."
     )
 
 
-def _message(model: SwinTransformer, state: Mapping[str, Any], where: str, plan: Plan, strict: bool) -> str:
-    lines = [f"{name}: {text}." for name, text in plan.problems.items()]
+def _message(model: SwinTransformer, came: Given, read: Translation, plan: Plan, strict: bool) -> str:
+    lines = [f"{plain(name)}: {text}." for name, text in plan.problems.items()]
     absent = plan.absent if strict else []
     fixes = []
-    file, own = facts_of(state), facts_of(model.state_dict())
+    file, own = facts_of(read.arrays), facts_of(model.state_dict())
     other = file is not None and own is not None and file.network != own.network
     most = 3 if other else 8
     lines = lines[:most] + [f"and {len(lines) - most} more such keys."] * (len(lines) > most)
     if other:
         fixes.append(f"create the network of the file ({file}), which is not the model's ({own})")
     if absent:
-        lines.append(f"{some(absent)}: expected in the file; got nothing.")
+        lines.append(f"{some(absent)}: expected in {_file(read)}; got nothing.")
+        if came.others:
+            lines.append(f"{some(came.others)}: no tensors, but {some(dict.fromkeys(came.others.values()))}.")
         heads = [name for name in absent if name.startswith("head.")]
         if heads:
             fixes.append("head='drop' keeps the model's own head, head='zero' sets it to zeros")
@@ -122,8 +168,8 @@ def _message(model: SwinTransformer, state: Mapping[str, Any], where: str, plan:
     count = len(dict(model.named_parameters()))
     return "\n  ".join(
         [
-            f"load_weights: expected weights for the {count} parameters of the model; got {where}, in which "
-            f"{len(plan.problems) + len(absent)} do not fit:",
+            f"load_weights: expected weights for the {count} parameters of the model; got {came.where} (dialect "
+            f"{read.dialect}), in which {len(plan.problems) + len(absent)} do not fit:",
             *lines,
             *([f"To resolve this: {'; '.join(fixes)}."] if fixes else []),
             "Nothing was loaded.",

@@ -11,7 +11,7 @@ import numpy as np
 
 from swinpy.geometry import log_coordinates
 from swinpy.weights.dialects import find_dialect
-from swinpy.weights.fit import Misfit, cast, fit_position, fit_table
+from swinpy.weights.fit import Misfit, cast, fit_channels, fit_position, fit_table
 from swinpy.weights.given import WeightsError
 from swinpy.weights.head import HEAD_CHOICES, read_class_map
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from swinpy.geometry import Coordinates, Pair
     from swinpy.models import SwinTransformer
     from swinpy.weights.dialects import Translation
-    from swinpy.weights.fit import Resize
+    from swinpy.weights.fit import Channels, Resize
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Choices", "Plan", "make_plan"]
 
 Array = np.ndarray[Any, Any]
 
@@ -31,6 +31,7 @@ Array = np.ndarray[Any, Any]
 _HALF = 8e-3
 
 _STAGE_NORM = re.compile(r"norm(\d+)\.(weight|bias)")
+_OF_A_STAGE = re.compile(r".*norm\d+\.(weight|bias)")
 _TABLE = re.compile(r"layers\.(\d+)\.blocks\.\d+\.attn\.relative_position_bias_table")
 _COORDINATES = re.compile(r"layers\.(\d+)\.blocks\.\d+\.attn\.relative_coords_table")
 
@@ -79,6 +80,15 @@ def other_coordinates(table: Array, formula: str, own: Pair) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What the caller of load_weights decided, as its arguments say."""
+
+    resize: Resize
+    head: str | os.PathLike[str]
+    in_chans: Channels
+
+
 @dataclass
 class Plan:
     """The values, and what is to be said about them; names are the parameters', keys the file's.
@@ -89,6 +99,7 @@ class Plan:
         problems: parameter or key -> what is wrong with it.
         absent: parameters for which the file has nothing and should.
         notes: what the weights mean differently in the model.
+        source: parameter -> the key that it is read from.
     """
 
     values: dict[str, Array] = field(default_factory=dict)
@@ -101,21 +112,23 @@ class Plan:
     problems: dict[str, str] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    source: dict[str, str] = field(default_factory=dict)
 
 
 class _Planner:
     """Holds what every decision needs."""
 
-    def __init__(self, model: SwinTransformer, read: Translation, resize: Resize, head: str | os.PathLike[str]) -> None:
-        self.model, self.read, self.resize, self.head = model, read, resize, head
+    def __init__(self, model: SwinTransformer, read: Translation, choices: Choices) -> None:
+        self.model, self.read = model, read
+        self.resize, self.head, self.in_chans = choices.resize, choices.head, choices.in_chans
         self.own = dict(model.named_parameters())
         self.state = dict(read.arrays)
-        self.plan = Plan(ignored=dict(read.ignored))
+        self.plan = Plan(ignored=dict(read.ignored), source=dict(read.source))
         self.plan.unexpected.update(dict.fromkeys(read.unknown, f"no key of the dialect {read.dialect}"))
 
     def key(self, name: str) -> str:
         """The file's key of an official name."""
-        return self.read.source.get(name, name)
+        return self.plan.source.get(name, name)
 
     def ignore(self, name: str, why: str) -> None:
         if self.state.pop(name, None) is not None:
@@ -124,6 +137,7 @@ class _Planner:
     def run(self) -> Plan:
         self._key_bias()
         self._coordinates()
+        self._one_norm()
         self._head()
         self._foreign()
         for name in self.own:
@@ -136,12 +150,32 @@ class _Planner:
     # ---- what the file has and the model has not
 
     def _key_bias(self) -> None:
-        """V2 with qkv.bias (a torchvision preset) from q_bias and v_bias: the keys' third is 0."""
+        """V2 with qkv.bias (a torchvision preset) from q_bias and v_bias: the keys' third is 0. V1's is needed."""
+        if self.model.config.architecture != "v2":
+            return
         for name in [n for n in self.state if n.endswith(".attn.q_bias")]:
             whole, value = name.replace("q_bias", "qkv.bias"), name.replace("q_bias", "v_bias")
             if whole in self.own and name not in self.own and value in self.state:
                 query = self.state.pop(name)
                 self.state[whole] = np.concatenate([query, np.zeros_like(query), self.state.pop(value)])
+
+    def _one_norm(self) -> None:
+        """OpenMMLab's models norm the last stage's output once: a feature's norm and the final one are the same there.
+
+        Which it is for this model says the model; with several norms and no head, the file is a detector's.
+        """
+        last = f"norm{len(self.model.config.depths) - 1}"
+        stages = {name.partition(".")[0] for name in self.state if _STAGE_NORM.fullmatch(name)}
+        classifier = stages == {last} or "head.weight" in self.state
+        if not find_dialect(self.read.dialect).one_norm:
+            return
+        for leaf in (".weight", ".bias"):
+            final, stage = f"norm{leaf}", last + leaf
+            if final not in self.state and stage in self.state and classifier:
+                array = self.state[stage] if stage in self.own else self.state.pop(stage)
+                self.state[final], self.plan.source[final] = array, self.key(stage)
+            elif final in self.state and stage in self.own and _OF_A_STAGE.fullmatch(self.key(final)):
+                self.state[stage], self.plan.source[stage] = self.state[final], self.key(final)
 
     def _coordinates(self) -> None:
         """Say so where V2's biases would be read in coordinates other than those that they were learned in."""
@@ -253,6 +287,8 @@ class _Planner:
             return value, ""
         if table:
             return fit_table(value, shape, config.window(int(table[1])), self.resize)
+        if name == "patch_embed.proj.weight":
+            return fit_channels(value, shape, self.in_chans)
         if name.startswith("head."):
             raise Misfit(
                 f"expected {shape}; got {value.shape}. Pass head='drop' (keep the model's own), head='zero' or a class "
@@ -263,18 +299,19 @@ class _Planner:
     def _lack(self, name: str) -> None:
         """A parameter that the file has nothing for."""
         stages = any(_STAGE_NORM.fullmatch(n) for n in self.read.arrays)
+        final = any(n.startswith("norm.") for n in self.read.arrays)
         if _STAGE_NORM.fullmatch(name) and not stages:
             self.plan.missing[name] = "no norms of stages in the file: the model's own"
-        elif name.startswith("norm.") and (stages or "norm" in find_dialect(self.read.dialect).absent):
+        elif name.startswith("norm.") and not final and (stages or "norm" in find_dialect(self.read.dialect).absent):
             self.plan.missing[name] = "a backbone without a final norm: the model's own"
         else:
             self.plan.absent.append(name)
 
 
-def make_plan(model: SwinTransformer, read: Translation, resize: Resize, head: str | os.PathLike[str]) -> Plan:
+def make_plan(model: SwinTransformer, read: Translation, choices: Choices) -> Plan:
     """Decide about every key and every parameter.
 
     Raises:
         WeightsError: for a class map that cannot be used.
     """
-    return _Planner(model, read, resize, head).run()
+    return _Planner(model, read, choices).run()

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from swinpy.io.errors import plain
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -13,8 +15,8 @@ __all__ = ["LoadReport", "SaveReport", "some"]
 
 
 def some(names: Iterable[str], most: int = 4) -> str:
-    """The first names, and how many more."""
-    listed = list(names)
+    """The first names, and how many more; a file may have chosen them, so that they are made fit to be printed."""
+    listed = [plain(name) for name in names]
     rest = len(listed) - most
     return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -38,6 +40,8 @@ class LoadReport:
     Attributes:
         source: the file, or "memory".
         dialect: whose names the keys were.
+        entry: the part of the source that was read; "" for the top.
+        prefix: what came before the names of the network; "" if nothing did.
         used: parameters of the model that were read.
         ignored: key of the file -> why it was not needed.
         resized: parameter -> from what to what, and how.
@@ -51,6 +55,8 @@ class LoadReport:
 
     source: str
     dialect: str
+    entry: str = ""
+    prefix: str = ""
     used: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     resized: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +71,9 @@ class LoadReport:
             entries: Mapping[str, str] = getattr(self, name)
             text = f"{some(entries, 2)}: {_grouped(entries)}" if entries else ""
             rows.append((name, len(entries), text))
-        table = _table(f"weights of {self.source} (dialect {self.dialect})", rows)
+        entry = f", entry {self.entry}" if self.entry else ""
+        prefix = f", under {self.prefix}" if self.prefix else ""
+        table = _table(f"weights of {self.source}{entry} (dialect {self.dialect}{prefix})", rows)
         return "\n".join([table, *(f"ATTENTION: {note}" for note in self.notes)])
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import autograd as ag
-from swinpy.io import write_weights
+from swinpy.io import has_metadata, write_weights
 from swinpy.weights.describe import geometry_of
 from swinpy.weights.dialects import DialectError, find_dialect, from_official
+from swinpy.weights.info import ModelInfo
 from swinpy.weights.report import SaveReport
 
 if TYPE_CHECKING:
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 
     from swinpy.models import SwinTransformer
     from swinpy.models.config import SwinConfig
-    from swinpy.weights.dialects import Dialect
+    from swinpy.weights.dialects import Dialect, Written
 
-__all__ = ["save_weights"]
+__all__ = ["save_weights", "write_with_info"]
 
 Array = np.ndarray[Any, Any]
 
@@ -49,20 +51,40 @@ def _without_key_bias(state: Mapping[str, Array], used: bool = True) -> dict[str
     return out
 
 
-def save_weights(model: SwinTransformer, path: str | os.PathLike[str], dialect: str = "official") -> SaveReport:
-    """Write a model's weights so that another library loads them strictly.
+def write_with_info(path: str | os.PathLike[str], written: Written, info: ModelInfo | None) -> list[str]:
+    """Write what a dialect made of weights, and what is known of them; what is lost of that, for a report."""
+    wrapper = find_dialect(written.dialect).wrapper
+    if info is not None and "head.weight" in written.dropped:
+        info = replace(info, config=info.config.with_changes(num_classes=0), class_names=())
+    size = sum(array.nbytes for array in written.arrays.values())
+    write_weights(path, written.arrays, wrapper, info.metadata(size) if info else None)
+    if info is None or has_metadata(path, wrapper):
+        return []
+    return [
+        "a torch file of this layout has no place for configuration, preparation and class names: write .safetensors "
+        "to keep them"
+    ]
+
+
+def save_weights(
+    model: SwinTransformer, path: str | os.PathLike[str], dialect: str = "official", info: ModelInfo | None = None
+) -> SaveReport:
+    """Write a model's weights so that another library loads them strictly, and :func:`load_model` knows what they are.
 
     Args:
         model: any model of this library.
         path: the file; its suffix chooses the container: .safetensors, or .pth, .pt or .bin.
         dialect: "official", "timm", "torchvision", "hf", "detection", ... (:data:`swinpy.weights.dialects.DIALECTS`).
+        info: how images are prepared, the names of the classes and what trained the model, as :func:`load_model` gives
+            it; the configuration is always the model's. A torch file that is a dict of tensors alone has no place for
+            it, and the report says so.
 
     Returns:
         What was written; print it.
 
     Raises:
         DialectError: an unknown dialect, or a parameter that it has no place for.
-        ValueError: an unknown suffix, or weights that are not finite.
+        ValueError: an unknown suffix, weights that are not finite, or more class names than classes.
         OSError: the disk refused; a file that was at ``path`` is as it was.
     """
     config = model.config
@@ -75,8 +97,9 @@ def save_weights(model: SwinTransformer, path: str | os.PathLike[str], dialect: 
     if config.architecture == "v2":
         state = _without_key_bias(state, used=config.key_bias == "full")
     written = from_official(state, dialect, geometry_of(config, model.dtype.name))
-    write_weights(path, written.arrays, find_dialect(dialect).wrapper)
-    notes = (*written.notes, *_notes(config, find_dialect(dialect)))
+    told = replace(info, config=config) if info else ModelInfo(config)
+    lost = write_with_info(path, written, told)
+    notes = (*written.notes, *_notes(config, find_dialect(dialect)), *(lost if info else []))
     return SaveReport(str(Path(path)), written.dialect, tuple(written.arrays), written.dropped, notes)
 
 

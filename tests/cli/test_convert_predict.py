@@ -15,10 +15,11 @@ import autograd as ag
 import swinpy
 from swinpy import load_weights, save_weights
 from swinpy.cli import main
-from swinpy.cli.predict import prepare
+from swinpy.data import prepare
 from swinpy.io import read_checkpoint, read_weights, write_tensors
 from swinpy.models import model_config
-from swinpy.models.presets import EvalConfig
+from swinpy.preparation import Preparation
+from swinpy.weights import ModelInfo
 from swinpy.weights.dialects import from_official
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def test_convert_tells_v2_by_its_buffers_or_asks(tmp_path: Path, capsys: Any) ->
     official, hf = _v2_files(tmp_path)
     code, out, _ = _run(capsys, "convert", official, tmp_path / "tv.pth", "--to", "torchvision")
     assert code == 0
-    assert "note" not in out
+    assert "several models" not in out
     assert len(read_weights(tmp_path / "tv.pth")) == 221 - 12 + 24  # q_bias and v_bias are one; index and coordinates
     code, out, _ = _run(capsys, "convert", hf, tmp_path / "x.pth", "--to", "official")
     assert code == 0
@@ -201,7 +202,11 @@ def _lines(out: str) -> list[tuple[float, str]]:
 def test_predict_prints_the_best_five(nano: Path, tmp_path: Path, capsys: Any) -> None:
     picture(3).save(tmp_path / "a.png")
     code, out, err = _run(capsys, "predict", tmp_path / "a.png", "--weights", nano)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == (
+        f"note: {nano} does not say how its images were prepared; assumed, as with preset 'official' for 32x32: "
+        "resized to 32x32 (bicubic), mean 0.4914, 0.4822, 0.4465, std 0.247, 0.2435, 0.2616\n"
+    )
     assert out.splitlines()[0] == str(tmp_path / "a.png")
     found = _lines(out)
     model = build(NANO, "float32", seed=2)
@@ -245,18 +250,16 @@ def test_predict_goes_on_after_a_bad_image(nano: Path, tmp_path: Path, capsys: A
     code, out, err = _run(capsys, "predict", *bad, good, tmp_path, "--weights", nano)
     assert code == 2
     assert str(good) in out
-    messages = err.splitlines()
+    messages = err.splitlines()[1:]  # after the note of what is assumed
     assert len(messages) == len(bad) + 1
     for message, path in zip(messages, [*bad, tmp_path], strict=True):
         assert message.startswith(f"error: image: expected a whole image in {path}; got ")
 
 
-def test_predict_refuses_an_image_that_would_fill_the_memory(
-    nano: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predict_refuses_an_image_that_would_fill_the_memory(nano: Path, tmp_path: Path, capsys: Any) -> None:
     """A file of some hundred bytes: with a shorter side of 1 pixel, the longer one grows without bounds."""
-    config = EvalConfig(36, (32, 32), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    monkeypatch.setattr("swinpy.cli.predict.eval_config", lambda *_: config)
+    by = Preparation(36, (32, 32), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    save_weights(build(NANO, "float32"), nano, info=ModelInfo(NANO, by))
     Image.new("RGB", (1, 60000)).save(tmp_path / "narrow.png")
     Image.new("RGB", (20, 400)).save(tmp_path / "tall.png")
     code, out, err = _run(capsys, "predict", tmp_path / "narrow.png", tmp_path / "tall.png", "--weights", nano)
@@ -273,7 +276,7 @@ def test_predict_names_a_missing_list_of_classes(nano: Path, tmp_path: Path, cap
     for name, words in (("none.txt", "No such file"), ("names.bin", "no text in UTF-8")):
         code, _, err = _run(capsys, "predict", "a.png", "--weights", nano, "--classes", tmp_path / name)
         assert code == 2
-        assert err.startswith(f"error: --classes: expected a text file with one class name a line in {tmp_path / name}")
+        assert f"\nerror: --classes: expected a text file with one class name a line in {tmp_path / name}" in err
         assert words in err
 
 
@@ -283,7 +286,7 @@ def test_predict_needs_a_head_and_a_known_model(tmp_path: Path, capsys: Any) -> 
         (NANO.with_changes(num_classes=0), "expected weights with a head"),
         (NANO.with_changes(depths=(2, 2), num_heads=(1, 2)), "expected weights of a known model; got Swin V1, patch 2"),
     ):
-        save_weights(build(config, "float32"), tmp_path / "w.pth")
+        save_weights(build(config, "float32"), tmp_path / "w.pth", "timm")  # which has no place to say what it is
         code, _, err = _run(capsys, "predict", tmp_path / "a.png", "--weights", tmp_path / "w.pth")
         assert code == 2
         assert word in err
@@ -298,7 +301,7 @@ def test_predict_says_which_faults_a_preset_has(nano: Path, tmp_path: Path, caps
 
 def test_prepare_resizes_crops_and_normalises() -> None:
     image = picture(1, (90, 120))
-    config = EvalConfig(40, (32, 24), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
+    config = Preparation(40, (32, 24), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
     x = prepare(image, config)
     small = image.resize((53, 40), Image.Resampling.BILINEAR).crop((14, 4, 38, 36))
     want = (np.asarray(small, np.float64).transpose(2, 0, 1) / 255 - np.reshape(config.mean, (3, 1, 1))) / np.reshape(
@@ -306,7 +309,7 @@ def test_prepare_resizes_crops_and_normalises() -> None:
     )
     assert x.dtype == np.float32
     np.testing.assert_allclose(x, want, atol=1e-5)
-    direct = prepare(image, EvalConfig((32, 24), None, "bicubic", config.mean, config.std))
+    direct = prepare(image, Preparation((32, 24), None, "bicubic", config.mean, config.std))
     assert direct.shape == (3, 32, 24)
 
 
@@ -332,3 +335,27 @@ def test_every_published_model_is_told_apart_by_its_official_file() -> None:
             model = swinpy.create_model(name)
         arrays = from_official(model.state_dict(), "official", geometry_of(model.config)).arrays
         assert matching_models(to_official(arrays)) == [name]
+
+
+# ---- a network in another model
+
+
+def test_convert_and_inspect_take_a_prefix(nano: Path, tmp_path: Path, capsys: Any) -> None:
+    state = {f"{part}.net.{k}": v for part in ("student", "teacher") for k, v in read_weights(nano).items()}
+    state["n_averaged"] = np.array(3)
+    write_tensors(tmp_path / "two.safetensors", state)
+    arguments = ("convert", tmp_path / "two.safetensors", tmp_path / "one.safetensors", "--to", "timm")
+    code, _, err = _run(capsys, *arguments)
+    assert code == 2
+    assert "got 2, under 'student.net.', 'teacher.net.'. Choose one with prefix= (--prefix of 'python -m swinpy" in err
+    code, out, _ = _run(capsys, *arguments, "--prefix", "teacher")
+    assert code == 0
+    assert "of another part of the file's model: not under teacher.net." in out
+    assert "an integer or a counter, no weight" in out
+    model = build(NANO, "float32", seed=3)
+    load_weights(model, tmp_path / "one.safetensors")
+    assert all(np.array_equal(a, read_weights(nano)[k]) for k, a in model.state_dict().items())
+    _, out, _ = _run(capsys, "inspect", tmp_path / "two.safetensors")
+    assert "dialect:" not in out
+    _, out, _ = _run(capsys, "inspect", tmp_path / "two.safetensors", "--prefix", "student.")
+    assert "dialect: official, under student.net.; model: swin_cifar_nano, 10 classes" in out

@@ -114,7 +114,8 @@ def test_hostile_files_run_nothing(tmp_path, protocol):
         (b"}U\x01acnumpy\nndarray\n)Rs.", "a call that does not build an array"),
         (b"}U\x01acnumpy.core.multiarray\n_reconstruct\n)Rs.", "an array without a shape"),
         (b"}Nb.", "no call to add to"),
-        (b"N" * 2_000_001, "more than 2000000 opcodes"),
+        (b"N" * 2_000_001, "contents that need more"),
+        (b"\x80\x02" * 2_000_001, "more than 2000000 opcodes"),
     ],
 )
 def test_malformed(content, reason):

@@ -37,11 +37,12 @@ def test_record():
     assert dataset.num_classes == 3
     with pytest.raises(FrozenInstanceError):
         dataset.name = "other"
-    part = dataset.subset(2)
+    part = dataset.take(np.array([4, 1]))
     assert len(part) == 2
-    np.testing.assert_array_equal(part.images, dataset.images[:2])
-    np.testing.assert_array_equal(part.labels, dataset.labels[:2])
+    np.testing.assert_array_equal(part.images, dataset.images[[4, 1]])
+    np.testing.assert_array_equal(part.labels, dataset.labels[[4, 1]])
     assert part.class_names == dataset.class_names
+    assert len({d.identity for d in (dataset, part, dataset.take(np.array([1, 4])), dataset.subset(2))}) == 4
     assert len(dataset.subset(6)) == 6
 
 

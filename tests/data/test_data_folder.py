@@ -79,8 +79,9 @@ def test_indexing_is_that_of_an_array(folder: Path) -> None:
     all_of_them = images[np.arange(len(images))]
     assert all_of_them.shape == images.shape
     np.testing.assert_array_equal(images[np.array([3, 3, 1])], all_of_them[[3, 3, 1]])
-    np.testing.assert_array_equal(images[2:9][np.array([0, 6])], all_of_them[[2, 8]])
-    assert len(images[2:9]) == 7
+    part = images.take(np.array([2, 8, 5]))
+    np.testing.assert_array_equal(part[np.array([0, 1])], all_of_them[[2, 8]])
+    assert len(part) == 3
 
 
 def test_a_small_image_is_enlarged_and_a_crop_beyond_the_edge_is_black() -> None:

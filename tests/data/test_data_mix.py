@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -55,12 +56,13 @@ def test_cutmix_equals_naive_reference(seed, n, height, width, lam):
     box = cutmix_box(height, width, lam, row, column)
     mixed, soft = cutmix(images, targets, box)
 
-    half_height, half_width = int(height * math.sqrt(1 - lam)) // 2, int(width * math.sqrt(1 - lam)) // 2
+    box_height, box_width = int(height * math.sqrt(1 - lam)), int(width * math.sqrt(1 - lam))
     for b in range(n):
         partner, taken = n - 1 - b, 0
         for y in range(height):
             for x in range(width):
-                inside = -half_height <= y - row < half_height and -half_width <= x - column < half_width
+                below, right = y - row + box_height // 2, x - column + box_width // 2
+                inside = 0 <= below < box_height and 0 <= right < box_width
                 source = images[partner] if inside else images[b]
                 taken += inside
                 np.testing.assert_array_equal(mixed[b, :, y, x], source[:, y, x])
@@ -108,7 +110,7 @@ def shares(settings_, n=1500):
 
 def test_probabilities():
     half = shares(MixSettings(0.8, 1.0, 0.6, 0.25))
-    # A box of less than two pixels a side is empty, which now and then makes a CutMix of nothing.
+    # A box of less than one pixel a side is empty, which now and then makes a CutMix of nothing.
     assert half["mixup"] == pytest.approx(0.6 * 0.75, abs=0.04)
     assert half["cutmix"] == pytest.approx(0.6 * 0.25, abs=0.04)
     assert shares(MixSettings(0.8, 1.0, 0.0, 0.5), 50)["none"] == 1
@@ -167,3 +169,20 @@ def test_mixing_comes_last():
     got = augment(images, labels, indices, 2, 9)
     np.testing.assert_array_equal(got[0], expected[0])
     np.testing.assert_array_equal(got[1], expected[1])
+
+
+def test_the_box_of_cutmix_is_timms_at_every_size():
+    """timm 1.0.31's rand_bbox as its formula; a box of odd size was one pixel too small on both axes."""
+    for height, width in itertools.product(range(1, 12), (7, 8)):
+        for box, row, column in itertools.product(range(height + 1), range(height), (0, 3, width - 1)):
+            lam = 1 - ((box + 0.25) / (height + 0.5)) ** 2
+            share = np.sqrt(1 - lam)
+            tall, wide = int(height * share), int(width * share)
+            want = (
+                np.clip(row - tall // 2, 0, height),
+                np.clip(row + (tall + 1) // 2, 0, height),
+                np.clip(column - wide // 2, 0, width),
+                np.clip(column + (wide + 1) // 2, 0, width),
+            )
+            assert cutmix_box(height, width, lam, row, column) == want
+    assert cutmix_box(9, 9, 1 - (3.1 / 9) ** 2, 4, 4) == (3, 6, 3, 6), "three pixels, not two"

@@ -36,7 +36,9 @@ def fake(count: Any, nvrtc: Any = lambda: (12, 9)) -> Any:
     module = types.ModuleType("cupy")
     module.ndarray = type("ndarray", (), {})  # type: ignore[attr-defined]
     module.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=types.SimpleNamespace(getDeviceCount=count), nvrtc=types.SimpleNamespace(getVersion=nvrtc)
+        runtime=types.SimpleNamespace(getDeviceCount=count),
+        nvrtc=types.SimpleNamespace(getVersion=nvrtc),
+        cublas=types.SimpleNamespace(setMathMode=lambda handle, mode: None),
     )
     return module
 
@@ -121,6 +123,22 @@ def test_no_nvrtc(packages: Any) -> None:
     assert "expected NVRTC" in str(caught.value)
     assert "CuPy failed to load libnvrtc.so.12" in str(caught.value)
     assert 'pip install "swinpy[gpu]"' in str(caught.value)
+    assert ag.resolve_device("auto") == "cpu"
+
+
+def test_no_cublas(packages: Any) -> None:
+    """CuPy loads cuBLAS when it is first named."""
+
+    class Cuda(types.SimpleNamespace):
+        @property
+        def cublas(self) -> Any:
+            raise ImportError('Failure finding "libcublas.so.13"')
+
+    cupy = fake(lambda: 1)
+    cupy.cuda = Cuda(runtime=cupy.cuda.runtime, nvrtc=cupy.cuda.nvrtc)
+    packages(["cupy-cuda13x"], cupy)
+    with pytest.raises(ag.DeviceError, match=r"expected cuBLAS, .*libcublas\.so\.13.*swinpy\[gpu13\]"):
+        ag.resolve_device("gpu")
     assert ag.resolve_device("auto") == "cpu"
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import pytest
 
 import autograd as ag
+from autograd import context
 from autograd.context import STATE, OpEvent
 from autograd.extend import Primitive
 from autograd.primitive import PRIMITIVES
@@ -89,6 +93,114 @@ def test_threads_have_their_own_switches() -> None:
         leave.set()
         thread.join(10)
     assert seen == {"before": True, "within": False}
+
+
+def _seen(_: OpEvent) -> None:
+    pass
+
+
+# One object of each function of autograd.context that makes a context manager, and the fields it changes.
+SWITCHES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "autocast": (ag.autocast("float16"), {"autocast": np.dtype("float16")}),
+    "detect_anomaly": (ag.detect_anomaly(), {"observers": (context._trap,)}),
+    "enable_grad": (ag.enable_grad(), {"grad": "on"}),
+    "kernel_mode": (ag.kernel_mode("reference"), {"kernels": "reference"}),
+    "no_grad": (ag.no_grad(), {"grad": "off"}),
+    "observe": (ag.observe(_seen), {"observers": (_seen,)}),
+}
+every_switch = pytest.mark.parametrize("name", sorted(SWITCHES))
+
+
+def _is_on(name: str, times: int = 1) -> bool:
+    state = STATE.get()
+    return all(getattr(state, k) == (v * times if k == "observers" else v) for k, v in SWITCHES[name][1].items())
+
+
+def _is_off() -> bool:
+    state = STATE.get()
+    return (state.grad, state.autocast, state.kernels, state.observers) == ("on", None, "auto", ())
+
+
+def test_every_switch_is_in_the_table() -> None:
+    made = {name for name in context.__all__ if isinstance(getattr(context, name), FunctionType)}
+    assert made - {"autocast_dtype", "notify"} == SWITCHES.keys()
+
+
+@every_switch
+def test_one_object_is_entered_again_and_within_itself(name: str) -> None:
+    switch = SWITCHES[name][0]
+    for _ in range(2):
+        with switch:
+            with switch:
+                assert _is_on(name, 2)
+            assert _is_on(name)
+        assert _is_off()
+
+
+@every_switch
+def test_one_object_in_several_threads_at_once(name: str) -> None:
+    """All are within it before the first leaves, and they leave in the order in which they came."""
+    switch, seen = SWITCHES[name][0], []
+    entered = threading.Barrier(3, timeout=60)
+    turns = [threading.Event() for _ in range(4)]
+    turns[0].set()
+
+    def work(i: int) -> None:
+        assert turns[i].wait(60)
+        with switch:
+            turns[i + 1].set()
+            entered.wait()
+            if i:
+                left[i - 1].wait(60)
+            seen.append(_is_on(name))
+        seen.append(_is_off())
+        left[i].set()
+
+    left = [threading.Event() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3)))
+    assert seen == [True] * 6
+    assert _is_off()
+
+
+@every_switch
+def test_one_object_in_several_tasks_at_once(name: str) -> None:
+    switch, seen = SWITCHES[name][0], []
+
+    async def work(i: int) -> None:
+        await asyncio.sleep(0)
+        with switch:
+            for _ in range(3 + i):  # the first to come is the first to leave
+                await asyncio.sleep(0)
+                seen.append(_is_on(name))
+        await asyncio.sleep(0)
+        seen.append(_is_off())
+
+    async def together() -> None:
+        await asyncio.gather(*map(work, range(3)))
+
+    asyncio.run(together())
+    assert len(seen) == 3 + 4 + 5 + 3
+    assert all(seen)
+
+
+@every_switch
+def test_one_object_decorates_a_function_of_several_threads(name: str) -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    @SWITCHES[name][0]
+    def decorated(_: int) -> bool:
+        both.wait()
+        return _is_on(name)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(decorated, range(2))) == [True, True]
+
+
+@every_switch
+def test_leaving_without_entering_is_an_error(name: str) -> None:
+    with pytest.raises(RuntimeError, match=r": expected to be left by the thread or task that entered it; got another"):
+        SWITCHES[name][0].__exit__(None, None, None)
 
 
 def test_backward_works_under_no_grad() -> None:
@@ -288,5 +400,5 @@ def test_generator_and_coroutine_functions_are_not_decorated() -> None:
 
     for switch in (ag.no_grad(), ag.enable_grad(), ag.autocast(), ag.kernel_mode("reference")):
         for function in (generator, coroutine, both):
-            with pytest.raises(TypeError, match=r"switch: expected a plain function to decorate; got '\w+'"):
+            with pytest.raises(TypeError, match=r": expected a plain function to decorate; got '\w+'"):
                 switch(function)

@@ -43,6 +43,15 @@ def test_a_write_past_assign_is_told_by_written() -> None:
     assert x.grad.tolist() == [np.exp(2)]
 
 
+def test_a_write_that_nobody_tells_of_is_not_noticed() -> None:
+    """As in torch: ``.data`` is the memory itself. The gradient of x * x is that of what x holds by now."""
+    x = leaf(1.0)
+    y = x * x
+    x.data[:] = 5
+    y.backward()
+    assert x.grad.tolist() == [10]
+
+
 def test_written_is_of_leaves() -> None:
     y = ag.exp(leaf(1.0))
     with pytest.raises(RuntimeError, match="written: expected a leaf; got the result of an op"):

@@ -1,7 +1,8 @@
 """The tables against what the real libraries said: keys and shapes of their state dicts, kept in a file.
 
-Made from timm 1.0.31, torchvision 0.29 and transformers 5.23 for one small network; tests/swin/test_parity_weights.py
-compares with the libraries themselves where they are installed.
+Made from timm 1.0.31, torchvision 0.29, transformers 5.23 and mmpretrain 1.2.0 (with mmcv-lite 2.2.0; its classifiers'
+logits were equal to 7e-16 for V1, 5e-15 for V2 with exact coordinates) for one small network;
+tests/swin/test_parity_weights.py compares with the libraries themselves where they are installed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ CASES = {
     "hf v2": CONFIG.with_changes(architecture="v2"),
     "hf5 backbone": BOTH.with_changes(num_classes=0, feature_norms=(0, 1)),
     "hf5 masked": BOTH.with_changes(num_classes=0),
+    "mmpretrain v1": CONFIG,
+    "mmpretrain-v2 v2": CONFIG.with_changes(architecture="v2"),
 }
 PRETRAINING = ("decoder.", "swin.embeddings.mask_token")
 

@@ -84,6 +84,20 @@ def test_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray[Any, Any]]) ->
     assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
+def test_the_same_arguments_give_the_same_bytes() -> None:
+    """The library writes the entries of metadata in an order of chance."""
+    tensors = {"b": np.arange(3.0), "a": np.ones((2, 2), "f2"), "ü": np.zeros(5, "u1")}
+    texts = {name: f'"{name}" \n \\ ü 🜁' for name in ("format", "swinpy", "a", "ü", "z")}
+    first = encode_tensors(tensors, texts)
+    assert all(encode_tensors(tensors, dict(reversed(texts.items()))) == first for _ in range(10))
+    found, metadata = decode_tensors(first)
+    assert metadata == texts
+    assert list(metadata) == sorted(texts)
+    assert all(bits(found[name]) == bits(array) for name, array in tensors.items())
+    assert safetensors.numpy.load(first).keys() == tensors.keys()
+    assert int.from_bytes(first[:8], "little") % 8 == 0
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_layout(dtype: str, layout: str) -> None:

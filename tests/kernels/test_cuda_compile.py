@@ -70,6 +70,11 @@ def compiler() -> None:
     skips.skip_unless(nvrtc.find_library() is not None, skips.NO_NVRTC, "SWINPY_REQUIRE_NVRTC")
 
 
+def _spill_bytes(budget: Budget) -> int:
+    """Allowed for the compiler at hand; budgets are set with 13.5."""
+    return budget.spill_bytes if nvrtc.version() >= (13, 5) else max(budget.spill_bytes, budget.older_spill_bytes)
+
+
 def _over(program: Program, budgets: dict[str, Budget], architecture: int) -> list[str]:
     """What is over budget, in words."""
     usage = nvrtc.compiled(program.text, architecture).usage
@@ -79,7 +84,7 @@ def _over(program: Program, budgets: dict[str, Budget], architecture: int) -> li
         for kernel, used in usage.items()
         for part, limit in (
             ("registers", budgets[kernel].registers),
-            ("local_bytes", budgets[kernel].spill_bytes),
+            ("local_bytes", _spill_bytes(budgets[kernel])),
             ("shared_bytes", budgets[kernel].shared_bytes),
         )
         if getattr(used, part) > limit
@@ -107,7 +112,7 @@ def test_compiles_within_its_budget(name: str, architecture: int) -> None:
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("module", LAUNCHERS, ids=lambda module: module.__name__)
 def test_budgets_are_not_idle(module: object) -> None:
-    """A limit that is twice what any variant needs would let a kernel get worse unseen."""
+    """A limit that is twice what any variant needs would let a kernel get worse unseen; by the NVRTC of cuda-check."""
     programs = [p for p, budgets in PROGRAMS.values() if budgets is module.BUDGETS]
     used = [(k, u) for p in programs for k, u in nvrtc.compiled(p.text, _USUAL).usage.items()]
     for kernel, budget in module.BUDGETS.items():

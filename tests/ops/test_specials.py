@@ -231,3 +231,108 @@ def test_power_zero_is_constant_whatever_arrives(bad):
     x = leaf([0.0, 2.0, np.inf])
     (x ** np.array([0.0, 0.0, 0.0])).backward(np.full(3, bad))
     assert x.grad.tolist() == [0, 0, 0]
+
+
+# ---- NaN, and what nothing is
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("op", [ag.max, ag.min])
+def test_extremes_of_a_slice_with_nan(op, dtype):
+    """torch.amax: NaN for all of the slice, so that a check of the gradient's norm finds it."""
+    x = leaf([[np.nan, 1, 2], [3, 3, 3]], dtype)
+    out = op(x, axis=1)
+    np.testing.assert_array_equal(out.data, [np.nan, 3])
+    (grad,) = ag.grad(out, x, np.ones(2, dtype))
+    assert grad.dtype == dtype
+    np.testing.assert_array_equal(grad, np.array([[np.nan] * 3, [1 / 3] * 3]).astype(dtype))
+
+
+@pytest.mark.parametrize("op", [ag.maximum, ag.minimum])
+@pytest.mark.parametrize(("x", "y"), [(np.nan, 1.0), (1.0, np.nan), (np.nan, np.nan)])
+def test_extremes_of_two_with_nan(op, x, y):
+    """torch: neither is the smaller one, so both get all of the gradient."""
+    a, b = leaf([x]), leaf([y])
+    out = op(a, b)
+    assert np.isnan(out.data).all()
+    for grad in ag.grad(out, (a, b), np.array([3.0])):
+        np.testing.assert_array_equal(grad, [3])
+    np.testing.assert_array_equal(ag.grad(op(a, 1.0), a, np.array([3.0]))[0], [1.5 if x == 1 else 3])
+
+
+def test_slopes_at_nan():
+    x = leaf([np.nan, 1.0])
+    for op, slope in ((ag.relu, 1), (ag.absolute, np.nan), (lambda t: ag.clip(t, 0.0, 2.0), 0)):
+        np.testing.assert_array_equal(ag.grad(op(x), x, np.ones(2))[0], [slope, 1])
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.* encountered in :RuntimeWarning"
+)  # NumPy's, of 0 ** -1 and (-2) ** 0.5 themselves
+def test_the_gradient_of_an_exponent_is_zero_where_the_base_is_not_positive():
+    x, y = leaf([0.0, 0.0, -2.0, -2.0, -np.inf, np.nan, 2.0]), leaf([-1.0, -np.inf, 0.5, 2.0, 2.0, 2.0, 3.0])
+    out = x**y
+    np.testing.assert_array_equal(out.data, [np.inf, np.inf, np.nan, 4, np.inf, np.nan, 8])
+    gx, gy = ag.grad(out, (x, y), np.ones(7))
+    np.testing.assert_array_equal(gy, [0, 0, 0, 0, 0, np.nan, 8 * np.log(2)])
+    np.testing.assert_array_equal(gx, [-np.inf, -np.inf, np.nan, -4, -np.inf, np.nan, 12])
+    np.testing.assert_array_equal(ag.grad(0.0**y, y, np.ones(7))[0], np.zeros(7))
+
+
+@pytest.mark.parametrize("op", [ag.softmax, lambda x: ag.masked_softmax(x, np.zeros((2, 3)))])
+def test_softmax_of_nothing_left_is_zeros_without_a_gradient(op):
+    x = leaf([[-np.inf] * 3, [-np.inf, 0, 0]])
+    out = op(x)
+    np.testing.assert_array_equal(out.data, [[0, 0, 0], [0, 0.5, 0.5]])
+    np.testing.assert_array_equal(ag.grad(out, x, np.array([[1.0, 2, 3]] * 2))[0], [[0, 0, 0], [0, -0.25, 0.25]])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in subtract:RuntimeWarning")
+def test_log_softmax_of_nothing_left_is_nan():
+    """log(0 / 0): as torch, and so is the cross-entropy."""
+    row = leaf([[-np.inf] * 3])
+    for out in (ag.log_softmax(row), ag.cross_entropy(row, np.array([0]))):
+        assert np.isnan(out.data).all()
+        assert np.isnan(ag.grad(out, row, np.ones(out.shape))[0]).all()
+
+
+# ---- the axis of a 0-d array, as in torch
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("op", ["sum", "mean", "var", "max", "min", "logsumexp", "squeeze", "flip"])
+def test_a_0d_array_has_the_axes_0_and_minus_1(op, axis):
+    function, x = getattr(ag, op), leaf(3.0)
+    out = function(x, axis=axis)
+    assert out.shape == ()
+    assert out.item() == (0 if op == "var" else 3)
+    assert ag.grad(out, x, np.array(2.0))[0] == (0 if op == "var" else 2)
+    for wrong in (1, -2):
+        with pytest.raises(IndexError, match=rf"^{op}: expected an axis in \[-1, 0\]; got {wrong}"):
+            function(x, axis=wrong)
+    with pytest.raises(ValueError, match=f"^{op}: expected distinct axes"):
+        function(x, axis=(0, -1))
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_argmax_and_take_of_a_0d_array(axis):
+    x = leaf(3.0)
+    assert ag.argmax(x, axis=axis).item() == np.argmax(3.0, axis=axis) == 0
+    assert ag.argmax(x, axis=axis, keepdims=True).shape == ()
+    for indices in (0, [0, -1, 0], np.zeros((2, 1), int)):
+        out = ag.take(x, indices, axis=axis)
+        np.testing.assert_array_equal(out.data, np.take(np.array(3.0), indices, axis=axis))
+        assert ag.grad(out, x, np.ones(out.shape))[0] == np.size(indices)
+    for call in (lambda: ag.argmax(x, axis=1), lambda: ag.take(x, 0, axis=1)):
+        with pytest.raises(IndexError, match=r"expected an axis in \[-1, 0\]; got 1"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["square", "absolute", "relu", "sum", "max", "min", "argmax", "multiply", "power"])
+def test_booleans_are_numpy_s(name):
+    x = np.array([True, False])
+    reference = (lambda v: np.maximum(v, 0)) if name == "relu" else getattr(np, name)
+    arguments = (x, x) if name in ("multiply", "power") else (x,)
+    got, want = getattr(ag, name)(*arguments), reference(*arguments)
+    assert got.dtype == want.dtype
+    np.testing.assert_array_equal(got.data, want)

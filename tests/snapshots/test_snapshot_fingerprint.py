@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 
-from swinpy.snapshots import fingerprint
+from autograd.kernels import numerics
 from swinpy.snapshots.fingerprint import compare, config_difference, numeric_fingerprint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def test_fingerprint_is_plain_and_stable() -> None:
@@ -23,29 +19,9 @@ def test_fingerprint_is_plain_and_stable() -> None:
     assert found["numpy"] == np.__version__
     assert found["python"] == platform.python_version()
     assert platform.machine() in found["machine"]
-    assert {"blas", "blas_core", "simd"} < found.keys()
+    assert numerics().items() < found.items()
     assert all(type(value) is str and value for value in found.values())
     assert compare(found, numeric_fingerprint()) == []
-
-
-def test_fingerprint_without_openblas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fingerprint, "_blas_core", lambda: None)
-    monkeypatch.setattr(np, "show_config", lambda **_: None)
-    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
-    found = numeric_fingerprint()
-    assert (found["blas"], found["blas_core"], found["simd"]) == ("unknown unknown", "unknown", "unknown")
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
-    assert numeric_fingerprint()["blas_core"] == "Prescott"
-
-
-def _no_maps(*_: Any) -> Any:
-    raise FileNotFoundError
-
-
-@pytest.mark.parametrize("opener", [_no_maps, lambda *_: io.StringIO("")])
-def test_core_unknown_without_maps(monkeypatch: pytest.MonkeyPatch, opener: Callable[..., Any]) -> None:
-    monkeypatch.setattr(fingerprint, "open", opener, raising=False)
-    assert fingerprint._blas_core() is None
 
 
 def test_compare_names_each_difference() -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "NO_ML_DTYPES",
     "NO_NUMBA",
     "NO_NVRTC",
+    "NO_OPENBLAS",
     "NO_PARITY",
 ]
 __all__ += ["is_allowed", "skip_unless"]
@@ -28,6 +29,7 @@ NO_HIPS = "SWINPY_HIPS_PYTHON names no interpreter that has HIPS autograd"
 NO_ML_DTYPES = "ml_dtypes is not installed"
 NO_NUMBA = "Numba is not installed"
 NO_NVRTC = "NVRTC is not installed"
+NO_OPENBLAS = "NumPy has another BLAS than OpenBLAS"
 NO_PARITY = "torch or transformers is not installed"
 
 ALLOWED = (
@@ -38,6 +40,7 @@ ALLOWED = (
     NO_ML_DTYPES,
     NO_NUMBA,
     NO_NVRTC,
+    NO_OPENBLAS,
     NO_PARITY,
 )
 

@@ -96,6 +96,8 @@ def spacing(largest: float, dtype: Any) -> float:
 # Whole models in float64 against another library's, by DESIGN's parity rule: a few hundred ops of at most some thousand
 # terms in another order err by about 1e3 * EPS (2e-13); the rest is room for the conditioning of layer norms.
 PARITY = 1e-9
+# The same of models with a handful of blocks and channels: 5e3 * EPS.
+PARITY_SMALL = 1e-12
 # The same in float32, both sides rounding: 1e3 * 2^-23.
 PARITY32 = 1e-4
 # V2's, whose scores are scaled by up to 100: see COMPOSITE_COSINE.

@@ -277,7 +277,10 @@ def test_initialisation_follows_the_seed() -> None:
         ({"mlp_ratio": 0.0}, "mlp_ratio > 0"),
         ({"mlp_ratio": 0.1}, "mlp_ratio: expected at least one hidden channel; got 0.1 of 8"),
         ({"position": "sinus"}, "position: expected one of relative, absolute, both, none; got 'sinus'"),
-        ({"small_map": "crop"}, "small_map: expected one of clamp, clamp_axis, clamp_height, pad; got 'crop'"),
+        (
+            {"small_map": "crop"},
+            "small_map: expected one of clamp, clamp_axis, clamp_height, clamp_forward, pad; got 'crop'",
+        ),
         ({"attention": "flash"}, "attention: expected one of fused, composite; got 'flash'"),
         ({"layer_norm_eps": float("nan")}, "layer_norm_eps: expected a finite number; got nan"),
         ({"layer_norm_eps": 0}, "layer_norm_eps: expected a small positive number; got 0"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from support import tolerances
 from support.swin.models import build, images
-from support.swin.parity import assert_gradients_agree, import_or_skip, loss_and_gradients, put_exact_coordinates
-from support.swin.torchvision_stub import make_importable
+from support.swin.parity import assert_gradients_agree, import_or_skip, loss_and_gradients
+from support.swin.twins import load_timm, timm_name, timm_twin
 
 import autograd as ag
 from swinpy import SwinConfig, SwinTransformer
@@ -19,16 +19,7 @@ from swinpy.models.presets import preset_options
 pytestmark = pytest.mark.parity
 
 
-def _load() -> tuple[Any, Any, Any]:
-    import torch
-
-    make_importable(torch)
-    from timm.models import swin_transformer, swin_transformer_v2
-
-    return torch, swin_transformer, swin_transformer_v2
-
-
-torch, timm_v1, timm_v2 = import_or_skip(_load)
+torch, _, _ = import_or_skip(load_timm)
 
 V1 = SwinConfig(
     img_size=64,
@@ -58,53 +49,17 @@ CASES = {
 }
 
 
-def _their_name(name: str) -> str:
-    """Merging belongs to the stage after it, and the head is called fc."""
-    parts = name.split(".")
-    if parts[2:3] == ["downsample"]:
-        parts[1] = str(int(parts[1]) + 1)
-    return ".".join(["head", "fc", *parts[1:]] if parts[0] == "head" else parts)
-
-
-def _twin(model: SwinTransformer) -> Any:
-    config = model.config
-    options: dict[str, Any] = {
-        "img_size": config.image,
-        "patch_size": config.patch_size,
-        "num_classes": config.num_classes,
-        "embed_dim": config.embed_dim,
-        "depths": config.depths,
-        "num_heads": config.num_heads,
-        "window_size": config.window_size,
-        "drop_path_rate": 0.0,
-        "strict_img_size": False,
-    }
-    if config.architecture == "v2":
-        pretrained = config.pretrained_window_sizes or (0,) * len(config.depths)
-        twin = timm_v2.SwinTransformerV2(**options, pretrained_window_sizes=pretrained).double()
-    else:
-        twin = timm_v1.SwinTransformer(**options).double()
-    state = {_their_name(k): torch.tensor(np.array(v)) for k, v in model.state_dict().items()}
-    twin.load_state_dict(state)
-    for ours, theirs in zip(model.layers, twin.layers, strict=True):
-        for block, their_block in zip(ours.blocks, theirs.blocks, strict=True):
-            assert tuple(their_block.window_size) == block.attn.window
-            if config.architecture == "v2":
-                put_exact_coordinates(their_block.attn, block.attn.window, block.attn.pretrained)
-    return twin.eval()
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_logits_and_every_gradient(name: str) -> None:
     model = build(CASES[name])
     x = images(model.config.image, 2)
     weights = np.random.default_rng(1).standard_normal((len(x), 7))
     logits, ours = loss_and_gradients(model, x, lambda z: (z * weights).sum())
-    twin, pixels = _twin(model), torch.tensor(x, requires_grad=True)
+    twin, pixels = timm_twin(model), torch.tensor(x, requires_grad=True)
     expected = twin(pixels)
     (expected * torch.tensor(weights)).sum().backward()
     grads = {n: p.grad.numpy() for n, p in twin.named_parameters()}
-    theirs = {n: grads[_their_name(n)] for n in model.state_dict()} | {"input": pixels.grad.numpy()}
+    theirs = {n: grads[timm_name(n)] for n in model.state_dict()} | {"input": pixels.grad.numpy()}
     want = expected.detach().numpy()
     error = float(np.abs(logits - want).max() / np.abs(want).max())
     assert error <= tolerances.PARITY, f"logits off by {error:.2e}"
@@ -118,7 +73,7 @@ def test_another_size_than_built(architecture: str, size: tuple[int, int]) -> No
     model = build(V1.with_changes(architecture=architecture, window_size=7))
     x = images(size)
     with torch.no_grad():
-        want = _twin(model)(torch.tensor(x)).numpy()
+        want = timm_twin(model)(torch.tensor(x)).numpy()
     np.testing.assert_allclose(model(x).numpy(), want, rtol=0, atol=tolerances.PARITY * np.abs(want).max())
 
 
@@ -127,7 +82,7 @@ def test_roll_before_pad_is_another_model(architecture: str) -> None:
     """The smallest case: a block with shifted windows of 7 on a map of 8x8, where the last token sees the first."""
     config = V1.with_changes(architecture=architecture, img_size=16, window_size=7, depths=(2,), num_heads=(2,))
     model, right = build(config), build(config.with_changes(pad_order="pad_roll"))
-    twin = _twin(model)
+    twin = timm_twin(model)
     x = np.random.default_rng(0).standard_normal((1, 8, 8, 12))
     changed = x.copy()
     changed[:, 0, 0] += np.linspace(-1, 1, 12)

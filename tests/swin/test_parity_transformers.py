@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin.hf_names import from_hf, hf_config, to_hf
+from support.swin.hf_names import from_hf, to_hf
 from support.swin.models import build, images
 from support.swin.parity import assert_gradients_agree, assert_no_idle_gradient, import_or_skip, loss_and_gradients
-from support.swin.torchvision_stub import make_importable
+from support.swin.twins import hf_twin, load_hf
 
 import autograd as ag
 from swinpy import SwinConfig
@@ -24,22 +24,10 @@ from swinpy.models.presets import preset_options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swinpy import SwinTransformer
-
 pytestmark = pytest.mark.parity
 
 
-def _load() -> tuple[Any, Any]:
-    import torch
-
-    make_importable(torch)  # transformers imports torchvision where it finds it
-    import transformers.models.swin as swin
-
-    swin.SwinForImageClassification  # noqa: B018 (imported on first access)
-    return torch, swin
-
-
-torch, swin = import_or_skip(_load)
+torch, _, _ = import_or_skip(load_hf)
 
 BASE = SwinConfig(
     img_size=(44, 36),
@@ -70,16 +58,6 @@ CONFIGS = {
 }
 
 
-def _twin(model: SwinTransformer, dtype: Any) -> Any:
-    """transformers' model with the parameters of ours."""
-    config = swin.SwinConfig(**hf_config(model.config))
-    config._attn_implementation = "sdpa"
-    twin = swin.SwinForImageClassification(config).to(dtype).eval()
-    state = {k: torch.tensor(np.array(v), dtype=dtype) for k, v in to_hf(model.state_dict()).items()}
-    twin.load_state_dict(state, strict=True)
-    return twin
-
-
 def _their_gradients(twin: Any, x: Any, loss: Callable[[Any], Any]) -> tuple[Any, dict[str, Any]]:
     pixels = torch.tensor(x, requires_grad=True)
     logits = twin(pixels).logits
@@ -104,7 +82,7 @@ def test_logits_and_every_gradient(name: str) -> None:
     x = images(config.image, _batch(config))
     weights = np.random.default_rng(1).standard_normal((len(x), config.num_classes))
     logits, ours = loss_and_gradients(model, x, lambda z: (z * weights).sum())
-    expected, theirs = _their_gradients(_twin(model, torch.float64), x, lambda z: (z * torch.tensor(weights)).sum())
+    expected, theirs = _their_gradients(hf_twin(model, torch.float64), x, lambda z: (z * torch.tensor(weights)).sum())
     _agree(logits, expected, tolerances.PARITY)
     assert_no_idle_gradient(theirs)
     assert_gradients_agree(ours, theirs, tolerances.PARITY)
@@ -118,7 +96,7 @@ def test_cross_entropy_gradients(name: str, attention: str) -> None:
     x, labels = images(config.image, 3, seed=4), np.array([1, 6, 2])
     _, ours = loss_and_gradients(model, x, lambda z: ag.cross_entropy(z, labels, label_smoothing=0.1))
     _, theirs = _their_gradients(
-        _twin(model, torch.float64),
+        hf_twin(model, torch.float64),
         x,
         lambda z: torch.nn.functional.cross_entropy(z, torch.tensor(labels), label_smoothing=0.1),
     )
@@ -130,7 +108,7 @@ def test_cross_entropy_gradients(name: str, attention: str) -> None:
 def test_features_of_every_stage(name: str) -> None:
     model = build(CONFIGS[name])
     x = images(model.config.image)
-    twin = _twin(model, torch.float64)
+    twin = hf_twin(model, torch.float64)
     with torch.no_grad():
         out = twin.swin(torch.tensor(x), output_hidden_states=True, output_hidden_states_before_downsampling=True)
     expected = [h.numpy() for h in out.reshaped_hidden_states[1:]]
@@ -149,7 +127,7 @@ def test_float32(name: str) -> None:
     x = images(config.image, dtype=np.float32)
     weights = np.random.default_rng(1).standard_normal((len(x), config.num_classes)).astype(np.float32)
     logits, ours = loss_and_gradients(model, x, lambda z: (z * weights).sum())
-    expected, theirs = _their_gradients(_twin(model, torch.float32), x, lambda z: (z * torch.tensor(weights)).sum())
+    expected, theirs = _their_gradients(hf_twin(model, torch.float32), x, lambda z: (z * torch.tensor(weights)).sum())
     _agree(logits, expected, tolerances.PARITY32)
     assert_gradients_agree(ours, theirs, tolerances.PARITY32)
 
@@ -159,7 +137,7 @@ def test_other_image_size_than_built() -> None:
     model = build(CONFIGS["padded"])
     x = images((50, 62))
     with torch.no_grad():
-        expected = _twin(model, torch.float64)(torch.tensor(x)).logits.numpy()
+        expected = hf_twin(model, torch.float64)(torch.tensor(x)).logits.numpy()
     _agree(model(x).numpy(), expected, tolerances.PARITY)
 
 
@@ -168,7 +146,7 @@ def test_absolute_position_at_another_size() -> None:
     model = build(CONFIGS["absolute"].with_changes(img_size=40))
     x = images((46, 52))
     with torch.no_grad():
-        expected = _twin(model, torch.float64)(torch.tensor(x), interpolate_pos_encoding=True).logits.numpy()
+        expected = hf_twin(model, torch.float64)(torch.tensor(x), interpolate_pos_encoding=True).logits.numpy()
     _agree(model(x).numpy(), expected, tolerances.PARITY)
 
 

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from support import tolerances
-from support.swin.hf_names_v2 import from_hf, hf_config, to_hf
+from support.swin.hf_names_v2 import from_hf
 from support.swin.models import build, images
 from support.swin.parity import (
     assert_gradients_agree,
     assert_no_idle_gradient,
     import_or_skip,
     loss_and_gradients,
-    put_exact_coordinates,
 )
-from support.swin.torchvision_stub import make_importable
+from support.swin.twins import hf_v2_twin, load_hf
 
 from swinpy import SwinConfig, SwinTransformer
 from swinpy.models import model_config
@@ -30,17 +29,7 @@ from swinpy.models.presets import preset_options
 pytestmark = pytest.mark.parity
 
 
-def _load() -> tuple[Any, Any]:
-    import torch
-
-    make_importable(torch)
-    import transformers.models.swinv2 as swinv2
-
-    swinv2.Swinv2ForImageClassification  # noqa: B018 (imported on first access)
-    return torch, swinv2
-
-
-torch, swinv2 = import_or_skip(_load)
+torch, _, swinv2 = import_or_skip(load_hf)
 
 TWICE: dict[str, Any] = {"mask_value": -200.0, "drop_path_rate": 0.0}
 PRESET = {**preset_options("hf", "v2"), "drop_path_rate": 0.0}
@@ -76,17 +65,6 @@ CONFIGS = {
 }
 
 
-def _twin(model: SwinTransformer) -> Any:
-    """transformers' model with the parameters of ours, and with our coordinates in float64."""
-    twin = swinv2.Swinv2ForImageClassification(swinv2.Swinv2Config(**hf_config(model.config))).double().eval()
-    state = {k: torch.tensor(np.array(v)) for k, v in to_hf(model.state_dict()).items()}
-    twin.load_state_dict(state, strict=True)
-    for ours, theirs in zip(model.layers, twin.swinv2.encoder.layers, strict=True):
-        for block, their_block in zip(ours.blocks, theirs.blocks, strict=True):
-            put_exact_coordinates(their_block.attention.self, block.attn.window, block.attn.pretrained)
-    return twin
-
-
 def _agree(got: Any, want: Any) -> None:
     error = float(np.abs(got - want).max() / np.abs(want).max())
     assert error <= tolerances.PARITY, f"off by {error:.2e}"
@@ -99,7 +77,7 @@ def test_logits_and_every_gradient(name: str) -> None:
     x = images(config.image, 1 if config.image[0] > 100 else 2)
     weights = np.random.default_rng(1).standard_normal((len(x), config.num_classes))
     logits, ours = loss_and_gradients(model, x, lambda z: (z * weights).sum())
-    twin, pixels = _twin(model), torch.tensor(x, requires_grad=True)
+    twin, pixels = hf_v2_twin(model), torch.tensor(x, requires_grad=True)
     expected = twin(pixels).logits
     (expected * torch.tensor(weights)).sum().backward()
     theirs = from_hf({n: p.grad.numpy() for n, p in twin.named_parameters()}, model.state_dict())
@@ -118,7 +96,7 @@ def clamped(name: str, model: SwinTransformer) -> bool:
 def test_features_of_every_stage(name: str) -> None:
     model = build(CONFIGS[name])
     x = images(model.config.image)
-    twin, stages = _twin(model), []
+    twin, stages = hf_v2_twin(model), []
     for layer in twin.swinv2.encoder.layers:
         layer.register_forward_hook(lambda module, args, out: stages.append(out[1]))  # before downsampling
     with torch.no_grad():
@@ -140,7 +118,7 @@ def test_another_size_than_built(size: tuple[int, int]) -> None:
     model = build(BASE.with_changes(img_size=48, window_size=8, **PRESET))
     x = images(size)
     with torch.no_grad():
-        _agree(model(x).numpy(), _twin(model)(torch.tensor(x)).logits.numpy())
+        _agree(model(x).numpy(), hf_v2_twin(model)(torch.tensor(x)).logits.numpy())
 
 
 def test_their_mask_is_added_twice() -> None:
@@ -148,6 +126,6 @@ def test_their_mask_is_added_twice() -> None:
     model = build(CONFIGS["padded"].with_changes(mask_value=-100.0))
     x = images(model.config.image)
     with torch.no_grad():
-        theirs = _twin(model)(torch.tensor(x)).logits.numpy()
+        theirs = hf_v2_twin(model)(torch.tensor(x)).logits.numpy()
     _agree(build(CONFIGS["padded"])(x).numpy(), theirs)
     assert float(np.abs(model(x).numpy() - theirs).max()) > 1e-6 * float(np.abs(theirs).max())

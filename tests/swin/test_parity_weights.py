@@ -316,6 +316,121 @@ def test_absolute_position(tmp_path: Path) -> None:
     _check_reads(twin, config, _save(twin.state_dict(), tmp_path / "w.safetensors"), "hf5")
 
 
+# ---- within other models
+
+FOUR = SwinConfig(  # one block in the last stage, whose map is one window: transformers' backbones shift there
+    img_size=128,
+    num_classes=0,
+    embed_dim=12,
+    depths=(2, 1, 2, 1),
+    num_heads=(2, 3, 4, 4),
+    window_size=4,
+    drop_path_rate=0.0,
+    feature_norms=(0, 1, 2, 3),
+)
+FEATURES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+def _upernet() -> tuple[Any, Any]:
+    backbone = _hf_config(FOUR, out_features=FEATURES)
+    whole = transformers.UperNetForSemanticSegmentation(
+        transformers.UperNetConfig(backbone_config=backbone, hidden_size=8, auxiliary_in_channels=48)
+    )
+    return whole, whole.backbone
+
+
+def _maskformer() -> tuple[Any, Any]:
+    sizes = {"d_model": 16, "num_queries": 4, "encoder_layers": 1, "decoder_layers": 1}
+    decoder = transformers.DetrConfig(**sizes, encoder_attention_heads=2, decoder_attention_heads=2)
+    backbone = _hf_config(FOUR, out_features=FEATURES)
+    config = transformers.MaskFormerConfig(backbone_config=backbone, decoder_config=decoder)
+    whole = transformers.MaskFormerForInstanceSegmentation(config)
+    return whole, whole.model.pixel_level_module.encoder
+
+
+def _mask2former() -> tuple[Any, Any]:
+    sizes = dict.fromkeys(("feature_size", "mask_feature_size", "hidden_dim", "dim_feedforward"), 32)
+    layers = {"encoder_layers": 1, "decoder_layers": 2, "num_attention_heads": 2, "encoder_feedforward_dim": 16}
+    backbone = _hf_config(FOUR, out_features=FEATURES)
+    config = transformers.Mask2FormerConfig(backbone_config=backbone, **sizes, **layers)
+    whole = transformers.Mask2FormerForUniversalSegmentation(config)
+    return whole, whole.model.pixel_level_module.encoder
+
+
+@pytest.mark.parametrize("make", [_upernet, _maskformer, _mask2former])
+def test_backbones_within_segmentation_models_of_transformers(make: Callable[[], tuple[Any, Any]]) -> None:
+    whole, backbone = make()
+    _redrawn(backbone, FOUR)
+    model = build(FOUR, seed=9)
+    state = whole.state_dict()
+    report = load_weights(model, state)
+    assert not report.missing
+    assert len(report.used) == len(dict(model.named_parameters()))
+    assert {k for k, why in report.ignored.items() if "another part" in why} < set(state)
+    x = images(FOUR.image)
+    with torch.no_grad():
+        want = backbone(torch.tensor(x)).feature_maps
+    for ours, theirs in zip(model.features(x), want, strict=True):
+        _agree(ours.numpy(), theirs.numpy())
+
+
+def test_the_encoder_of_donut() -> None:
+    """It has no final norm, and that is said."""
+    config = FOUR.with_changes(feature_norms=())
+    donut = transformers.DonutSwinConfig(**_hf_config(config).to_dict())
+    sizes = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in (("layers", 1), ("ffn_dim", 8))}
+    text = transformers.MBartConfig(
+        d_model=16, encoder_attention_heads=2, decoder_attention_heads=2, vocab_size=9, **sizes
+    )
+    both = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(donut, text)
+    whole = transformers.VisionEncoderDecoderModel(config=both)
+    _redrawn(whole.encoder, config)
+    model = build(config, seed=9)
+    with pytest.raises(ValueError, match=r"norm\.weight, norm\.bias: expected in the file, under encoder\.; got"):
+        load_weights(model, whole.state_dict())
+    report = load_weights(model, whole.state_dict(), strict=False)
+    assert set(report.missing) == {"norm.weight", "norm.bias"}
+    assert report.prefix == "encoder."
+    x = images(config.image)
+    with torch.no_grad():
+        last = whole.encoder(torch.tensor(x)).last_hidden_state
+    norm = [torch.tensor(model.state_dict()[f"norm.{leaf}"]) for leaf in ("weight", "bias")]
+    want = torch.nn.functional.layer_norm(last, last.shape[-1:], *norm, eps=config.layer_norm_eps).numpy()
+    _agree(model.forward_features(x).numpy().reshape(want.shape), want)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_feature_extractors_of_timm(version: str) -> None:
+    name = {"v1": "swin_tiny_patch4_window7_224", "v2": "swinv2_tiny_window8_256"}[version]
+    sizes = {"img_size": 64, "embed_dim": 12, "depths": (2, 3, 2), "num_heads": (2, 3, 4), "window_size": 4}
+    config = CONFIGS[version].with_changes(num_classes=0)
+    twin = timm.create_model(name, features_only=True, out_indices=(0, 1, 2), **sizes)
+    for whole in ("", "encoder.model."):
+        twin = _redrawn(twin, config)
+        model = build(config, seed=9)
+        report = load_weights(model, {whole + k: v for k, v in twin.state_dict().items()})
+        assert report.dialect == "timm-features"
+        assert set(report.missing) == {"norm.weight", "norm.bias"}
+        assert len(report.used) == len(twin.state_dict())
+    x = images(config.image)
+    with torch.no_grad():
+        want = [feature.numpy() for feature in twin(torch.tensor(x))]
+    for ours, theirs in zip(model.features(x, norm=False), want, strict=True):
+        _agree(ours.numpy().transpose(0, 2, 3, 1), theirs)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+def test_input_channels_as_timm_adapts_them(channels: int) -> None:
+    from timm.models._manipulate import adapt_input_conv
+
+    weight = build(V1).state_dict()["patch_embed.proj.weight"]
+    model = build(V1.with_changes(in_chans=channels), seed=9)
+    load_weights(model, build(V1).state_dict(), in_chans="repeat")
+    want = adapt_input_conv(channels, torch.tensor(weight, dtype=torch.float32)).numpy()
+    got = model.state_dict()["patch_embed.proj.weight"]
+    np.testing.assert_allclose(got, want, rtol=4 * 2.0**-24, atol=2.0**-24 * np.abs(weight).max())
+
+
 # ---- mmdet: merging by unfold
 
 

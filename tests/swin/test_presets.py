@@ -41,7 +41,7 @@ EXPECTED: dict[tuple[str, str], dict[str, Any]] = {
         "res_post_norm_init": 1.0,
     },
     ("hf", V1): {
-        "small_map": "clamp",
+        "small_map": "clamp_forward",
         "shift_rule": "map",
         "initialisation": "hf",
         "drop_path_branches": "attention",
@@ -142,6 +142,40 @@ def test_windows_as_built(small_map: Any, window: Any) -> None:
     assert flat.window(0) == window
     tall = TINY.with_changes(img_size=(20, 6), window_size=7, small_map=small_map)
     assert tall.window(0) == ((7, 7) if small_map in ("clamp_height", "pad") else window[::-1])
+
+
+@pytest.mark.parametrize(
+    ("small_map", "image", "maps"),
+    [
+        ("clamp", 18, (9, 5, 3)),
+        ("clamp_axis", 18, (9, 5, 3)),
+        ("clamp_height", 18, (9, 4, 2)),
+        ("clamp", 17, (9, 5, 3)),
+        ("clamp_axis", 17, (8, 4, 2)),
+        ("clamp_height", 23, (11, 5, 2)),
+        ("clamp_axis", 23, (11, 6, 3)),
+        ("clamp_height", 5, (2, 1, 1)),  # they divide by the last one, which is 0 there
+    ],
+)
+def test_the_map_that_decides(small_map: Any, image: int, maps: Any) -> None:
+    """It chooses windows and shifts; the maps themselves are rounded up."""
+    config = TINY.with_changes(
+        img_size=image, depths=(2, 2, 2), num_heads=(2, 2, 2), small_map=small_map, windows="fixed", window_size=8
+    )
+    assert tuple(config.judged_size(stage)[0] for stage in range(3)) == maps
+    assert tuple(config.window(stage)[0] for stage in range(3)) == tuple(min(8, n) for n in maps)
+    assert tuple(config.window_shift(stage)[0] > 0 for stage in range(3)) == tuple(n > 8 for n in maps)
+    assert config.map_size(0) == (-(-image // 2),) * 2
+
+
+def test_windows_that_are_clamped_in_forward() -> None:
+    """transformers' V1 keeps the nominal tables, and clamps when a smaller map comes."""
+    model = build(TINY.with_changes(img_size=8, window_size=5, small_map="clamp_forward"))
+    assert model.layers[1].blocks[0].attn.window == (5, 5)
+    assert model(images(8)).shape == (2, 5)
+    padded = build(TINY.with_changes(img_size=8, window_size=5, small_map="pad"))
+    np.testing.assert_array_equal(model(images(40)).numpy(), padded(images(40)).numpy())
+    assert float(np.abs(model(images(8)).numpy() - padded(images(8)).numpy()).max()) > 1e-3
 
 
 def test_adaptive_and_fixed_windows() -> None:

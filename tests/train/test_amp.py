@@ -372,7 +372,7 @@ def test_out_of_memory_says_what_to_change_and_what_is_safe(
     err = capsys.readouterr().err
     assert err.startswith("error: out of memory: Out of memory allocating 1,024 bytes (allocated so far: 4,096 bytes).")
     assert f"The last good snapshot is {tmp_path / 'run' / 'snapshots' / 'step-00000002'}." in err
-    assert "Lower --batch-size, raise --grad-accum-steps by as much, or add --grad-checkpointing." in err
+    assert "Add --grad-checkpointing (a run may be resumed with it). Or: Lower --batch-size (it is 16) and" in err
 
 
 @pytest.mark.parametrize("code", ["cudaErrorMemoryAllocation: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"])
@@ -385,7 +385,7 @@ def test_out_of_memory_of_other_cuda_libraries(
     argv = [*SMALL, "--output", str(tmp_path)]
     monkeypatch.setattr(Trainer, "loss", full)
     assert main(argv, prog="x") == 2
-    assert capsys.readouterr().err.startswith(f"error: out of memory: {code} Lower --batch-size")
+    assert capsys.readouterr().err.startswith(f"error: out of memory: {code}. Add --grad-checkpointing")
     code = "cudaErrorIllegalAddress: an illegal memory access was encountered"
     with pytest.raises(RuntimeError, match="cudaErrorIllegalAddress"):
         main([*argv, "--experiment", "other"], prog="x")

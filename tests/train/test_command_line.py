@@ -292,6 +292,17 @@ def test_resume_with_other_options_names_the_difference(run):
     _refused(run("--resume", "auto", "--lr", "0.5", "--drop-path", "0.4"), "drop_path: saved 0.2, now 0.4", "lr:")
 
 
+def test_resume_under_other_numerics_says_once_what_differs(run):
+    run("--max-steps", 2)
+    with ag.kernel_mode("reference"):
+        code, out, _ = run("--resume", "auto", "--max-steps", 3)
+    assert code == 0
+    notes = [line for line in out.splitlines() if "other numerics" in line]
+    assert len(notes) == 1
+    assert "(kernels: saved 'auto, " in notes[0]
+    assert "now 'reference')" in notes[0]
+
+
 def test_resume_auto_without_a_snapshot_says_that_it_starts_anew(run):
     code, out, _ = run("--resume", "auto", "--max-steps", 1)
     assert code == 0

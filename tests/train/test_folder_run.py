@@ -12,8 +12,13 @@ from support.image_files import picture, write_folder, write_truncated
 from support.swin.models import build
 
 from swinpy import save_weights
+from swinpy.data import ImageDataset
 from swinpy.models import model_config
+from swinpy.train.evaluate import Evaluation
 from swinpy.train.main import main
+from swinpy.train.options import parse_options
+from swinpy.train.plots import plot_curves, plot_errors
+from swinpy.train.setup import banner, build_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,3 +162,69 @@ def test_evaluation_of_weights_needs_val_alone(run: Run, tmp_path: Path) -> None
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == want
     assert run(*arguments[:-1])[0] == 2  # training needs train
+
+
+# ---- what was left out, and subsets
+
+
+def test_what_was_left_out_is_said(run: Run, tmp_path: Path) -> None:
+    for name in ("a.gif", "b.jfif"):
+        (tmp_path / "pictures" / "train" / "cat" / name).write_bytes(b"GIF89a")
+    (tmp_path / "pictures" / "val" / "ant" / "c.jpe").write_bytes(b"")
+    code, out, _ = run("--max-steps", 1)
+    assert code == 0
+    assert f"data note: left out of {tmp_path / 'pictures' / 'train'}: 1 .gif, 1 .jfif (images are .jpg," in out
+    assert f"data note: left out of {tmp_path / 'pictures' / 'val'}: 1 .jpe (images are .jpg," in out
+
+
+@pytest.mark.parametrize("options", ["--train-subset 9 --val-subset 3 -b 3", "--overfit-batches 2 -b 3"])
+def test_subsets_have_every_class_and_are_drawn_by_the_seed(options: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "pictures")
+
+    def built(seed: int) -> Any:
+        given = [
+            *SMALL,
+            "--data-dir",
+            str(tmp_path / "pictures"),
+            *options.split(),
+            "--seed",
+            str(seed),
+            "--window-size",
+            "2",
+        ]
+        return build_run(parse_options(given))
+
+    one, same, other = built(1), built(1), built(2)
+    for part in ("train", "test"):
+        first, again = (getattr(r, part) for r in (one, same))
+        assert len(set(np.bincount(first.labels, minlength=3).tolist())) == 1, "three classes, alike"
+        assert first.images.paths == again.images.paths
+        assert first.identity == again.identity
+    assert one.train.identity != other.train.identity
+    assert one.train.images.paths != other.train.images.paths
+    if "overfit" in options:
+        assert one.train is one.test
+        assert len(one.train) == 6
+    notes = [line for line in banner(one, parse_options([*SMALL, *options.split()]), "x", None) if "drawn by" in line]
+    assert notes[0].startswith("data note: ")
+    assert len(notes) == (1 if "overfit" in options else 2)
+
+
+def test_a_subset_is_resumed_to_the_bit(run: Run, tmp_path: Path) -> None:
+    part = ("--train-subset", 10)
+    assert run(*part, name="whole")[0] == 0
+    assert run(*part, "--max-steps", 1, name="parts")[0] == 0
+    assert run(*part, "--resume", name="parts")[0] == 0
+    assert _losses(tmp_path, "whole") == _losses(tmp_path, "parts")
+
+
+def test_plots_name_classes_that_the_data_has_not(tmp_path: Path) -> None:
+    """--num-classes may exceed the data's: an answer beyond them once ended the run in its last line."""
+    images, labels = np.zeros((1, 3, 2, 2), np.uint8), np.zeros(1, np.int64)
+    data = ImageDataset("x", images, labels, ("a",), True, "", (0.5,) * 3, (0.2,) * 3)
+    result = Evaluation(1.0, 0.0, None, np.zeros((1, 1), np.int64), [(0, 0, 6, 0.5)])
+    plot_errors(result, data, tmp_path / "errors.png")
+    evaluations = [{"step": 1, "eval_loss": 1.0, "eval_top1": 0.0, "eval_top5": None}]
+    steps = [{"step": 1, "loss": 1.0, "lr": 0.1, "grad_norm": None}]
+    plot_curves(steps, evaluations, data, tmp_path / "curves.png")
+    assert {p.name for p in tmp_path.iterdir()} == {"errors.png", "curves.png"}

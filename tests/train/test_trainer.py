@@ -10,7 +10,7 @@ from swinpy.data import Augment, ImageDataset, Loader
 from swinpy.snapshots.store import SnapshotStore
 from swinpy.train.optim import AdamW
 from swinpy.train.schedule import CosineSchedule
-from swinpy.train.trainer import NonFiniteError, Position, Trainer
+from swinpy.train.trainer import NonFiniteError, Position, Trainer, image_shares
 
 
 def _dataset(n=20, seed=0):
@@ -105,6 +105,54 @@ def test_accumulated_batches_weigh_the_same_as_one_large_batch():
         record = next(trainer.epoch())
         results.append((record.loss, record.grad_norm))
     assert results[0] == pytest.approx(results[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("amp_dtype", [None, "float16"])
+@pytest.mark.parametrize(("images", "batch", "accumulation"), [(7, 4, 2), (9, 4, 3), (10, 3, 4), (5, 4, 2), (8, 4, 2)])
+def test_images_of_unequal_batches_weigh_the_same(images, batch, accumulation, amp_dtype):
+    """A last batch of one image among batches of four: gradient and loss are those of one large batch.
+
+    The targets are mixed and smoothed. Loss scaling multiplies gradients by a power of two, which is exact.
+    """
+    ag.manual_seed(0)
+    model = swinpy.create_model(
+        "swin_cifar_nano", 3, img_size=8, embed_dim=8, depths=(1,), num_heads=(2,), window_size=2, dtype="float64"
+    )
+    data = _dataset(images)
+    rng = np.random.default_rng(1)
+    pixels = rng.standard_normal((images, 3, 8, 8))
+    soft = rng.dirichlet(np.ones(3), images)
+
+    def mixed(_, labels, indices, epoch, step):
+        return pixels[indices], soft[indices]
+
+    results = []
+    for size, group in ((images, 1), (batch, accumulation)):
+        twin = swinpy.SwinTransformer(model.config).astype("float64")
+        twin.load_state_dict(model.state_dict())
+        optimizer = AdamW(twin.named_parameters())
+        loader = Loader(data, size, transform=mixed)
+        trainer = Trainer(twin, optimizer, CosineSchedule(1e-2, 4), loader, group, amp_dtype=amp_dtype)
+        trainer.amp_dtype = None  # the scale of float16, and products in float64
+        record = next(trainer.epoch())
+        assert record.images == images
+        scale = record.loss_scale or 1.0
+        assert (scale > 1) == (amp_dtype == "float16")
+        gradients = {name: p.grad / scale for name, p in twin.named_parameters()}
+        results.append((record, gradients))
+    (one, want), (many, got) = results
+    assert many.loss == pytest.approx(one.loss, rel=2e-15)
+    assert many.grad_norm == pytest.approx(one.grad_norm, rel=4e-15)
+    largest = max(np.abs(gradient).max() for gradient in want.values())
+    for name, gradient in want.items():
+        np.testing.assert_allclose(got[name], gradient, rtol=0, atol=1e-15 * largest, err_msg=name)
+
+
+def test_batches_of_one_size_keep_their_bits():
+    """Their weights are 1 each, in lowest terms: the sums are those of a plain mean, at any scale."""
+    assert image_shares([5, 5, 5]) == [1, 1, 1]
+    assert image_shares([4, 4, 2]) == [2, 2, 1]
+    assert image_shares([7]) == [1]
 
 
 def test_the_position_after_an_epoch_is_the_start_of_the_next():

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autograd.backend import array_module
-from autograd.dtypes import accumulator
 from autograd.kernels.blocks import run_blocks
 from autograd.kernels.registry import Cost, elementwise, kernel
 
@@ -105,8 +104,14 @@ def grad_norm(grads: Sequence[Array]) -> Array:
 
 
 def _square(grad: Array) -> float:
-    flat = grad.reshape(-1).astype(accumulator(grad.dtype), copy=False)
-    return float(array_module(flat).dot(flat, flat))
+    """The sum of squares in float64, which a large float32 gradient does not overflow."""
+    flat = grad.reshape(-1)
+
+    def compute(block: slice) -> float:
+        part = flat[block].astype(np.float64)
+        return float(array_module(part).dot(part, part))
+
+    return math.fsum(run_blocks(compute, flat.size, 8, array_module(flat)))
 
 
 def check_multi_adamw(

@@ -92,7 +92,8 @@ def _say(kept: Path | None) -> None:
         where = "once (a few seconds each; kept on disk)" if kept else (
             "in every process: no directory to keep them in can be written to. NUMBA_CACHE_DIR may name one"
         )  # fmt: skip
-        print(f"swinpy: compiling CPU kernels, {where}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it
+            print(f"swinpy: compiling CPU kernels, {where}", file=sys.stderr, flush=True)
     _said = True
     if mark:
         with contextlib.suppress(OSError):

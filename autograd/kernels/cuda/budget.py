@@ -24,8 +24,11 @@ class Budget:
         registers: per thread.
         spill_bytes: of local memory per thread: spilled registers, and arrays that are indexed at run time.
         shared_bytes: of static shared memory per block. Dynamic shared memory is up to the launch.
+        older_spill_bytes: in place of ``spill_bytes``, if more, for NVRTC 12.9 and 13.0, which keep fewer values in
+            registers than 13.5.
     """
 
     registers: int
     spill_bytes: int = 0
     shared_bytes: int = 0
+    older_spill_bytes: int = 0

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from autograd.backend import Array
     from autograd.kernels.cuda.source import Entry, Parameter, Program
 
-__all__ = ["Counts", "capability", "contiguous", "counting", "launch", "multiprocessors"]
+__all__ = ["OPTIONS", "Counts", "capability", "contiguous", "counting", "launch", "multiprocessors"]
 
+OPTIONS = ("-std=c++17",)  # of NVRTC, to which CuPy adds its own
 _MOST_YZ = 65535
 _ALIGNMENT = 16  # bytes, of the widest load; CuPy aligns arrays to 512, but a view may begin anywhere
 _STATIC_SHARED = 48 * 1024  # bytes; more has to be requested of the driver
@@ -103,7 +104,7 @@ def _compiled(program: Program, kernel: str, device: int) -> _Compiled:
     """The kernel. CuPy compiles it for the current device and keeps the result on disk, by the program's text."""
     import cupy
 
-    module = cupy.RawModule(code=program.text, options=("-std=c++17",), backend="nvrtc")
+    module = cupy.RawModule(code=program.text, options=OPTIONS, backend="nvrtc")
     return _Compiled(module.get_function(kernel))
 
 

@@ -31,6 +31,22 @@ _AHEAD = 8  # rows; see ``will_write``
 
 
 @jit
+def _normalise_far(x: Any, i: int, weight: Any, bias: Any, eps: Any, out: Any, mean: Any, rstd: Any) -> None:
+    """Norm, mean and rstd of row i, whose sum or variance overflows or is NaN, as the reference has them: the mean is a
+    sum of parts, and 1 / sqrt(inf) is 0. Where that is vectorised, it is NaN."""
+    channels, at, one = weight.size, i * weight.size, x.dtype.type(1)
+    inverse, m, v = one / x.dtype.type(channels), x.dtype.type(0), x.dtype.type(0)
+    for j in range(channels):
+        m += read(x, at + j) * inverse
+    for j in range(channels):
+        v += (read(x, at + j) - m) * (read(x, at + j) - m)
+    r = x.dtype.type(0) if v == np.inf else one / np.sqrt(v * inverse + eps)
+    for j in range(channels):
+        write(out, at + j, (read(x, at + j) - m) * r * read(weight, j) + read(bias, j))
+    mean[i], rstd[i] = m, r
+
+
+@jit
 def _normalise(x: Any, i: int, stop: int, weight: Any, bias: Any, eps: Any, out: Any, mean: Any, rstd: Any) -> None:
     """Write norm, mean and rstd of rows i to i + 3, as far as they are below ``stop``.
 
@@ -54,6 +70,10 @@ def _normalise(x: Any, i: int, stop: int, weight: Any, bias: Any, eps: Any, out:
         sum1 += (read(x, at1 + j) - mean1) * (read(x, at1 + j) - mean1)
         sum2 += (read(x, at2 + j) - mean2) * (read(x, at2 + j) - mean2)
         sum3 += (read(x, at3 + j) - mean3) * (read(x, at3 + j) - mean3)
+    if not (np.isfinite(sum0) and np.isfinite(sum1) and np.isfinite(sum2) and np.isfinite(sum3)):
+        for k in (i, i1, i2, i3):
+            _normalise_far(x, k, weight, bias, eps, out, mean, rstd)
+        return
     rstd0, rstd1 = one / np.sqrt(sum0 * inverse + eps), one / np.sqrt(sum1 * inverse + eps)
     rstd2, rstd3 = one / np.sqrt(sum2 * inverse + eps), one / np.sqrt(sum3 * inverse + eps)
     for j in range(channels):
@@ -125,6 +145,16 @@ def _add_group(group: Any, sums: Any) -> None:
 
 
 @jit
+def _projection(g: Any, x: Any, weight: Any, m: Any, r: Any, at: int) -> Any:
+    """The sum of h xhat over the row at ``at``, with r, which is infinite, in each term: inf - inf is NaN, as in the
+    reference, where inf times the difference is not."""
+    total = x.dtype.type(0)
+    for j in range(weight.size):
+        total += product(product(read(g, at + j), read(weight, j)), product(read(x, at + j) - m, r))
+    return total
+
+
+@jit
 def _backward(
     g: Any,
     x: Any,
@@ -158,7 +188,7 @@ def _backward(
             first += h
             second += h * (read(x, at + j) - m)
         first *= inverse
-        second *= inverse * r
+        second = second * (inverse * r) if np.isfinite(r) else _projection(g, x, weight, m, r, at) * inverse
         for j in range(channels):
             xhat, gj = (read(x, at + j) - m) * r, read(g, at + j)
             write(group, j, read(group, j) + gj * xhat)

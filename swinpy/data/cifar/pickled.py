@@ -17,7 +17,7 @@ import numpy as np
 from swinpy.data.errors import DatasetCorrupt
 from swinpy.io.errors import Fault
 from swinpy.io.records import Global
-from swinpy.io.source import BytesSource, ByteStream, MemoryBudget
+from swinpy.io.source import Budget, BytesSource, ByteStream
 from swinpy.io.torch.pickle import MAX_OPCODES, Grammar, read_pickle
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ _GRAMMAR = Grammar(
     old_text=False,
     name_limit=80,  # the longest allowed name is far below that
 )
-# No opcode costs as much as this, so that the number of opcodes (CIFAR-100's train file has about 250,000) is what
-# ends a file without an end.
-_ALLOWANCE = 1000 * MAX_OPCODES
 
 
 class _Refused(Exception):
@@ -76,7 +73,7 @@ class _Arrays:
 
 
 def read_batch_pickle(buffer: bytes, where: str) -> dict[str, Any]:
-    """Read one CIFAR batch file.
+    """Read one CIFAR batch file, in at most twice its size of memory (and 8 MiB).
 
     Args:
         buffer: the whole file.
@@ -103,7 +100,7 @@ def read_batch_pickle(buffer: bytes, where: str) -> dict[str, Any]:
 def _read(buffer: bytes) -> Any:
     stream = ByteStream(BytesSource(buffer), 0, len(buffer))
     try:
-        return read_pickle(stream, _Arrays(), MemoryBudget(len(buffer), _ALLOWANCE), _GRAMMAR)
+        return read_pickle(stream, _Arrays(), Budget(len(buffer)), _GRAMMAR)
     except Fault as fault:
         raise _Refused(_reason(fault, len(buffer))) from None
 

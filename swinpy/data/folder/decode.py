@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from swinpy.data.errors import DatasetCorrupt
+from swinpy.data.pixels import normalise
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-    Box = tuple[int, int, int, int]
-    Interpolation = Literal["bicubic", "bilinear"]
+    from swinpy.preparation import Interpolation, Preparation
 
-__all__ = ["BadImage", "centre_crop", "open_image", "peek_image", "resize", "to_bytes"]
+    Box = tuple[int, int, int, int]
+
+__all__ = ["BadImage", "centre_crop", "fit", "open_image", "peek_image", "prepare", "resize", "to_bytes"]
 
 
 class BadImage(DatasetCorrupt):
@@ -155,3 +157,25 @@ def centre_crop(image: Any, size: tuple[int, int]) -> Any:
 def to_bytes(image: Any) -> NDArray[np.uint8]:
     """uint8 (3, H, W)."""
     return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
+
+
+def fit(image: Any, preparation: Preparation) -> NDArray[np.uint8]:
+    """A PIL image in RGB as bytes (3, H, W), resized and cropped.
+
+    Raises:
+        BadImage: for an image so long and narrow that it would have more than 2^26 pixels.
+    """
+    image = resize(image, preparation.resize, preparation.interpolation)
+    return to_bytes(image if preparation.crop is None else centre_crop(image, preparation.crop))
+
+
+def prepare(image: Any, preparation: Preparation) -> NDArray[np.float32]:
+    """A PIL image in RGB (see :func:`open_image`) as a model's input, float32 (3, H, W).
+
+    Datasets evaluate by the same two steps, :func:`fit` and :func:`swinpy.data.normalise`: to the bit.
+
+    Raises:
+        BadImage: as :func:`fit`.
+    """
+    pixels: NDArray[np.float32] = normalise(fit(image, preparation)[None], preparation.mean, preparation.std)[0]
+    return pixels

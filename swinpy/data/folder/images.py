@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autograd import random as agr
-from swinpy.data.folder.decode import BadImage, centre_crop, open_image, resize, to_bytes
+from swinpy.data.folder.decode import BadImage, fit, open_image, resize, to_bytes
 from swinpy.data.streams import CROP, as_integers, stream_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from swinpy.data.folder.decode import Box
+    from swinpy.preparation import Preparation
 
 __all__ = ["FolderImages", "bad_files", "draw_crop"]
 
@@ -78,17 +79,13 @@ class FolderImages:
 
     Attributes:
         paths: of the files.
-        size: (H, W) that every image is brought to.
-        resize: pixels of the shorter side before the centre crop, or (H, W) for no crop.
-        interpolation: of the resize.
+        preparation: how every image is brought to one size.
         random_crop: draw a box of random area and aspect (see :func:`draw_crop`) in :meth:`at_epoch`.
         seed: of that draw.
     """
 
     paths: tuple[Path, ...]
-    size: tuple[int, int]
-    resize: int | tuple[int, int]
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    preparation: Preparation
     random_crop: bool = False
     seed: int = 0
 
@@ -98,27 +95,24 @@ class FolderImages:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, 3, H, W)."""
-        return len(self.paths), 3, *self.size
+        return len(self.paths), 3, *self.preparation.size
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    @overload
-    def __getitem__(self, key: slice) -> FolderImages: ...
+    def take(self, indices: NDArray[np.int64]) -> FolderImages:
+        """These images alone, in this order."""
+        return replace(self, paths=tuple(self.paths[i] for i in indices.tolist()))
 
-    @overload
-    def __getitem__(self, key: int | NDArray[np.int64]) -> NDArray[np.uint8]: ...
-
-    def __getitem__(self, key: Any) -> Any:
-        """As of an array: images by number, resized and cropped at the centre; or a part of them by a slice.
+    def __getitem__(self, key: int | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """As of an array: images by number, resized and cropped at the centre.
 
         Raises:
             BadImage: naming every file among them that cannot be read.
         """
-        if isinstance(key, slice):
-            return replace(self, paths=self.paths[key])
         if isinstance(key, (int, np.integer)):
-            return self._read([int(key)], [None])[0]
+            image: NDArray[np.uint8] = self._read([int(key)], [None])[0]
+            return image
         return self._read(list(key), [None] * len(key))
 
     def at_epoch(self, indices: NDArray[np.int64], epoch: int) -> NDArray[np.uint8]:
@@ -135,18 +129,19 @@ class FolderImages:
         )
 
     def _read(self, indices: list[int], draws: list[NDArray[np.float32] | None]) -> NDArray[np.uint8]:
-        out = np.empty((len(indices), 3, *self.size), np.uint8)
+        out = np.empty((len(indices), 3, *self.preparation.size), np.uint8)
         problems = []
         for row, (index, draw) in enumerate(zip(indices, draws, strict=True)):
             try:
-                out[row] = to_bytes(self._fitted(open_image(self.paths[index]), draw))
+                out[row] = self._fitted(open_image(self.paths[index]), draw)
             except BadImage as problem:
                 problems.append(problem)
         if problems:
             raise bad_files(problems, "a batch")
         return out
 
-    def _fitted(self, image: Any, draw: NDArray[np.float32] | None) -> Any:
-        if draw is not None:
-            return resize(image, self.size, self.interpolation, draw_crop(draw, *image.size))
-        return centre_crop(resize(image, self.resize, self.interpolation), self.size)
+    def _fitted(self, image: Any, draw: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+        by = self.preparation
+        if draw is None:
+            return fit(image, by)
+        return to_bytes(resize(image, by.size, by.interpolation, draw_crop(draw, *image.size)))

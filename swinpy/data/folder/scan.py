@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,13 +13,16 @@ from swinpy.data.dataset import ImageDataset
 from swinpy.data.errors import DatasetCorrupt, DatasetMissing
 from swinpy.data.folder.decode import BadImage, peek_image
 from swinpy.data.folder.images import FolderImages, bad_files
+from swinpy.data.folder.walk import IMAGE_SUFFIXES, LeftOut, class_folders, image_files
+from swinpy.preparation import Preparation
 
 if TYPE_CHECKING:
     import os
 
+    from swinpy.preparation import Interpolation
+
 __all__ = ["FolderOptions", "load_folder"]
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -39,11 +42,17 @@ class FolderOptions:
 
     size: tuple[int, int] = (224, 224)
     resize: int | tuple[int, int] = 256
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = _IMAGENET_MEAN
     std: tuple[float, ...] = _IMAGENET_STD
     random_crop: bool = False
     seed: int = 0
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is done to images that are not cropped at random."""
+        crop = None if self.resize == self.size else self.size
+        return Preparation(self.resize, crop, self.interpolation, self.mean, self.std)
 
 
 def load_folder(
@@ -51,7 +60,8 @@ def load_folder(
 ) -> tuple[ImageDataset, ImageDataset]:
     """Load ``data_dir/train/CLASS/...`` and ``data_dir/val/CLASS/...``.
 
-    Classes are numbered in the order of their sorted names, images in that of class and path. Every file's beginning is
+    Classes are numbered in the order of their sorted names, images in that of class and path. Which files are taken:
+    see :mod:`swinpy.data.folder.walk`; what is left out is counted in the notes of the sets. Every file's beginning is
     looked at here; its pixels are read when a batch needs them.
 
     Args:
@@ -64,27 +74,30 @@ def load_folder(
 
     Raises:
         DatasetMissing: without these folders, or without images in them.
-        DatasetCorrupt: other classes in val than in train, or files that are no images (all named in one message).
+        DatasetCorrupt: other classes in val than in train, a directory that cannot be read, or files that are no images
+            (all named in one message).
         ImportError: without Pillow.
     """
     options = options or FolderOptions()
     root = Path(data_dir)
     if val_alone and (root / "val").is_dir() and not (root / "train").is_dir():
-        val = _part(root, "val", _classes(root / "val"), options, False)
+        left_out = LeftOut()
+        val = _part(root, "val", _classes(root / "val", left_out), options, False, left_out)
         return val, val
     for part in ("train", "val"):
         if not (root / part).is_dir():
             raise _missing(root, part)
-    classes = _classes(root / "train")
-    _same_classes(root, classes, _classes(root / "val"))
-    train = _part(root, "train", classes, options, options.random_crop)
-    return train, _part(root, "val", classes, options, False)
+    of_train, of_val = LeftOut(), LeftOut()
+    classes = _classes(root / "train", of_train)
+    _same_classes(root, classes, _classes(root / "val", of_val))
+    train = _part(root, "train", classes, options, options.random_crop, of_train)
+    return train, _part(root, "val", classes, options, False, of_val)
 
 
 def _missing(root: Path, part: str) -> DatasetMissing:
     """What to do where there is no train or no val."""
     here = root.absolute()
-    others = [] if not root.is_dir() else [n for n in _directories(root) if n not in ("train", "val")]
+    others = [] if not root.is_dir() else [n for n in class_folders(root, LeftOut()) if n not in ("train", "val")]
     if others and part == "train":
         got = f"no train, but the directories {_few(others)} in {here} itself"
         fix = (
@@ -100,17 +113,13 @@ def _missing(root: Path, part: str) -> DatasetMissing:
     )
 
 
-def _directories(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    names = _directories(folder)
+def _classes(folder: Path, left_out: LeftOut) -> tuple[str, ...]:
+    names = class_folders(folder, left_out)
     if not names:
         raise DatasetMissing(
             f"folder: expected one directory a class in {folder.absolute()}; got none. Sort images in."
         )
-    return tuple(names)
+    return names
 
 
 def _same_classes(root: Path, train: tuple[str, ...], val: tuple[str, ...]) -> None:
@@ -127,25 +136,24 @@ def _few(names: list[str], most: int = 5) -> str:
     return (", ".join(names[:most]) or "none") + (f" and {rest} more" if rest > 0 else "")
 
 
-def _files(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted((p for p in found if p.is_file()), key=lambda p: p.relative_to(folder).as_posix())
-
-
-def _part(root: Path, part: str, classes: tuple[str, ...], options: FolderOptions, random_crop: bool) -> ImageDataset:
-    files = [_files(root / part / name) for name in classes]
+def _part(
+    root: Path, part: str, classes: tuple[str, ...], options: FolderOptions, random_crop: bool, left_out: LeftOut
+) -> ImageDataset:
+    files = [image_files(root / part / name, left_out) for name in classes]
     empty = [name for name, found in zip(classes, files, strict=True) if not found]
+    note = left_out.note(root / part)
     if empty:
         raise DatasetMissing(
-            f"folder: expected images ({', '.join(_IMAGE_SUFFIXES)}) in every class of {(root / part).absolute()}; got "
-            f"none in {_few(empty)}. Add images, or remove the directory from train and val."
+            f"folder: expected images ({', '.join(IMAGE_SUFFIXES)}) in every class of {(root / part).absolute()}; got "
+            f"none in {_few(empty)}{f' ({note})' if note else ''}. Add images, or remove the directory from train and "
+            "val."
         )
     paths = tuple(path for found in files for path in found)
     _check_beginnings(paths, root / part)
     listing = "\n".join(path.relative_to(root).as_posix() for path in paths)
     return ImageDataset(
         name="folder",
-        images=FolderImages(paths, options.size, options.resize, options.interpolation, random_crop, options.seed),
+        images=FolderImages(paths, options.preparation, random_crop, options.seed),
         labels=np.repeat(np.arange(len(classes), dtype=np.int64), [len(found) for found in files]),
         class_names=classes,
         synthetic=False,
@@ -153,6 +161,7 @@ def _part(root: Path, part: str, classes: tuple[str, ...], options: FolderOption
         mean=options.mean,
         std=options.std,
         identity=hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest(),
+        notes=(note,) if note else (),
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from swinpy.io import atomic
+from swinpy.io.costs import json_cost
 from swinpy.io.errors import Fault, TensorFileError, shown
 from swinpy.io.records import (
     DTYPES,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from swinpy.io.source import MemoryBudget, Source
+    from swinpy.io.source import Budget, Source
 
 __all__ = [
     "METADATA",
@@ -48,7 +49,7 @@ __all__ = [
 
 _HEADER_LIMIT = 100_000_000  # the format's own
 METADATA = "__metadata__"
-_EXPANSION = 40  # bytes of Python objects a byte of JSON, at worst
+_ROW, _NUMBER = 700, 32  # bytes that the records of a tensor take beyond its JSON, and each number of its shape
 SAFETENSORS_DTYPES: dict[str, Dtype] = {
     "F64": DTYPES["float64"],
     "F32": DTYPES["float32"],
@@ -71,7 +72,7 @@ SAFETENSORS_DTYPES: dict[str, Dtype] = {
 _CODES = {dtype: code for code, dtype in SAFETENSORS_DTYPES.items()}
 
 
-def read_safetensors(source: Source, budget: MemoryBudget | None = None) -> Content:
+def read_safetensors(source: Source, budget: Budget | None = None) -> Content:
     """What a file of this form holds.
 
     Args:
@@ -85,9 +86,12 @@ def read_safetensors(source: Source, budget: MemoryBudget | None = None) -> Cont
     start = 8 + length
     if length > _HEADER_LIMIT or start > source.size:
         raise Fault("a safetensors header that fits in the file", f"one of {length} bytes in {source.size} (truncated)")
+    data = source.read(8, length)
     if budget is not None:
-        budget.take(_EXPANSION * length)
-    header = _parse(source.read(8, length))
+        budget.take(json_cost(data))
+    header = _parse(data)
+    if budget is not None:
+        budget.take(_ROW * len(header) + _NUMBER * data.count(b","))
     metadata = _metadata(header.pop(METADATA, {}))
     spans: list[tuple[int, int]] = []
     tree = {name: _tensor(name, row, start, source.size - start, spans) for name, row in header.items()}
@@ -146,8 +150,17 @@ def _tensor(name: str, row: Any, start: int, size: int, spans: list[tuple[int, i
     dtype, numel = SAFETENSORS_DTYPES[code], math.prod(shape)
     if numel * dtype.itemsize != last - first:
         raise Fault(f"{shown(numel)} elements of {code} for {what}", f"{last - first} bytes")
-    strides = [math.prod(shape[axis + 1 :]) if numel else 0 for axis in range(len(shape))]
-    return check_view(Storage(name, dtype, numel, True, start + first), dtype, 0, shape, strides)
+    return check_view(Storage(name, dtype, numel, True, start + first), dtype, 0, shape, _strides(shape, numel))
+
+
+def _strides(shape: list[int], numel: int) -> list[int]:
+    if not numel:
+        return [0] * len(shape)
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return strides[::-1]
 
 
 def _check_spans(spans: list[tuple[int, int]], size: int) -> None:

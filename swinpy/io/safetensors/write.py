@@ -8,6 +8,7 @@ half a dozen exception types; here it is one.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,12 +84,11 @@ def encode_tensors(
 
     Args:
         tensors: arrays by name, of any layout and byte order.
-        metadata: free text by name, kept in the header. With more than one entry the library writes them in an
-            order that changes from call to call, so the bytes, though not their meaning, do too.
+        metadata: free text by name, kept in the header.
         checked: whether `check_tensors` has seen these arrays.
 
     Returns:
-        The file's bytes.
+        The file's bytes, the same for the same arguments.
 
     Raises:
         TypeError: a value is no NumPy array or its dtype has no place in the format; metadata is not text.
@@ -107,6 +107,7 @@ def encode_tensors(
     advice = "This is a fault of the safetensors package; try another version of it."
     try:
         data = bytes(safetensors.numpy.save(plain, metadata=texts or None))
+        data = _in_order(data) if len(texts) > 1 else data
         views, found_texts = views_of(data)
     except Exception as error:
         raise fault_of("write_tensors", "memory", f"{type(error).__name__}: {error}", advice) from error
@@ -116,6 +117,16 @@ def encode_tensors(
     if not same:
         raise fault_of("write_tensors", "memory", "other values than were given", advice)
     return data
+
+
+def _in_order(data: bytes) -> bytes:
+    """The file with its metadata in the order of their names; the library writes them in one of chance."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header[METADATA] = dict(sorted(header[METADATA].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers are aligned
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[end:]))
 
 
 def _same(array: NDArray[Any], view: NDArray[Any]) -> bool:

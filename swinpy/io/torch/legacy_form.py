@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
+from swinpy.io.costs import ENTRY
 from swinpy.io.errors import Fault, shown
 from swinpy.io.records import Call, Content, Global, Storage, as_count
 from swinpy.io.source import ByteStream
@@ -17,7 +18,7 @@ from swinpy.io.torch.objects import TorchObjects, storage_dtype
 from swinpy.io.torch.pickle import read_pickle
 
 if TYPE_CHECKING:
-    from swinpy.io.source import MemoryBudget, Source
+    from swinpy.io.source import Budget, Source
 
 __all__ = ["MAGIC", "read_torch_legacy"]
 
@@ -26,7 +27,7 @@ _PROTOCOL = 1001
 _COUNT = struct.Struct("<q")
 
 
-def read_torch_legacy(source: Source, budget: MemoryBudget) -> Content:
+def read_torch_legacy(source: Source, budget: Budget) -> Content:
     """What a file of this form holds.
 
     Args:
@@ -37,7 +38,7 @@ def read_torch_legacy(source: Source, budget: MemoryBudget) -> Content:
         Fault: damaged, hostile, or another kind of pickle.
     """
     storages = _Storages()
-    objects = TorchObjects(storages)
+    objects = TorchObjects(storages, budget)
     stream = ByteStream(source, 0, source.size)
     if read_pickle(stream, objects, budget) != MAGIC:
         fix = "A plain pickle is not read, for it could hold anything: torch.save the state_dict() instead."
@@ -50,6 +51,8 @@ def read_torch_legacy(source: Source, budget: MemoryBudget) -> Content:
         raise Fault("facts about the machine, byte order included, in the third pickle", shown(facts))
     tree = read_pickle(stream, objects, budget)
     keys = read_pickle(stream, objects, budget)
+    if type(keys) is list:
+        budget.take(ENTRY * len(keys))
     storages.place(keys, stream)
     return Content("torch legacy", tree, tuple(str(name) for name in objects.unknown))
 

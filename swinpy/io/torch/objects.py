@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io.errors import Fault, shown
+from swinpy.io.costs import ENTRY
+from swinpy.io.errors import Fault, plain, shown
 from swinpy.io.records import DTYPES, STORAGES, Call, Global, Storage, StoredTensor, check_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swinpy.io.records import Dtype
+    from swinpy.io.source import Budget
 
 __all__ = ["TorchObjects", "storage_dtype"]
 
@@ -28,7 +30,7 @@ def storage_dtype(kind: Any) -> Dtype:
     """
     if type(kind) is Global and kind.module in _STORAGE_MODULES and kind.name in STORAGES:
         return STORAGES[kind.name]
-    raise Fault("one of torch's storage classes", str(kind) if type(kind) is Global else shown(kind))
+    raise Fault("one of torch's storage classes", plain(str(kind), 100) if type(kind) is Global else shown(kind))
 
 
 def _dtype(name: Any) -> Dtype | None:
@@ -42,16 +44,18 @@ class TorchObjects:
         unknown: the names that were met and mean nothing here, in the order of their first use.
     """
 
-    def __init__(self, identity: Callable[[Any], Any]) -> None:
+    def __init__(self, identity: Callable[[Any], Any], budget: Budget) -> None:
         """Start.
 
         Args:
             identity: gives persistent ids their meaning, which differs between the forms of file.
+            budget: what the file may take.
         """
         self.unknown: dict[Global, None] = {}
+        self._budget = budget
         self._identity = identity
         self._calls: dict[Global, Callable[[tuple[Any, ...]], Any]] = {
-            _ORDERED: _ordered_dict,
+            _ORDERED: self._ordered_dict,
             Global(_REBUILD, "_rebuild_tensor"): lambda a: _tensor(a, 4, 4),
             Global(_REBUILD, "_rebuild_tensor_v2"): lambda a: _tensor(a, 6, 7),
             Global(_REBUILD, "_rebuild_tensor_v3"): _tensor_v3,
@@ -64,6 +68,8 @@ class TorchObjects:
         """Note a name."""
         known = name in self._calls or name in _TENSOR_CLASSES or _dtype(name) is not None
         if not known and not (name.module in _STORAGE_MODULES and name.name in STORAGES):
+            if name not in self.unknown:  # it is told as text, and two short texts of the file make many names
+                self._budget.take(2 * ENTRY + 4 * (len(name.module) + len(name.name)))
             self.unknown[name] = None
         return name
 
@@ -82,6 +88,19 @@ class TorchObjects:
             target.state = state
         return type(target) in (Call, dict)
 
+    def _ordered_dict(self, arguments: tuple[Any, ...]) -> Any:
+        # Python 2 wrote the items as a list of pairs; later versions put them in one by one.
+        pairs = arguments[0] if len(arguments) == 1 else []
+        if len(arguments) > 1 or type(pairs) is not list:
+            raise Fault("an OrderedDict of pairs", shown(arguments))
+        self._budget.take(ENTRY * len(pairs))
+        found: dict[str, Any] = {}
+        for pair in pairs:
+            if type(pair) not in (list, tuple) or len(pair) != 2 or type(pair[0]) is not str:
+                raise Fault("an OrderedDict of pairs of text and value", shown(pair))
+            found[pair[0]] = pair[1]
+        return found
+
     def _from_type(self, arguments: tuple[Any, ...]) -> Any:
         """A tensor with attributes of its own, which are left out; a subclass may mean something else by its data."""
         if len(arguments) == 4 and arguments[1] in _TENSOR_CLASSES and type(arguments[2]) is tuple:
@@ -89,19 +108,6 @@ class TorchObjects:
             if type(value) is StoredTensor:
                 return value
         return Call(Global("torch._tensor", "_rebuild_from_type_v2"), arguments)
-
-
-def _ordered_dict(arguments: tuple[Any, ...]) -> Any:
-    # Python 2 wrote the items as a list of pairs; later versions put them in one by one.
-    pairs = arguments[0] if len(arguments) == 1 else []
-    if len(arguments) > 1 or type(pairs) is not list:
-        raise Fault("an OrderedDict of pairs", shown(arguments))
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        if type(pair) not in (list, tuple) or len(pair) != 2 or type(pair[0]) is not str:
-            raise Fault("an OrderedDict of pairs of text and value", shown(pair))
-        found[pair[0]] = pair[1]
-    return found
 
 
 def _storage(value: Any) -> Storage:

@@ -11,28 +11,29 @@ A `Grammar` says which pickles are allowed: `TORCH` those of ``torch.save``; CIF
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from swinpy.io.costs import ENTRY, ITEM, MAPPING, OBJECT, RECORD, SLOT, text_cost
 from swinpy.io.errors import Fault, shown
 from swinpy.io.records import Call, Global
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swinpy.io.source import ByteStream, MemoryBudget
+    from swinpy.io.source import Budget, ByteStream
 
 __all__ = ["MAX_OPCODES", "TORCH", "Grammar", "Objects", "read_pickle"]
 
 MAX_OPCODES = 2_000_000  # a Swin-sized file runs 5,400
 # NumPy's generators have states of 16 bytes; torch's magic number has 10.
 _INT_BYTES = 256
-# Tuples of numbers can be made to share one hash, which makes a dict as slow as a list.
-_TUPLE_KEYS = 1000
-
-# Upper estimates in bytes, measured with CPython; growing containers are copied, so an item counts more than its slot.
-_SLOT, _OBJECT, _MAPPING, _ITEM, _ENTRY, _RECORD = 24, 64, 296, 24, 160, 200
+# Hashes of text and bytes are random. All others can be chosen: numbers so that they meet on their ways through
+# a dict's table, tuples so that they share one hash and are compared. So a dict may be as slow as a list, and each such
+# key is charged what a list would take: a step for each entry before it, and for a tuple the time of a comparison.
+_NUMBER_STEPS, _TUPLE_STEPS = 1, 16
 
 
 class Objects(Protocol):
@@ -77,12 +78,13 @@ class Grammar:
     old_text: bool
     name_limit: int
 
+    @functools.cached_property
     def rows(self) -> list[_Row | None]:
         """What each byte does, with its cost in memory; None for one that is not allowed."""
         return [_OPCODES[chr(code)] if chr(code) in self.opcodes else None for code in range(256)]
 
 
-def read_pickle(stream: ByteStream, objects: Objects, budget: MemoryBudget, grammar: Grammar | None = None) -> Any:
+def read_pickle(stream: ByteStream, objects: Objects, budget: Budget, grammar: Grammar | None = None) -> Any:
     """Read one pickle.
 
     Args:
@@ -102,9 +104,9 @@ def read_pickle(stream: ByteStream, objects: Objects, budget: MemoryBudget, gram
 
 
 class _Machine:
-    __slots__ = ("_budget", "_floor", "_grammar", "_marks", "_memo", "_objects", "_stack", "_stream", "_tuple_keys")
+    __slots__ = ("_budget", "_floor", "_grammar", "_marks", "_memo", "_objects", "_stack", "_stream")
 
-    def __init__(self, stream: ByteStream, objects: Objects, budget: MemoryBudget, grammar: Grammar) -> None:
+    def __init__(self, stream: ByteStream, objects: Objects, budget: Budget, grammar: Grammar) -> None:
         self._grammar = grammar
         self._stream = stream
         self._objects = objects
@@ -113,10 +115,9 @@ class _Machine:
         self._marks: list[int] = []
         self._floor = 0  # what lies below the latest mark is out of reach
         self._memo: dict[int, Any] = {}
-        self._tuple_keys = 0
 
     def run(self) -> Any:
-        stream, budget, rows = self._stream, self._budget, self._grammar.rows()
+        stream, budget, rows = self._stream, self._budget, self._grammar.rows
         if self._grammar.headed:
             if stream.byte() != _PROTO:
                 raise self._other_protocol()
@@ -209,23 +210,26 @@ class _Machine:
 
     def bytes_(self, layout: struct.Struct) -> None:
         count = self._count(layout)
-        self._budget.take(2 * count)
+        self._budget.take(count)
         self._stack.append(self._stream.take(count))
 
     def text(self, layout: struct.Struct) -> None:
-        # Four bytes a character at worst, and the undecoded bytes beside it.
+        self._stack.append(self._decode(self._encoded(layout)))
+
+    def _encoded(self, layout: struct.Struct) -> bytes:
+        """The bytes of a text, whose decoding is paid for."""
         count = self._count(layout)
-        self._budget.take(5 * count)
-        self._stack.append(self._decode(self._stream.take(count)))
+        self._budget.take(count)
+        data = self._stream.take(count)
+        self._budget.take(text_cost(data))
+        return data
 
     def old_text(self, layout: struct.Struct) -> None:
         """A str of Python 2: text if it is UTF-8 and may be, else bytes."""
         if not self._grammar.old_text:
             self.bytes_(layout)
             return
-        count = self._count(layout)
-        self._budget.take(5 * count)
-        data = self._stream.take(count)
+        data = self._encoded(layout)
         try:
             self._stack.append(data.decode("utf-8"))
         except UnicodeDecodeError:
@@ -275,7 +279,7 @@ class _Machine:
 
     def _extend(self, items: list[Any]) -> None:
         target = self._top("list")
-        self._budget.take(_ITEM * len(items))
+        self._budget.take(ITEM * len(items))
         if type(target) is list:
             target.extend(items)
         elif type(target) is Call:
@@ -299,24 +303,24 @@ class _Machine:
             return
         if type(target) is not dict:
             raise self._fault("a dict to put items into", shown(target), "dict")
-        self._budget.take(_ENTRY * (len(items) // 2))
+        self._budget.take(ENTRY * (len(items) // 2))
         for at in range(0, len(items), 2):
             key = items[at]
             if type(key) is not str:
-                self._check_key(key)
+                self._check_key(key, len(target))
             target[key] = items[at + 1]
 
-    def _check_key(self, key: Any) -> None:
+    def _check_key(self, key: Any, others: int) -> None:
         """Refuse what cannot be hashed, or only slowly: hashing a nest of tuples can take years."""
-        if self._grammar.text_keys:
-            if type(key) is bytes:
-                return
-        elif type(key) is tuple and len(key) <= 8 and all(_is_scalar(part) for part in key):
-            self._tuple_keys += 1
-            if self._tuple_keys <= _TUPLE_KEYS:
-                return
-        elif _is_scalar(key):
+        if type(key) is bytes:
             return
+        if not self._grammar.text_keys:
+            if type(key) is tuple and len(key) <= 8 and all(_is_scalar(part) for part in key):
+                self._budget.walk(_TUPLE_STEPS * others)
+                return
+            if _is_scalar(key):
+                self._budget.walk(_NUMBER_STEPS * others)
+                return
         raise self._fault("keys that are text, numbers or short tuples of them", shown(key), "key")
 
     # ---- what would be code
@@ -324,7 +328,7 @@ class _Machine:
     def global_(self) -> None:
         limit = self._grammar.name_limit
         module, name = self._stream.line(limit), self._stream.line(limit)
-        self._budget.take(5 * (len(module) + len(name)))
+        self._budget.take(text_cost(module) + text_cost(name))
         self._stack.append(self._objects.name(Global(self._decode(module), self._decode(name))))
 
     def stack_global(self) -> None:
@@ -377,15 +381,15 @@ _U1, _U2, _U4, _U8 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 _Row = tuple[int, "Callable[[_Machine], None]"]
 # A line for each opcode that the machine knows; a grammar allows some of them.
-_VALUE, _CONTAINER = _SLOT + _OBJECT, _SLOT + 2 * _OBJECT
+_VALUE, _CONTAINER = SLOT + OBJECT, SLOT + 2 * OBJECT
 _OPCODES: dict[str, _Row] = {
     "\x80": (0, _Machine.protocol),
-    "(": (_SLOT + _OBJECT, _Machine.mark),
-    "N": (_SLOT, lambda m: m.constant(None)),
-    "\x88": (_SLOT, lambda m: m.constant(True)),
-    "\x89": (_SLOT, lambda m: m.constant(False)),
-    ")": (_SLOT, lambda m: m.constant(())),
-    "K": (_SLOT, lambda m: m.number(_U1)),
+    "(": (SLOT + OBJECT, _Machine.mark),
+    "N": (SLOT, lambda m: m.constant(None)),
+    "\x88": (SLOT, lambda m: m.constant(True)),
+    "\x89": (SLOT, lambda m: m.constant(False)),
+    ")": (SLOT, lambda m: m.constant(())),
+    "K": (SLOT, lambda m: m.number(_U1)),
     "M": (_VALUE, lambda m: m.number(_U2)),
     "J": (_VALUE, lambda m: m.number(_I4)),
     "G": (_VALUE, lambda m: m.number(_F8)),
@@ -400,13 +404,13 @@ _OPCODES: dict[str, _Row] = {
     "B": (_VALUE, lambda m: m.bytes_(_U4)),
     "\x8e": (_VALUE, lambda m: m.bytes_(_U8)),
     "\x96": (_VALUE, lambda m: m.bytes_(_U8)),
-    "q": (_ENTRY, lambda m: m.put(_U1)),
-    "r": (_ENTRY + _OBJECT, lambda m: m.put(_U4)),
-    "\x94": (_ENTRY + _OBJECT, _Machine.memoize),
-    "h": (_SLOT, lambda m: m.get(_U1)),
-    "j": (_SLOT, lambda m: m.get(_U4)),
+    "q": (ENTRY, lambda m: m.put(_U1)),
+    "r": (ENTRY + OBJECT, lambda m: m.put(_U4)),
+    "\x94": (ENTRY + OBJECT, _Machine.memoize),
+    "h": (SLOT, lambda m: m.get(_U1)),
+    "j": (SLOT, lambda m: m.get(_U4)),
     "]": (_CONTAINER, _Machine.empty_list),
-    "}": (_SLOT + _MAPPING, _Machine.empty_dict),
+    "}": (SLOT + MAPPING, _Machine.empty_dict),
     "\x85": (_CONTAINER, lambda m: m.small_tuple(1)),
     "\x86": (_CONTAINER, lambda m: m.small_tuple(2)),
     "\x87": (_CONTAINER, lambda m: m.small_tuple(3)),
@@ -415,16 +419,16 @@ _OPCODES: dict[str, _Row] = {
     "e": (0, _Machine.extend),
     "s": (0, _Machine.set_item),
     "u": (0, _Machine.set_items),
-    "c": (_RECORD, _Machine.global_),
-    "\x93": (_RECORD, _Machine.stack_global),
-    "R": (_RECORD + _MAPPING, _Machine.reduce),
-    "\x81": (_RECORD, _Machine.new_object),
-    "\x92": (_RECORD + _OBJECT, _Machine.new_object_with_keywords),
-    "Q": (_RECORD, _Machine.persistent),
+    "c": (RECORD, _Machine.global_),
+    "\x93": (RECORD, _Machine.stack_global),
+    "R": (RECORD + MAPPING, _Machine.reduce),
+    "\x81": (RECORD, _Machine.new_object),
+    "\x92": (RECORD + OBJECT, _Machine.new_object_with_keywords),
+    "Q": (RECORD, _Machine.persistent),
     "b": (0, _Machine.build),
-    "\x8f": (2 * _RECORD, _Machine.empty_set),
+    "\x8f": (2 * RECORD, _Machine.empty_set),
     "\x90": (0, _Machine.extend),
-    "\x91": (2 * _RECORD, _Machine.frozen_set),
+    "\x91": (2 * RECORD, _Machine.frozen_set),
     "\x95": (0, _Machine.frame),
 }
 

@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from swinpy.io.costs import ENTRY, RECORD
 from swinpy.io.errors import Fault, shown
 from swinpy.io.records import MAX_DIMS, Call, Content, Global, Storage, StoredTensor, as_count, check_view
 from swinpy.io.source import ByteStream
@@ -17,7 +18,7 @@ from swinpy.io.torch.objects import TorchObjects, storage_dtype
 from swinpy.io.torch.pickle import read_pickle
 
 if TYPE_CHECKING:
-    from swinpy.io.source import MemoryBudget, Source
+    from swinpy.io.source import Budget, Source
 
 __all__ = ["read_torch_tar"]
 
@@ -36,7 +37,7 @@ class _Member:
     size: int
 
 
-def read_torch_tar(source: Source, budget: MemoryBudget) -> Content:
+def read_torch_tar(source: Source, budget: Budget) -> Content:
     """What a file of this form holds.
 
     Args:
@@ -67,7 +68,7 @@ def read_torch_tar(source: Source, budget: MemoryBudget) -> Content:
 # ---- the container
 
 
-def _read_members(source: Source, budget: MemoryBudget) -> dict[str, _Member]:
+def _read_members(source: Source, budget: Budget) -> dict[str, _Member]:
     members: dict[str, _Member] = {}
     at = 0
     while at < source.size:
@@ -132,8 +133,8 @@ def _check_pax(data: bytes) -> None:
 class _Parts:
     """Storages and tensors by id, gathered member by member."""
 
-    def __init__(self, budget: MemoryBudget) -> None:
-        self.objects = TorchObjects(self._find)
+    def __init__(self, budget: Budget) -> None:
+        self.objects = TorchObjects(self._find, budget)
         self._budget = budget
         self._storages: dict[int, Storage] = {}
         self._tensors: dict[int, StoredTensor] = {}
@@ -159,6 +160,7 @@ class _Parts:
     def read_storages(self, stream: ByteStream) -> None:
         """Where each storage lies, and which are views of others."""
         for _ in range(self._read_count(stream, "storages")):
+            self._budget.take(RECORD + ENTRY)
             key, _, kind = self._read_row(stream, "a storage")
             storage = Storage(str(key), storage_dtype(kind), _peek_count(stream), kind.name != "UntypedStorage")
             place_next(storage, stream)
@@ -176,6 +178,7 @@ class _Parts:
         root = self._storages.get(root_key)
         if root is None or key in self._storages or offset + numel > root.numel:
             raise Fault("a view within a storage that exists", f"offset {offset}, {numel} elements of {root_key}")
+        self._budget.take(RECORD + ENTRY)
         position = root.position + offset * root.dtype.itemsize
         self._storages[key] = Storage(str(key), root.dtype, numel, root.typed, position)
 

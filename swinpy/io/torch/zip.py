@@ -11,10 +11,11 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from swinpy.io.costs import NAME_LIMIT, text_cost
 from swinpy.io.errors import Fault, shown
 
 if TYPE_CHECKING:
-    from swinpy.io.source import MemoryBudget, Source
+    from swinpy.io.source import Budget, Source
 
 __all__ = ["ZipEntry", "kind_of_zip", "read_directory"]
 
@@ -26,7 +27,7 @@ _LOCAL = struct.Struct("<4s5H3I2H")
 _EXTRA = struct.Struct("<2H")
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # "see the zip64 field"
 _ENCRYPTED, _DESCRIPTOR, _UNUSUAL = 1, 8, 0x2060  # the last: patched data, strong encryption, a masked directory
-_ENTRY_COST = 600
+_ENTRY_COST = 700  # records, numbers and places in lists and dicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class _Listed:
     header: int
 
 
-def read_directory(source: Source, budget: MemoryBudget) -> dict[str, ZipEntry]:
+def read_directory(source: Source, budget: Budget) -> dict[str, ZipEntry]:
     """The entries of a zip file by name, in the order of the directory.
 
     Args:
@@ -65,6 +66,7 @@ def read_directory(source: Source, budget: MemoryBudget) -> dict[str, ZipEntry]:
     start, stop, count = _find_directory(source)
     budget.take(stop - start + _ENTRY_COST * count)
     listed = _read_listed(source.read(start, stop - start), count, start)
+    budget.take(sum(len(one.name) + text_cost(one.name) for one in listed))
     entries: dict[str, ZipEntry] = {}
     for one in listed:
         name = _check_name(one.name)
@@ -121,6 +123,8 @@ def _read_listed(data: bytes, count: int, start: int) -> list[_Listed]:
         fields = _CENTRAL.unpack_from(data, at)
         (tag, _, _, flags, method, _, _, _, packed, size) = fields[:10]
         (name_length, extra_length, comment_length, disk, _, _, header) = fields[10:]
+        if name_length > NAME_LIMIT:
+            raise Fault(f"names of zip entries of at most {NAME_LIMIT} bytes", f"one of {name_length}")
         name_at = at + _CENTRAL.size
         name = data[name_at : name_at + name_length]
         extra = data[name_at + name_length : name_at + name_length + extra_length]

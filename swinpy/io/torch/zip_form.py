@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from swinpy.io.costs import ENTRY
 from swinpy.io.errors import Fault, shown
 from swinpy.io.records import Content, Storage, as_count
 from swinpy.io.source import ByteStream
@@ -12,7 +13,7 @@ from swinpy.io.torch.pickle import read_pickle
 from swinpy.io.torch.zip import kind_of_zip, read_directory
 
 if TYPE_CHECKING:
-    from swinpy.io.source import MemoryBudget, Source
+    from swinpy.io.source import Budget, Source
     from swinpy.io.torch.zip import ZipEntry
 
 __all__ = ["read_torch_zip"]
@@ -20,7 +21,7 @@ __all__ = ["read_torch_zip"]
 _ORDERS = {b"little": "<", b"big": ">"}
 
 
-def read_torch_zip(source: Source, budget: MemoryBudget) -> Content:
+def read_torch_zip(source: Source, budget: Budget) -> Content:
     """What a file of this form holds.
 
     Args:
@@ -33,8 +34,10 @@ def read_torch_zip(source: Source, budget: MemoryBudget) -> Content:
     entries = read_directory(source, budget)
     root = _root(entries)
     order = _byte_order(source, entries.get(f"{root}/byteorder"))
-    storages = _Storages(root, entries)
-    objects = TorchObjects(storages)
+    budget.take(sum(ENTRY + 4 * len(name) for name in entries))
+    folder = f"{root}/data/"
+    storages = _Storages({name[len(folder) :]: e for name, e in entries.items() if name.startswith(folder)})
+    objects = TorchObjects(storages, budget)
     data = entries[f"{root}/data.pkl"]
     stream = ByteStream(source, data.position, data.position + data.size)
     tree = read_pickle(stream, objects, budget)
@@ -66,9 +69,8 @@ def _byte_order(source: Source, entry: ZipEntry | None) -> str:
 class _Storages:
     """Persistent ids ("storage", class, key, device, numel) as storages, each one once."""
 
-    def __init__(self, root: str, entries: dict[str, ZipEntry]) -> None:
-        self._root = root
-        self._entries = entries
+    def __init__(self, entries: dict[str, ZipEntry]) -> None:
+        self._entries = entries  # by key
         self._found: dict[str, Storage] = {}
 
     def __call__(self, identity: Any) -> Storage:
@@ -78,7 +80,7 @@ class _Storages:
         dtype, numel = storage_dtype(kind), as_count(count)
         if type(key) is not str or numel is None:
             raise Fault("a storage with a key and a number of elements", f"{shown(key)} and {shown(count)}")
-        entry = self._entries.get(f"{self._root}/data/{key}")
+        entry = self._entries.get(key)
         if entry is None:
             raise Fault(f"an entry data/{shown(key)[1:-1]} for a storage", "none")
         # A storage's size need not be a multiple of its element's.

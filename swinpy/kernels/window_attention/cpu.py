@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["window_attention_bwd", "window_attention_fwd"]
 
-_NEVER = -1e30  # score of the columns that pad a row of scores to whole tiles; finite, and its exp is 0
+_NEVER = -np.inf  # score of the columns that pad a row to whole tiles: never its largest, also where all are -inf
 _PIECES = 24  # about
 _TABLES = 1 << 15  # scores of one window, over the heads of a piece: two tables of this size stay in the cache
 
@@ -208,6 +208,7 @@ def _prepare(
     if spec.cosine:
         assert logit_scale is not None
         scales = np.exp(np.minimum(logit_scale.reshape(-1), dtype.type(MAX_LOGIT_SCALE)))
+        scales = np.maximum(scales, np.finfo(dtype).tiny)  # backward divides by it
     full_bias = np.zeros(qkv.shape[3], dtype) if qkv_bias is None else plain(qkv_bias)
     rows = plain(qkv).reshape(-1, qkv.shape[3])
     pixels, width = qkv.shape[1] * qkv.shape[2], padded_columns(qkv.shape[3] // 3 // spec.heads)

@@ -30,12 +30,12 @@ FOLDER = Path(__file__).parent
 _TYPES = {"float16": "f16", "bfloat16": "bf16"}
 
 # With 168 registers, three blocks of a backward kernel fit on a multiprocessor, with more of them two. Windows of 7x8
-# on sm_80 to 89 spill most.
+# on sm_80 to 89 spill most, and with an older compiler on sm_90.
 BUDGETS = {
     "pack_bias": Budget(registers=36),
     "logit_scale_bwd": Budget(registers=48),
     "window_attention_small_fwd": Budget(registers=168),
-    "window_attention_small_bwd": Budget(registers=168, spill_bytes=104),
+    "window_attention_small_bwd": Budget(registers=168, spill_bytes=104, older_spill_bytes=124),
     "window_attention_large_fwd": Budget(registers=128, spill_bytes=24),
     "window_attention_large_bwd_queries": Budget(registers=216, spill_bytes=48),
     "window_attention_large_bwd_keys": Budget(registers=255, spill_bytes=96),

@@ -1,16 +1,16 @@
 """Layouts of Swin checkpoints: recognised by their keys, read and written, on plain {name: array}.
 
-``tables.py`` is the reference of the layouts; ``transforms.py`` has what is done to arrays besides naming them.
+``tables.py`` is the reference of the layouts; ``places.py`` finds them among a file's names; ``transforms.py`` has what
+is done to arrays besides naming them.
 """
 
 from swinpy.weights.dialects.buffers import ModelGeometry, buffers_of
+from swinpy.weights.dialects.places import Place, detect, find_dialect, find_place
 from swinpy.weights.dialects.tables import ALIASES, BUFFERS, DIALECTS, Dialect
 from swinpy.weights.dialects.transforms import DialectError
 from swinpy.weights.dialects.translate import (
     Translation,
     Written,
-    detect,
-    find_dialect,
     from_official,
     has_place,
     to_official,
@@ -23,11 +23,13 @@ __all__ = [
     "Dialect",
     "DialectError",
     "ModelGeometry",
+    "Place",
     "Translation",
     "Written",
     "buffers_of",
     "detect",
     "find_dialect",
+    "find_place",
     "from_official",
     "has_place",
     "to_official",

@@ -6,6 +6,7 @@ Each pair is exact: ``read(write(state))`` is ``state`` to the bit.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FULL_BIAS",
+    "LAST_NORM",
     "MAP_POSITION",
     "POSITION_TOKENS",
     "SPLIT_QKV",
@@ -219,3 +221,37 @@ UNFOLD_MERGE = Conversion(
     lambda state, _: _reordered(state, _to_unfold),
     lambda state: _reordered(state, _from_unfold),
 )
+
+
+# ---- the final norm is the last stage's
+
+_STAGE = re.compile(r"layers\.(\d+)\.")
+_STAGE_NORM = re.compile(r"norm\d+\.")
+
+
+def _last_norm(state: State) -> str:
+    """The name of the norm of the last stage's output."""
+    stages = {int(found[1]) for name in state if (found := _STAGE.match(name))}
+    return f"norm{max(stages, default=0)}."
+
+
+def _as_stage_norm(state: State, size: Size) -> State:
+    there = [name for name in state if _STAGE_NORM.match(name)]
+    if there:
+        raise DialectError(
+            f"save_weights: expected no norms of stages for mmpretrain, whose classifiers name the final norm as one; "
+            f"got {there[0]}. Use the dialect mmdet, or official."
+        )
+    last = _last_norm(state)
+    return {last + name.removeprefix("norm.") if name.startswith("norm.") else name: a for name, a in state.items()}
+
+
+def _as_final_norm(state: State) -> State:
+    """Files of mmcls's first versions have the final norm's own name already."""
+    last = _last_norm(state)
+    if any(name.startswith("norm.") for name in state):
+        return state
+    return {"norm." + name.removeprefix(last) if name.startswith(last) else name: a for name, a in state.items()}
+
+
+LAST_NORM = Conversion("the final norm has the name of the last stage's", _as_stage_norm, _as_final_norm)

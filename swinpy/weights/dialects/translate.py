@@ -1,29 +1,29 @@
-"""Recognise a dialect, translate to the official names and back."""
+"""Translate to the official names and back."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from swinpy.weights.dialects.buffers import ModelGeometry, buffers_of
-from swinpy.weights.dialects.tables import ALIASES, BUFFERS, DIALECTS, Dialect
+from swinpy.weights.dialects.places import bare, find_dialect, find_place
+from swinpy.weights.dialects.tables import BUFFERS, DIALECTS, Dialect
 from swinpy.weights.dialects.transforms import DialectError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-__all__ = ["Translation", "Written", "detect", "find_dialect", "from_official", "has_place", "to_official"]
+    from swinpy.weights.dialects.places import Place
+
+__all__ = ["Translation", "Written", "from_official", "has_place", "to_official"]
 
 Array = np.ndarray[Any, Any]
 
-# Put before every key by wrappers of a model (data parallel, compiled, a training program's module).
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
-_FEATURES_ONLY = re.compile(r"layers_\d+\.")
-_USABLE = ", ".join(name for name, dialect in DIALECTS.items() if not dialect.refused)
 _RECOMPUTED = "a buffer: computed from the geometry"
+_COUNTED = "an integer or a counter, no weight"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Translation:
 
     Attributes:
         dialect: whose names they were.
+        prefix: what came before the network's names, without the parts that wrappers leave.
         arrays: by official name.
         source: official name -> the key of the file (the first of several that were joined).
         ignored: key of the file -> why it was left out.
@@ -42,6 +43,7 @@ class Translation:
     """
 
     dialect: str
+    prefix: str
     arrays: dict[str, Array]
     source: dict[str, str]
     ignored: dict[str, str]
@@ -68,97 +70,29 @@ class Written:
     notes: tuple[str, ...]
 
 
-def find_dialect(name: str) -> Dialect:
-    """A dialect by name or alias.
-
-    Raises:
-        DialectError: for an unknown name.
-    """
-    dialect = DIALECTS.get(ALIASES.get(name, name))
-    if dialect is None:
-        known = ", ".join([_USABLE, *ALIASES])
-        raise DialectError(f"dialect: expected one of {known} (or auto, for reading); got {name!r}.")
-    return dialect
+def _why_needless(name: str, array: Array, place: Place) -> str:
+    """Why a key that is not the network's is left out; "" if it is in the way."""
+    if array.dtype.kind in "iub" or (array.ndim == 0 and name.rpartition(".")[2] == "decay"):
+        return _COUNTED
+    if place.holds(name):
+        return ""
+    return f"of another part of the file's model: not under {place.prefix}" if place.prefix else "of another network"
 
 
-def unwrap(name: str) -> str:
-    """A key without the prefixes that wrappers of a model put before it."""
-    while name.startswith(_WRAPPERS):
-        name = name.partition(".")[2]
-    return name
-
-
-def _some(names: Iterable[str], most: int = 4) -> str:
-    listed = list(names)
-    rest = len(listed) - most
-    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "") if listed else "none"
-
-
-def _fits(dialect: Dialect, names: list[str]) -> bool:
-    def some(pattern: str) -> bool:
-        regex = re.compile(pattern)
-        return any(regex.fullmatch(name) for name in names)
-
-    return all(map(some, dialect.needs)) and not any(map(some, dialect.never))
-
-
-def detect(names: Iterable[str]) -> str:
-    """The dialect of a file from its keys alone.
-
-    Args:
-        names: the keys.
-
-    Returns:
-        Its name, one of :data:`DIALECTS`.
-
-    Raises:
-        DialectError: if the keys fit none, or several at once.
-
-    >>> detect(["features.0.0.weight", "features.1.0.norm1.weight"])
-    'torchvision'
-    """
-    keys = [unwrap(name) for name in names]
-    fitting = [d for d in DIALECTS.values() if _fits(d, keys)]
-    hidden = {name for d in fitting for name in d.before}
-    fitting = [d for d in fitting if d.name not in hidden]
-    if len(fitting) == 1:
-        return fitting[0].name
-    if fitting:
-        raise DialectError(
-            f"load_weights: expected keys of one dialect; got keys of {' and '.join(d.name for d in fitting)} at once "
-            f"({_some(keys)}). Take one model's keys, or name the dialect with dialect=."
-        )
-    if any(_FEATURES_ONLY.match(name) for name in keys):
-        raise DialectError(
-            "load_weights: expected the keys of a whole model; got those of timm's features_only=True "
-            f"({_some(keys)}), which have neither the final norm nor the head. Save the state_dict() of the model made "
-            "without features_only, or rename layers_N to layers.N and pass dialect='timm', strict=False."
-        )
-    raise DialectError(
-        f"load_weights: expected the keys of a Swin checkpoint in one of the dialects {_USABLE}; got "
-        f"{len(keys)} keys that fit none: {_some(keys)}. Use the tensors of the model alone (for .pth files the dict "
-        "under 'model' or 'state_dict'), or name the dialect with dialect= to see which keys are in the way."
-    )
-
-
-def _official_name(dialect: Dialect, key: str) -> str | None:
-    name = unwrap(key)
-    for old, new in dialect.spellings:
-        name = name.replace(old, new)
-    return next((found for row in dialect.rows if (found := row.read(name)) is not None), None)
-
-
-def to_official(state: Mapping[str, Array], dialect: str = "auto") -> Translation:
+def to_official(state: Mapping[str, Array], dialect: str = "auto", prefix: str | None = None) -> Translation:
     """Arrays of any dialect under the official names, in the official layout.
 
     Args:
         state: arrays by key.
         dialect: "auto" to tell it from the keys, or a name.
+        prefix: what comes before the network's names; None to find it.
 
     Raises:
-        DialectError: keys of no dialect or of several, two keys for one tensor, a tensor of which a part is missing.
+        DialectError: keys of no dialect or of several, of several networks, two keys for one tensor, a tensor of which
+            a part is missing.
     """
-    chosen = find_dialect(detect(state) if dialect == "auto" else dialect)
+    place = find_place(state, dialect, prefix)
+    chosen = place.dialect
     if chosen.refused:
         raise DialectError(
             f"load_weights: expected a dialect of Swin V1 or V2; got {chosen.about}: {chosen.refused}. "
@@ -166,29 +100,30 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto") -> Translatio
         )
     arrays: dict[str, Array] = {}
     source: dict[str, str] = {}
-    ignored: dict[str, str] = {}
-    buffers: dict[str, Array] = {}
-    buffer_source: dict[str, str] = {}
+    read = Translation(chosen.name, place.prefix, arrays, source, {}, ())
     unknown: list[str] = []
     for key, array in state.items():
-        name = _official_name(chosen, key)
+        plain = bare(key)
+        name = place.official(plain)
         if name is None:
-            if any(re.fullmatch(pattern, unwrap(key)) for pattern in chosen.foreign):
-                ignored[key] = "of another part of the file's model"
+            why = _why_needless(plain, array, place)
+            if why:
+                read.ignored[key] = why
             else:
                 unknown.append(key)
         elif name.endswith(BUFFERS):
-            ignored[key], buffers[name], buffer_source[name] = _RECOMPUTED, array, key
+            read.ignored[key], read.buffers[name], read.buffer_source[name] = _RECOMPUTED, array, key
         elif name in arrays:
             raise DialectError(f"load_weights: expected one key for {name}; got {source[name]} and {key}. Remove one.")
         else:
             arrays[name], source[name] = array, key
     position = arrays.get("absolute_pos_embed")
     size = (position.shape[2], position.shape[3]) if position is not None and position.ndim == 4 else None
+    keys = {id(array): source[name] for name, array in arrays.items()}
     for transform in reversed(chosen.transforms):
         arrays = transform.read(arrays)
-    first = {name: source.get(name, _part_of(name, source)) for name in arrays}
-    return Translation(chosen.name, arrays, first, ignored, tuple(unknown), size, buffers, buffer_source)
+    first = {name: keys.get(id(a)) or source.get(name, _part_of(name, source)) for name, a in arrays.items()}
+    return replace(read, arrays=arrays, source=first, unknown=tuple(unknown), position_map=size)
 
 
 def _part_of(name: str, source: Mapping[str, str]) -> str:
@@ -213,9 +148,10 @@ def _root(dialect: Dialect, state: Mapping[str, Array]) -> str:
     kind = "v2" if any(name.endswith(".attn.logit_scale") for name in state) else "v1"
     if kind not in dialect.root:
         others = ", ".join(d.name for d in DIALECTS.values() if not d.refused and (not d.root or kind in d.root))
+        got, wanted = ("V2", "V1") if kind == "v2" else ("V1", "V2")
         raise DialectError(
-            f"save_weights: expected V1 for the dialect {dialect.name}, which has no names for V2; got V2. Use one of "
-            f"the dialects {others}."
+            f"save_weights: expected {wanted} for the dialect {dialect.name}, which has no names for {got}; got {got}. "
+            f"Use one of the dialects {others}."
         )
     stages = any(re.match(r"norm\d", name) for name in state)
     return dialect.root["backbone" if stages and "head.weight" not in state else kind]

@@ -34,9 +34,11 @@ __all__ = [
     "check_model",
     "check_op",
     "check_row",
+    "dtype_on",
     "on_device",
     "real_cupy",
     "repeats_bitwise",
+    "run_row",
     "train_steps",
 ]
 
@@ -141,6 +143,12 @@ def check_row(cupy: Any, name: str, dtype: Any, variants: int = 0) -> None:
     errors.judge(name, dtype)
 
 
+def run_row(cupy: Any, name: str, dtype: Any) -> None:
+    """The CUDA implementation once, for whoever watches it."""
+    kernel, (args, options) = arguments_of(name, np.random.default_rng(0), dtype)
+    _call_on(cupy, kernel, args, options)
+
+
 def repeats_bitwise(cupy: Any, name: str, dtype: Any, times: int) -> None:
     """The same bits every time."""
     kernel, (args, options) = arguments_of(name, np.random.default_rng(0), dtype)
@@ -189,8 +197,10 @@ def _outputs_and_gradients(model: Any, x: Any, g: Any) -> list[Any]:
     return [out.numpy(), *(p.grad for p in model.parameters())]
 
 
-def check_model(cupy: Any, name: str, batch: int, autocast: str | None = None, **options: Any) -> None:
-    """Logits and every gradient of a whole model, on the GPU against the CPU in float64.
+def check_model(
+    cupy: Any, name: str, batch: int, autocast: str | None = None, variants: int = VARIANTS, **options: Any
+) -> None:
+    """Logits and every gradient of a whole model, on the GPU against the CPU in float64, for some images.
 
     Naive is the CPU with the references in float32, under the same autocast.
     """
@@ -205,7 +215,7 @@ def check_model(cupy: Any, name: str, batch: int, autocast: str | None = None, *
     for model in narrow.values():
         model.load_state_dict(state)
     errors = Errors()
-    for _ in range(VARIANTS):
+    for _ in range(variants):
         low = rng.standard_normal((batch, 3, *_size(config))).astype(np.float32)
         low_g = rng.standard_normal((batch, config.num_classes)).astype(np.float32)
         with kernel_mode("reference"):

@@ -19,10 +19,10 @@ _FILE = Path(__file__).with_name("cupy_api.json")
 
 
 def load() -> dict[str, Any]:
-    """{"version", "module": {name: what}, "ndarray": {name: what}}.
+    """{"version", "nvrtc_options": [option], "module": {name: what}, "ndarray": {name: what}}.
 
-    ``what`` is parameters, or "module", "type", "ufunc", "constant", "attribute", or "callable" where CuPy does not
-    say what the parameters are.
+    ``nvrtc_options``: what CuPy adds to a module's own options, but for the architecture. ``what`` is parameters, or
+    "module", "type", "ufunc", "constant", "attribute", or "callable" where CuPy does not say what the parameters are.
     """
     return json.loads(_FILE.read_text())  # type: ignore[no-any-return]
 
@@ -83,6 +83,34 @@ def _what(value: Any, ufunc: type) -> str:
     return _parameters(value) if callable(value) else "constant"
 
 
+class _SeenError(Exception):
+    """Carries the options that NVRTC would have got."""
+
+
+def _nvrtc_options() -> list[str]:
+    """What CuPy adds to the options of a RawModule, read off at its last step before NVRTC."""
+    from unittest import mock
+
+    from cupy.cuda import compiler
+
+    class Program:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def compile(self, options: tuple[str, ...], *_: Any) -> None:
+            raise _SeenError(options)
+
+    changes: dict[str, Any] = {"_nvrtc_version": (13, 0), "_NVRTCProgram": Program}
+    answers = {"_preprocess": "", "_get_arch_for_options_for_nvrtc": ("-arch=sm_90", "cubin")}
+    changes |= {name: mock.Mock(return_value=answer) for name, answer in answers.items()}
+    with mock.patch.multiple(compiler, **changes):
+        try:
+            compiler._compile_module_with_cache("", ("-std=c++17",), arch="90")
+        except _SeenError as seen:
+            return [option for option in seen.args[0] if option not in ("-std=c++17", "-arch=sm_90")]
+    raise AssertionError("CuPy has compiled without NVRTC")
+
+
 def _renew() -> None:
     import cupy
 
@@ -92,7 +120,8 @@ def _renew() -> None:
         if n.startswith("__") or not n.startswith("_"):
             attribute = inspect.isgetsetdescriptor(inspect.getattr_static(cupy.ndarray, n))
             ndarray[n] = "attribute" if attribute else _parameters(getattr(cupy.ndarray, n))
-    _FILE.write_text(json.dumps({"version": cupy.__version__, "module": module, "ndarray": ndarray}, indent=1) + "\n")
+    found = {"version": cupy.__version__, "nvrtc_options": _nvrtc_options(), "module": module, "ndarray": ndarray}
+    _FILE.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,12 +15,15 @@ speed, asynchronous errors.
 from __future__ import annotations
 
 import sys
+import threading
+import time
 import types
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autograd import backend
 from autograd.kernels.cuda import launch
 
 from . import cupy_api, launches
@@ -41,6 +44,17 @@ _NUMPY_ONLY = {"blocking", "stream"}  # keywords of CuPy that NumPy has not, all
 _current = [0]
 
 
+class _Handles(threading.local):
+    """cuBLAS's math mode of each device's handle, of which every thread has its own."""
+
+    def __init__(self) -> None:
+        self.modes: dict[int, int] = {}
+
+
+_handles = _Handles()
+_WIDE_SUMS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
+
+
 class _Device:
     """``cupy.cuda.Device``: a number, and a block that makes it the current device."""
 
@@ -57,11 +71,35 @@ class _Device:
     def use(self) -> None:
         _current[-1] = self.id
 
+    def synchronize(self) -> None:
+        """All is done when a call returns."""
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Device) and self.id == other.id
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+def _cublas_handle() -> int:
+    """Of this thread and the current device; here a handle is the device's number."""
+    _handles.modes.setdefault(_current[-1], 0)
+    return _current[-1]
+
+
+class _Event:
+    """``cupy.cuda.Event``: the time when it was recorded."""
+
+    def record(self, stream: Any = None) -> None:
+        self.seconds = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """All is done when a call returns."""
+
+
+def _elapsed(begin: _Event, end: _Event) -> float:
+    """Milliseconds between two events."""
+    return 1e3 * (end.seconds - begin.seconds)
 
 
 def _host(x: Any, devices: set[int]) -> Any:
@@ -89,6 +127,14 @@ def _device_result(result: Any, device: int) -> Any:
     return result
 
 
+def _check_sums(name: str, args: tuple[Any, ...]) -> None:
+    """The engine's own products of 16 bits ask for a handle that adds them up in float32."""
+    if not any(isinstance(a, np.ndarray) and a.dtype.itemsize == 2 for a in args):
+        return
+    if not _handles.modes.get(_current[-1], 0) & _WIDE_SUMS and (line := launches.places()[0]):
+        raise AssertionError(f"{line}: {name} on cuda:{_current[-1]} by a handle that may add up in 16 bits")
+
+
 def _run(name: str, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
     """Call a NumPy function on the values inside; the result is on the device where the arguments are.
 
@@ -101,6 +147,8 @@ def _run(name: str, function: Callable[..., Any], args: Any, kwargs: dict[str, A
         raise ValueError(f"Array device must be same as the current device: got {sorted(devices)}")
     with np.errstate(all="ignore"):  # a GPU never warns
         result = launches.call(name, function, host_args, host_kwargs)
+    if name in launches.PRODUCTS | {"einsum"}:
+        _check_sums(name, host_args)
     if devices and devices != {_current[-1]} and launches.has_work(name, host_args, host_kwargs, result):
         raise ValueError(_elsewhere(devices.pop()))
     out = kwargs.get("out")
@@ -349,10 +397,35 @@ def _module(devices: int, multiprocessors: int) -> _Module:
         runtimeGetVersion=lambda: 12090,
     )
     nvrtc = types.SimpleNamespace(getVersion=lambda: (12, 9))
-    cupy.cuda = types.SimpleNamespace(Device=_Device, runtime=runtime, nvrtc=nvrtc, is_available=lambda: devices > 0)
+    cublas = types.SimpleNamespace(
+        CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION=_WIDE_SUMS,
+        getMathMode=lambda handle: _handles.modes[handle],
+        getVersion=lambda handle: 130000,
+        setMathMode=lambda handle, mode: _handles.modes.__setitem__(handle, mode),
+    )
+    cupy.cuda = types.SimpleNamespace(
+        Device=_Device,
+        device=types.SimpleNamespace(get_cublas_handle=_cublas_handle),
+        Event=_Event,
+        get_elapsed_time=_elapsed,
+        set_allocator=lambda allocator: None,
+        runtime=runtime,
+        nvrtc=nvrtc,
+        cublas=cublas,
+        is_available=lambda: devices > 0,
+    )
+    pool = types.SimpleNamespace(total_bytes=lambda: 0, free_all_blocks=lambda: None)
+    cupy.get_default_memory_pool = lambda: pool
     cupy.asnumpy = lambda a, *_, **__: a.get() if isinstance(a, ndarray) else np.asarray(a)
     cupy.get_array_module = lambda *args: cupy if any(isinstance(a, ndarray) for a in args) else np
     return cupy
+
+
+def _forget() -> None:
+    """What this thread and the engine know of devices."""
+    launch._properties.cache_clear()
+    _handles.modes.clear()
+    backend._handles.ready.clear()
 
 
 def install(devices: int = 1, multiprocessors: int = 2) -> Callable[[], None]:
@@ -362,11 +435,11 @@ def install(devices: int = 1, multiprocessors: int = 2) -> Callable[[], None]:
     """
     before = sys.modules.get("cupy")
     sys.modules["cupy"] = _module(devices, multiprocessors)
-    launch._properties.cache_clear()
+    _forget()
 
     def remove() -> None:
         del sys.modules["cupy"]
-        launch._properties.cache_clear()
+        _forget()
         if before is not None:
             sys.modules["cupy"] = before
 

@@ -22,7 +22,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Counts", "Event", "call", "counted", "has_work", "note", "wants_values"]
+__all__ = ["Counts", "Event", "call", "counted", "has_work", "note", "places", "wants_values"]
 
 ROOT = Path(__file__).resolve().parents[3]
 PRODUCTS = {"matmul", "dot", "__matmul__", "__rmatmul__", "tensordot", "vdot", "inner"}
@@ -88,10 +88,10 @@ def wants_values() -> bool:
 def note(kind: str, name: str) -> None:
     """Count one event, if someone counts."""
     if _active:
-        _active[-1][0][Event(kind, name, *_places())] += 1
+        _active[-1][0][Event(kind, name, *places())] += 1
 
 
-def _places() -> tuple[str, str]:
+def places() -> tuple[str, str]:
     """The innermost line of the two packages that is no mere door to CuPy, and the innermost line of swinpy above."""
     frame, line = sys._getframe(2), ""
     while frame is not None:

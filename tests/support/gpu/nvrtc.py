@@ -16,9 +16,13 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["Compiled", "Usage", "compiled", "disassembly", "find_library", "find_nvdisasm"]
+from autograd.kernels.cuda.launch import OPTIONS
 
-_OPTIONS = ("-std=c++17", "-ftz=true", "--ptxas-options=-v")  # the launcher's, CuPy's own, and what fills the log
+from . import cupy_api
+
+__all__ = ["Compiled", "Usage", "compiled", "disassembly", "find_library", "find_nvdisasm", "version"]
+
+_VERBOSE = "--ptxas-options=-v"  # fills the log, and changes no code
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,14 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+@cache
+def version() -> tuple[int, int]:
+    """Of the library: (13, 0)."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(_library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return major.value, minor.value
+
+
 def _check(result: int, log: str = "") -> None:
     if result:
         raise RuntimeError(f"{_library().nvrtcGetErrorString(result).decode()}\n{log}")
@@ -113,14 +125,15 @@ def _usage(log: str) -> dict[str, Usage]:
 
 @cache
 def compiled(text: str, architecture: int) -> Compiled:
-    """``text`` for ``sm_<architecture>``.
+    """``text`` for ``sm_<architecture>``, by the options that CuPy would compile a launcher's program with.
 
     Raises:
         RuntimeError: with the compiler's messages.
     """
     library, program = _library(), ctypes.c_void_p()
     _check(library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"program.cu", 0, None, None))
-    options = [option.encode() for option in (*_OPTIONS, f"-arch=sm_{architecture}")]
+    words = (*OPTIONS, *cupy_api.load()["nvrtc_options"], f"-arch=sm_{architecture}", _VERBOSE)
+    options = [word.encode() for word in words]
     try:
         result = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
         log = _output(program, "ProgramLog").rstrip(b"\0").decode()

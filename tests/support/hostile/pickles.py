@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from .corpus import VECTOR, Case, legal, refused
+from .grow import same_hash
 from .weight_files import Raw, Tensor, call, glob, join, torch_zip, zip_bytes, zip_entries
 
-__all__ = ["PICKLES", "zip_of"]
+__all__ = ["PICKLES", "ordered_laughs", "zip_of"]
 
 _STORAGES = {"0": VECTOR.tobytes()}
 _W = join({"w": Tensor()})
@@ -43,6 +44,25 @@ def _laughs(make: bytes, levels: int) -> bytes:
     for level in range(levels):
         code += b"h" + bytes([level]) + b"h" + bytes([level]) + b"\x86q" + bytes([level + 1])
     return b"(" + code + b"t"
+
+
+def ordered_laughs(pairs: int = 3000, dicts: int = 3000) -> Raw:
+    """A list of pairs, and thousands of OrderedDicts made of it by calls."""
+    made = b"ccollections\nOrderedDict\nr\x01\0\0\0](" + b"".join(join(f"{i:x}") + b"N\x86" for i in range(pairs))
+    return Raw(b"](" + made + b"e\x85r\x02\0\0\0R" + b"j\x01\0\0\0j\x02\0\0\0R" * dicts + b"e")
+
+
+def _globals(count: int) -> Raw:
+    """Names of code, each made of two of a few long texts."""
+    texts = b"".join(join("\U0001f600" * 500 + str(i)) + b"r" + struct.pack("<I", i) for i in range(count))
+    every = [b"j" + struct.pack("<I", i) for i in range(count)]
+    return Raw(b"](" + texts + b"".join(module + name + b"\x93" for module in every for name in every) + b"e")
+
+
+def _descriptions() -> bytes:
+    """Thousands of entries that are one value, of which there is much to tell."""
+    one = Raw(join("\U0001f600" * 512) * 2 + b"\x93q\x01")
+    return zip_of({"w": Tensor(), "0": one, **{f"{i:x}": Raw(b"h\x01") for i in range(1, 22_000)}})
 
 
 _ATTACKS = [
@@ -157,10 +177,32 @@ PICKLES = [
     refused("key-record", partial(_code, b"}cos\nsystem\n)RNs."), "keys that are text"),
     refused(
         "keys-colliding-tuples",
-        lambda: zip_of({"w": Tensor(), **{(i, i): 0 for i in range(2000)}}),
-        "keys that are text",
+        lambda: zip_of({"w": Tensor(), **dict.fromkeys(same_hash(4000), 0)}),
+        "can be found in little time",
     ),
+    refused(
+        "keys-colliding-integers",
+        lambda: zip_of({"w": Tensor(), **{i << 40: 0 for i in range(13_000)}}),
+        "can be found in little time",
+    ),
+    refused(
+        "keys-colliding-floats",
+        lambda: zip_of({"w": Tensor(), **{i * 2.0**40: 0 for i in range(13_000)}}),
+        "can be found in little time",
+    ),
+    legal("keys-integers", lambda: zip_of({"w": Tensor(), **dict.fromkeys(range(5000), 0)}), w=VECTOR),
     refused("key-huge-integer", partial(zip_of, {"w": Tensor(), 1 << 80: 1}), "keys that are text"),
+    refused("laughs-ordered-dicts", lambda: _with(ordered_laughs()), "need more"),
+    refused("laughs-globals", lambda: _with(_globals(80)), "need more"),
+    refused("laughs-descriptions", _descriptions, "need more"),
+    refused(
+        "laughs-prefix",
+        lambda: zip_of({"k" * 200_000: {"w": Tensor(), **{f"{i:x}": None for i in range(9000)}}}),
+        "names of at most 1024 characters",
+    ),
+    refused("name-long", lambda: zip_of({"w" * 1025: Tensor()}), "names of at most 1024 characters"),
+    refused("name-long-beside", lambda: zip_of({"w": Tensor(), "x" * 1025: 0}), "names of at most 1024 characters"),
+    legal("name-of-1024", lambda: zip_of({"w" * 1024: Tensor()}), **{"w" * 1024: VECTOR}),
     legal("laughs-tuples", lambda: _with(Raw(_laughs(b"K\x01", 200))), w=VECTOR),
     legal("laughs-text", lambda: _with(Raw(_laughs(b"X\xe8\x03\x00\x00" + b"a" * 1000, 200))), w=VECTOR),
     legal("cycle-list", partial(_with, Raw(b"]q\x00h\x00a")), w=VECTOR),

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swinpy.io.costs import json_cost
+from swinpy.io.source import ALLOWANCE
+
 from .corpus import VECTOR, Case, legal, refused, sound_safetensors
 from .weight_files import (
     safetensors_file,
@@ -16,7 +19,7 @@ from .weight_files import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["OTHERS", "SAFETENSORS"]
+__all__ = ["OTHERS", "PIECES", "SAFETENSORS"]
 
 
 def _safe(data: bytes | None = None, **fields: Any) -> bytes:
@@ -40,6 +43,11 @@ def _cut_safetensors() -> Iterator[Case]:
 
 _ROW_TEXT = '{"dtype":"F32","shape":[3],"data_offsets":[0,12]}'
 _TWO = {"w": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}
+_MUCH = 9 * ALLOWANCE // 10
+_NEST = "[" * 400 + "]" * 400 + ","
+PIECES = ['{"":0},', "[0],", "[],", "{},", '{"":[0]},', '"\\u4e00",', "1e5,", "300,", '"ab",', _NEST]
+PIECES.append(_NEST + '"\U0001f600",')
+
 SAFETENSORS = [
     *_cut_safetensors(),
     legal("safetensors-sound", _safe, w=VECTOR),
@@ -59,7 +67,7 @@ SAFETENSORS = [
         partial(_text, '{"w":{"dtype":"F32","shape":[' + "9" * 5000 + '],"data_offsets":[0,12]}}'),
         "of JSON",
     ),
-    refused("safetensors-nesting", lambda: _text('{"w":' + "[" * 100_000 + "]" * 100_000 + "}"), "of JSON"),
+    refused("safetensors-nesting", lambda: _text('{"w":' + "[" * 40_000 + "]" * 40_000 + "}"), "of JSON"),
     refused("safetensors-nested-dicts", lambda: _text('{"w":' * 20_000 + "1" + "}" * 20_000), "of JSON"),
     refused("safetensors-duplicate", partial(_text, f'{{"w":{_ROW_TEXT},"w":{_ROW_TEXT}}}'), "occur once"),
     refused(
@@ -134,14 +142,12 @@ SAFETENSORS = [
     *(
         refused(
             f"safetensors-grows-{number}",
-            partial(_text, '{"w":[' + piece * (215_000 // len(piece)) + "0]}"),
+            partial(_text, '{"w":[' + piece * (_MUCH // (json_cost(piece.encode()) + 32 * piece.count(","))) + "0]}"),
             "data_offsets for",
         )
-        for number, piece in enumerate(['{"":0},', "[0],", "[],", "{},", '{"":[0]},', '"\\u4e00",', "1e5,", "300,"])
+        for number, piece in enumerate(PIECES)
     ),
-    refused(
-        "safetensors-grows-keys", lambda: _text(json.dumps({str(i): 0 for i in range(15_000)})), "data_offsets for"
-    ),
+    refused("safetensors-grows-keys", lambda: _text(json.dumps({str(i): 0 for i in range(6000)})), "data_offsets for"),
     legal(
         "safetensors-name-escape",
         lambda: safetensors_file({"w\x1b[2J": _TWO["w"]}, VECTOR.tobytes()),

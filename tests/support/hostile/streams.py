@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .corpus import VECTOR, Case, legal, refused, sound_legacy, sound_tar
+from .pickles import ordered_laughs
 from .weight_files import (
     Member,
     Raw,
@@ -157,6 +158,7 @@ LEGACY = [
         partial(_legacy, {"0": (3, b"\1\2\0")}, tensor={"kind": "BoolStorage"}),
         "bools of 0 and 1",
     ),
+    refused("legacy-laughs", lambda: legacy_file({"w": Tensor(), "x": ordered_laughs()}, _ONE), "need more"),
     refused("legacy-bomb", lambda: pickled(0x1950A86A20F9469CFC6C) + b"\x80\x02" + b"]" * 200_000, "need more"),
 ]
 
@@ -277,6 +279,9 @@ TARS = [
         "tar-storage-class",
         lambda: _tar(storages=_HEAD + pickled((7, "cpu", glob("os", "system"))) + struct.pack("<q", 0)),
         "storage classes",
+    ),
+    refused(
+        "tar-laughs", lambda: _tar(pickle=pickled({"w": Raw(join("5") + b"Q"), "x": ordered_laughs()})), "need more"
     ),
     refused("tar-id-text", lambda: _tar(pickle=pickled({"w": Raw(join("x") + b"Q")})), "a persistent id"),
     refused("tar-id-unknown", lambda: _tar(pickle=pickled({"w": Raw(join("99") + b"Q")})), "a persistent id"),

@@ -252,6 +252,8 @@ ZIPS = [
         )
     ),
     refused("zip-no-pickle", lambda: zip_bytes(_entries()[1:]), "one FOLDER/data.pkl"),
+    refused("zip-name-long", partial(_named, b"archive/" + b"x" * 1017), "names of zip entries of at most 1024 bytes"),
+    legal("zip-name-of-1024", partial(_more, ZipEntry(b"archive/" + b"x" * 1016, b"")), w=VECTOR),
     refused("zip-two-roots", partial(_more, ZipEntry(b"other/data.pkl", _PICKLE)), "one FOLDER/data.pkl"),
     refused("zip-pickle-at-top", lambda: zip_bytes([ZipEntry(b"data.pkl", _PICKLE)]), "one FOLDER/data.pkl"),
     refused("zip-torchscript", partial(_more, ZipEntry(b"archive/constants.pkl", b"")), "TorchScript"),

@@ -28,7 +28,7 @@ V1 = SwinConfig(
 )
 V2 = V1.with_changes(architecture="v2")
 USABLE = [name for name, dialect in DIALECTS.items() if not dialect.refused]
-HEADLESS = ("simmim", "detection", "mmdet")
+HEADLESS = ("simmim", "detection", "mmdet", "timm-features")
 TABLE = "layers.0.blocks.0.attn.relative_position_bias_table"
 
 

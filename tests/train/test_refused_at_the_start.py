@@ -1,0 +1,90 @@
+"""What would end a run later is refused at its start: other writers, names that cannot be stored, wild options."""
+
+import os
+import shlex
+import threading
+
+import pytest
+
+from swinpy.snapshots.lock import RunInUseError, only_writer
+from swinpy.train.main import main
+from swinpy.train.options import UsageError, _build_parser, parse_options
+
+SMALL = shlex.split(
+    "--dataset digits --train-subset 8 --val-subset 4 -b 4 --epochs 1 --warmup-epochs 0 --patch-size 4 --embed-dim 8 "
+    "--depths 1 --num-heads 2 --no-plots --experiment run --workers 0"
+)
+VALUES = ("-1", "nan", "inf", "1" + "0" * 30, "9" * 5000, "", "x", "1,,2", "0,0", "a\0b", os.fsdecode(b"caf\xe9"))
+FLAGS = [next(s for s in a.option_strings if s.startswith("--")) for a in _build_parser("x")._actions if a.nargs != 0]
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_every_option_takes_a_wild_value_or_refuses_it_in_one_short_message(flag):
+    messages = []
+    for value in VALUES:
+        try:
+            parse_options([f"{flag}={value}"], "x")
+        except UsageError as error:
+            messages.append(str(error))
+    assert all("\n" not in message and len(message) < 400 for message in messages), messages
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "epochs = " + "9" * 5000, "epochs = 0x" + "f" * 9000])
+def test_wild_config_files(text, tmp_path, capsys):
+    (tmp_path / "c.toml").write_text(text)
+    assert main(["-c", str(tmp_path / "c.toml")], prog="x") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("experiment", ["..", ".", "", "a/b", "a\0b", os.fsdecode(b"caf\xe9")])
+def test_experiments(experiment, tmp_path, capsys):
+    assert main([*SMALL, "--output", str(tmp_path), f"--experiment={experiment}"], prog="x") == 2
+    assert "--experiment: expected" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_writer_is_refused(tmp_path, capsys):
+    with only_writer(tmp_path / "run") as without:
+        assert without is None
+        assert main([*SMALL, "--output", str(tmp_path)], prog="x") == 2
+        assert f"in use by process {os.getpid()} on " in capsys.readouterr().err
+        with pytest.raises(RunInUseError), only_writer(tmp_path / "run"):
+            pass
+    assert main([*SMALL, "--output", str(tmp_path)], prog="x") == 0
+
+
+def test_what_killed_runs_left_is_removed(tmp_path):
+    (tmp_path / "run").mkdir()
+    left = tmp_path / "run" / f".tmp-{os.getppid()}-0123abcd"  # the pid of a live process
+    left.write_text("")
+    assert main([*SMALL, "--output", str(tmp_path)], prog="x") == 0
+    assert not left.exists()
+
+
+def test_a_file_where_snapshots_should_be(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "snapshots").write_text("")
+    assert main([*SMALL, "--output", str(tmp_path)], prog="x") == 2
+    assert "Move that file away" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_whatever_a_plot_raises_is_a_note(tmp_path, capsys, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("In FT2Font: no\nglyph")
+
+    monkeypatch.setattr("swinpy.train.plots.plot_curves", broken)
+    options = [option for option in SMALL if option != "--no-plots"]
+    assert main([*options, "--output", str(tmp_path)], prog="x") == 0
+    out = capsys.readouterr().out
+    assert r"note: no plots: RuntimeError: In FT2Font: no\nglyph" in out
+    assert "to evaluate: " in out
+
+
+def test_no_thread_to_be_had(tmp_path, capsys, monkeypatch):
+    def full(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    assert main([*SMALL, "--workers", "2", "--output", str(tmp_path)], prog="x") == 2
+    assert "Lower --threads or --workers" in capsys.readouterr().err
