@@ -7,9 +7,9 @@ implementations is chosen. An op imports the rooms of its kernels, so that they 
 
 from autograd.context import kernel_mode
 from autograd.kernels import adamw as _adamw  # noqa: F401 (has no op, so nothing else of the engine imports its room)
+from autograd.kernels.bits import numerics
 from autograd.kernels.call import KernelUnavailableError
 from autograd.kernels.compiled import warmup
-from autograd.kernels.numerics import numerics
 from autograd.kernels.registry import (
     KERNELS,
     Cost,

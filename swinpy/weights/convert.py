@@ -115,7 +115,8 @@ def convert_weights(
         file, _ = find_weights(source)
         came = read_given(file, entry)
         read = to_official(came.arrays, dialect, prefix)
-        info = _own_info(file, entry, read, came.where) if model is None else None
+        whole = facts_of(read.arrays) is not None
+        info = _own_info(file, entry, read, came.where) if whole and model is None else None
         return _convert(came, read, path, to, model, info)
 
 

@@ -131,9 +131,9 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     state, _ = read_tensors(output / "run" / "snapshots" / "step-00000002" / "model.safetensors")
     run.model.load_state_dict(state)
     run.model.eval()
-    batch = next(run.eval_loader.epoch(0))
     with ag.no_grad():
-        probabilities = ag.softmax(run.model(batch.images)).numpy()
+        batches = [ag.softmax(run.model(batch.images)).numpy() for batch in run.eval_loader.epoch(0)]
+    probabilities = np.concatenate(batches)
     return output / "run", argv, list(zip(run.test.images.paths, probabilities, strict=True))
 
 

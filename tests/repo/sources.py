@@ -52,7 +52,7 @@ class Module:
     def compiled(self) -> bool:
         """Made for Numba, which it imports at its top."""
         return any(
-            i.target.partition(".")[0] in ("numba", "llvmlite") or "kernels.compiled." in i.target
+            not i.late and (i.target.partition(".")[0] in ("numba", "llvmlite") or "kernels.compiled." in i.target)
             for i in self.imports()
         )
 

@@ -130,7 +130,8 @@ def test_initial_checkpoints_of_other_libraries(dialect: str, suffix: str, run: 
     assert "--initial-head" in err
     code, out, _ = run("--initial-checkpoint", file, "--initial-head", "zero", "--max-steps", 1, "--lr", 1e-9)
     assert code == 0
-    assert f"weights of {file} (dialect {dialect})" in out
+    under = ", under swin." if dialect == "hf" else ""
+    assert f"weights of {file} (dialect {dialect}{under})" in out
     assert "head='zero'" in out
     # a head of zeros says that all three classes are as likely
     assert _losses(tmp_path, "run")[0][1] == pytest.approx(np.log(3), abs=1e-3)
