@@ -6,7 +6,6 @@ import ast
 import tomllib
 from typing import TYPE_CHECKING
 
-import pytest
 from mutation.mutants import mutants_of
 from repo.sources import ROOT
 
@@ -62,9 +61,9 @@ def test_a_key_outlives_changes_elsewhere(tmp_path: Path) -> None:
     assert after[-len(before) :] == before
 
 
-@pytest.mark.parametrize("row", LISTED, ids=[r["change"] for r in LISTED])
-def test_a_listed_fault_is_still_possible(row: dict[str, str]) -> None:
+def test_listed_faults_are_still_possible() -> None:
     """A row whose source has changed has to be judged anew."""
-    found = {m.key: m for m in mutants_of(ROOT, row["change"].split(":")[0])}
-    assert row["key"] in found, f"remove it from equivalent.toml, or judge again: {row['change']}"
-    assert row["why"].strip()
+    for row in LISTED:
+        found = {m.key for m in mutants_of(ROOT, row["change"].split(":")[0])}
+        assert row["key"] in found, f"remove it from equivalent.toml, or judge again: {row['change']}"
+        assert row["why"].strip()
