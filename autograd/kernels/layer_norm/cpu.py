@@ -70,10 +70,6 @@ def _normalise(x: Any, i: int, stop: int, weight: Any, bias: Any, eps: Any, out:
         sum1 += (read(x, at1 + j) - mean1) * (read(x, at1 + j) - mean1)
         sum2 += (read(x, at2 + j) - mean2) * (read(x, at2 + j) - mean2)
         sum3 += (read(x, at3 + j) - mean3) * (read(x, at3 + j) - mean3)
-    if not (np.isfinite(sum0) and np.isfinite(sum1) and np.isfinite(sum2) and np.isfinite(sum3)):
-        for k in (i, i1, i2, i3):
-            _normalise_far(x, k, weight, bias, eps, out, mean, rstd)
-        return
     rstd0, rstd1 = one / np.sqrt(sum0 * inverse + eps), one / np.sqrt(sum1 * inverse + eps)
     rstd2, rstd3 = one / np.sqrt(sum2 * inverse + eps), one / np.sqrt(sum3 * inverse + eps)
     for j in range(channels):
@@ -88,6 +84,10 @@ def _normalise(x: Any, i: int, stop: int, weight: Any, bias: Any, eps: Any, out:
         write(out, at3 + j, y3)
     mean[i], mean[i1], mean[i2], mean[i3] = mean0, mean1, mean2, mean3
     rstd[i], rstd[i1], rstd[i2], rstd[i3] = rstd0, rstd1, rstd2, rstd3
+    if not (np.isfinite(sum0) and np.isfinite(sum1) and np.isfinite(sum2) and np.isfinite(sum3)):
+        for k, total in ((i, sum0), (i1, sum1), (i2, sum2), (i3, sum3)):
+            if not np.isfinite(total):  # that row alone: the bits of its neighbours are their own affair
+                _normalise_far(x, k, weight, bias, eps, out, mean, rstd)
 
 
 @jit
