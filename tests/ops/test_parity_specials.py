@@ -63,6 +63,8 @@ DOCUMENTED: dict[str, str] = {
     "logsumexp (-inf, -inf, -inf)": "gradient [0 0 0]; torch [nan nan nan]",
     # torch takes exp(x - logsumexp), which has lost log 2 beside 1e308
     "logsumexp (1e+308, 1e+308, -1e+308)": "gradient [0.5 0.5 0]; torch [1 1 0]",
+    # the variance overflows, and 1 / sqrt(inf) is 0
+    "layer_norm (1e+308, 1e+308, -1e+308)": "value [0 0 0]; torch [nan nan nan]",
     "l2_normalize (0, 0, -0)": "gradient [0 0 0]; torch [1e+12 2e+12 3e+12]",
     # the gradient of an exponent is 0 where the base is not positive
     **{
