@@ -158,7 +158,7 @@ def _check_fresh_graph(node: Node) -> Ctx:
         if version.count != seen:
             raise RuntimeError(
                 f"backward of '{node.primitive.name}': expected its inputs as they were in forward; got one that "
-                f"assign_ has written {version.count - seen} time(s) since. Call backward before the write."
+                f"was written to {version.count - seen} time(s) since. Call backward before the write."
             )
     return ctx
 

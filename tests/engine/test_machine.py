@@ -201,7 +201,7 @@ class EngineMachine(RuleBasedStateMachine):
         except StaleError:
             # A pass that is refused half-way has freed what it passed. The naive engine makes one node of what here
             # are two (concatenate and split), so only here can the second pass meet a freed one first.
-            words = ("assign_ has written",) + (("already freed",) if self.refused_before else ())
+            words = ("was written to",) + (("already freed",) if self.refused_before else ())
         if words:
             refused(words, a.real.backward, gradient, retain)
             self.refused_before = True

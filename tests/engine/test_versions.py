@@ -12,7 +12,7 @@ import autograd as ag
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WRITTEN = "expected its inputs as they were in forward; got one that assign_ has written"
+WRITTEN = "expected its inputs as they were in forward; got one that was written to"
 
 
 def leaf(*values: float, grad: bool = True) -> ag.Tensor:

@@ -78,7 +78,7 @@ def test_loading_is_noticed_by_backward() -> None:
     model = tiny()
     loss = model(images(20)).sum()
     model.load_state_dict(tiny(seed=1).state_dict())
-    with pytest.raises(RuntimeError, match="got one that assign_ has written"):
+    with pytest.raises(RuntimeError, match="got one that was written to"):
         loss.backward()
 
 
