@@ -36,7 +36,7 @@ def _specials(dtype: Any) -> tuple[list[list[Any]], list[list[Any]]]:
     """Values that are small, and values that are not, each list written over and over into an operand.
 
     The largest float itself is not among them: what overflows on the way depends on the order of a sum. Its root is,
-    whose squares overflow in a sum of them, and a norm gets the largest in a test of its own.
+    whose squares overflow in a sum of them.
     """
     limits, inf, nan = np.finfo(dtype), np.inf, np.nan
     small = [[0.0], [-0.0], [limits.smallest_subnormal], [-limits.tiny], [0.0, -0.0, -limits.smallest_subnormal, 1.0]]
