@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import reprlib
 import tomllib
 from pathlib import Path
 from typing import Any, NoReturn
 
 from swinpy.io.atomic import read_regular
+from swinpy.io.errors import shown
 from swinpy.train.amp import AMP_DTYPES
 
 __all__ = ["UsageError", "parse_options"]
@@ -53,16 +53,6 @@ _LARGEST = 10**9
 _MOST_THREADS = 1024
 _LONGEST_MESSAGE = 300
 _LARGEST_FILE = 1 << 20  # bytes of a config file
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80
-
-
-def _shown(value: object) -> str:
-    """A value for a message, shortened."""
-    try:
-        return _short.repr(value)
-    except ValueError:
-        return "a number of more than 4300 digits"
 
 
 def _whole(text: str) -> int:
@@ -75,9 +65,9 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         values = tuple(_whole(part) for part in text.replace(" ", "").split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected integers separated by commas; got {_shown(text)}") from None
+        raise argparse.ArgumentTypeError(f"expected integers separated by commas; got {shown(text)}") from None
     if not all(1 <= value <= _LARGEST for value in values):
-        raise argparse.ArgumentTypeError(f"expected numbers in [1, {_LARGEST}]; got {_shown(text)}")
+        raise argparse.ArgumentTypeError(f"expected numbers in [1, {_LARGEST}]; got {shown(text)}")
     return values
 
 
@@ -90,11 +80,11 @@ def _at_least(least: float, kind: type = int, below: float = math.inf, most: flo
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"expected {kind.__name__}; got {_shown(text)}") from None
+            raise argparse.ArgumentTypeError(f"expected {kind.__name__}; got {shown(text)}") from None
         if not (least <= value < below and value <= most):
             end = f"{most}]" if most < below else f"{below})"
             limit = f"at least {least} and finite" if min(below, most) == math.inf else f"in [{least}, {end}"
-            raise argparse.ArgumentTypeError(f"expected a number {limit}; got {_shown(text)}")
+            raise argparse.ArgumentTypeError(f"expected a number {limit}; got {shown(text)}")
         return value
 
     parse.__name__ = kind.__name__
@@ -104,12 +94,12 @@ def _at_least(least: float, kind: type = int, below: float = math.inf, most: flo
 def _text(text: str) -> str:
     """A name or path: one that a snapshot, which stores the options, can hold, and that can be one at all."""
     if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"expected a name or path; got {_shown(text)}")
+        raise argparse.ArgumentTypeError(f"expected a name or path; got {shown(text)}")
     try:
         text.encode()
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(
-            f"expected text with a UTF-8 form, because snapshots store the options; got {_shown(text)}. Rename it, or "
+            f"expected text with a UTF-8 form, because snapshots store the options; got {shown(text)}. Rename it, or "
             "name a link to it"
         ) from None
     return text
@@ -335,18 +325,18 @@ def _from_file(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
         values = tomllib.loads(read_regular(Path(path), limit=_LARGEST_FILE).decode())
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, or an endless number
         got = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"--config: expected a readable TOML file; got {_shown(path)}: {got}.") from None
+        raise UsageError(f"--config: expected a readable TOML file; got {shown(path)}: {got}.") from None
     argv: list[str] = []
     actions = {s.lstrip("-"): a for a in parser._actions for s in a.option_strings if s.startswith("--")}
     wanted = set()
     for name, value in values.items():
         action = actions.get(name.replace("_", "-"))
         if action is None or action.dest in ("config", "help") or isinstance(value, dict):
-            raise UsageError(f"--config: expected option names in {path}; got {_shown(name)}. See --help.")
+            raise UsageError(f"--config: expected option names in {path}; got {shown(name)}. See --help.")
         wanted.add(action.dest)
         if action.nargs == 0:
             if not isinstance(value, bool):
-                raise UsageError(f"--config: expected true or false for {name} in {path}; got {_shown(value)}.")
+                raise UsageError(f"--config: expected true or false for {name} in {path}; got {shown(value)}.")
             argv += [action.option_strings[0]] if value else []
         else:
             argv.append(f"{action.option_strings[-1]}={_as_text(name, value, path)}")

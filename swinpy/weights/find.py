@@ -33,6 +33,7 @@ _UNSEEN = (
     "windows",
     "pad_order",
     "mask_value",
+    "coordinates",
     "layer_norm_eps",
 )
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from swinpy.io.costs import json_cost
 from swinpy.io.errors import plain
 from swinpy.models.config import SwinConfig
 from swinpy.preparation import Preparation
@@ -67,7 +68,8 @@ class ModelInfo:
             size: bytes of the weights. Names of classes that a reader would refuse beside so few are left out.
         """
         text = self._text(self.class_names)
-        if _header_cost(text) > _ROOM + size or _cost(text) > _ROOM + size:
+        header = json.dumps(text, ensure_ascii=False)  # as it stands in a safetensors file
+        if max(json_cost(text.encode()), json_cost(header.encode())) > _ROOM + size:
             text = self._text(())
         return {METADATA: text}
 
@@ -106,16 +108,6 @@ class ModelInfo:
 def _in_utf8(text: str) -> str:
     """Names of folders need not be UTF-8: their odd bytes are escaped."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _cost(text: str) -> int:
-    """Bytes, at most, of the objects that a text becomes, which a file chooses."""
-    return 4 * len(text) + 96 * sum(text.count(sign) for sign in ",:[{")
-
-
-def _header_cost(text: str) -> int:
-    """What `swinpy.io` reckons with for a text in the header of a safetensors file."""
-    return 40 * len(json.dumps(text, ensure_ascii=False).encode())
 
 
 def _no_constant(text: str) -> float:
@@ -197,7 +189,7 @@ def info_of_metadata(metadata: Mapping[str, Any], size: int, where: str) -> Mode
     if type(text) is not str:
         return None
     try:
-        if _cost(text) > _ROOM + size:
+        if json_cost(text.encode("utf-8", "surrogatepass")) > _ROOM + size:
             raise ValueError(f"it is long: {len(text)} letters in a file of {size} bytes")
         return _parse(text)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:

@@ -6,7 +6,7 @@ import json
 import os
 import tracemalloc
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import autograd as ag
 import swinpy
 from swinpy.cli import main as command
 from swinpy.io import read_tensors, write_torch_file, write_weights
-from swinpy.models import SwinTransformer
+from swinpy.models import SwinConfig, SwinTransformer
 from swinpy.preparation import Preparation
 from swinpy.weights import ModelInfo, WeightsError, load_model, load_weights, read_model_info, save_weights
 from swinpy.weights.info import METADATA, info_of_metadata
@@ -94,6 +94,15 @@ def test_loading_into_another_model_says_what_no_array_shows(tmp_path: Path) -> 
         "mask_value": -200.0,
         "layer_norm_eps": 1e-6,
     }
+    shapes = {"architecture", "patch_size", "in_chans", "num_classes", "embed_dim", "depths", "num_heads", "mlp_ratio"}
+    shapes |= {"window_size", "qkv_bias", "key_bias", "position", "patch_norm", "extra_norm_every", "feature_norms"}
+    training = {"drop_rate", "attn_drop_rate", "drop_path_rate", "drop_path_branches", "checkpoint"}
+    first = {"initialisation", "res_post_norm_init"}
+    # the same function by another way; what a transfer to another size changes on purpose
+    same, size = {"attention"}, {"img_size", "pretrained_window_sizes"}
+    assert {field.name for field in fields(SwinConfig)} == (
+        shapes | training | first | same | size | others.keys() | {"coordinates"}
+    )
     for name, value in others.items():
         other = SwinTransformer(GOOD.config.with_changes(**{name: value}))
         (note,) = load_weights(other, tmp_path / "w.safetensors").notes
@@ -101,6 +110,10 @@ def test_loading_into_another_model_says_what_no_array_shows(tmp_path: Path) -> 
             f"the weights are of a model with {name}={getattr(GOOD.config, name)!r}, this one has {name}={value!r}"
         )
         assert load_weights(other, model.state_dict()).notes == ()
+    v2 = GOOD.config.with_changes(architecture="v2")
+    save_weights(SwinTransformer(v2), tmp_path / "v2.safetensors", "timm", info=replace(GOOD, config=v2))
+    (note,) = load_weights(SwinTransformer(v2.with_changes(coordinates="paper")), tmp_path / "v2.safetensors").notes
+    assert "coordinates='code', this one has coordinates='paper'" in note
 
 
 @pytest.mark.parametrize("changes", VARIED, ids=str)
@@ -299,10 +312,10 @@ def test_names_that_could_garble_a_terminal_are_escaped(tmp_path: Path, capsys: 
 
 
 def test_names_that_no_reader_would_take_are_left_out(tmp_path: Path) -> None:
-    """The budget of a reader is twice the file and 8 MiB, and a header is reckoned with 40 times its length."""
+    """The budget of a reader is twice the file and 8 MiB; the names of classes may need no more."""
     config = GOOD.config.with_changes(num_classes=5_000)
     model = SwinTransformer(config)
-    for length, kept in ((4, True), (60, False)):
+    for length, kept in ((60, True), (1000, False)):
         names = tuple(f"{i:0{length}}" for i in range(5_000))
         save_weights(model, tmp_path / "w.safetensors", info=ModelInfo(config, GOOD.preparation, names))
         info = read_model_info(tmp_path / "w.safetensors")

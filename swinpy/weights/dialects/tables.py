@@ -6,7 +6,7 @@ are this library's parameter names. With stages ``s`` and blocks ``b`` counted f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -374,37 +374,29 @@ MM = Dialect(
     wrapper="state_dict",
 )
 
-MMPRETRAIN = Dialect(
+MMPRETRAIN = replace(
+    MM,
     name="mmpretrain",
     about="mmpretrain (mmcls), classifiers and SimMIM: as mmdet, with a head, and one norm, named by the last stage",
-    anchor=MM.anchor,
     needs=(*MM.needs, r"head\.fc\..*|neck\.decoder\.0\..*|{root}norm[1-9]\d*\.weight"),
     never=(*MM.never, r"{root}norm0\..*"),
     before=("mmdet",),
-    modules=_MM_MODULES,
-    block=MM.block,
-    parts=_MM_PARTS,
-    also=_MM_MASKS,
-    roots=MM.roots,
-    root=MM.root,
     transforms=(UNFOLD_MERGE, LAST_NORM),
-    one_norm=True,
-    buffers=MM.buffers,
-    wrapper="state_dict",
+    absent=(),
 )
 
-MMPRETRAIN_V2 = Dialect(
+MMPRETRAIN_V2 = replace(
+    MMPRETRAIN,
     name="mmpretrain-v2",
     about="mmpretrain's V2: merging belongs to the stage after it",
-    anchor=MM.anchor,
     needs=(rf"{_MM_BLOCK}logit_scale",),
     never=(rf"{_MM_BLOCK}relative_position_bias_table",),
+    before=(),
     modules={
         **_MM_MODULES,
         "layers.{s}.downsample.reduction": "{root}stages.{s+1}.downsample.reduction",
         "layers.{s}.downsample.norm": "{root}stages.{s+1}.downsample.norm",
     },
-    block=MM.block,
     parts={
         **_MM_PARTS,
         "norm3": "norm3",
@@ -412,13 +404,8 @@ MMPRETRAIN_V2 = Dialect(
         "attn.cpb_mlp.2": "attn.w_msa.cpb_mlp.2",
         "attn.relative_coords_table": "attn.w_msa.relative_coords_table",
     },
-    also=_MM_MASKS,
-    roots=MM.roots,
     root={"v2": "backbone.", "backbone": "backbone."},
-    transforms=(UNFOLD_MERGE, LAST_NORM),
-    one_norm=True,
     buffers=TORCHVISION.buffers,
-    wrapper="state_dict",
 )
 
 V2_CR = Dialect(
