@@ -29,9 +29,8 @@ def class_shares(sizes: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int6
     if n < np.count_nonzero(sizes):
         return shares
     for label in np.flatnonzero((shares == 0) & (sizes > 0)):
-        missing = np.where(
-            shares > 1, n * sizes - shares * total, np.iinfo(np.int64).max
-        )  # of proportion; or not asked
+        missing = n * sizes - shares * total  # of proportion
+        missing[shares <= 1] = np.iinfo(np.int64).max  # they have none to give
         shares[np.lexsort((ranks, missing))[0]] -= 1
         shares[label] = 1
     return shares
