@@ -368,10 +368,14 @@ def grad(
 
     Raises:
         RuntimeError: as :func:`backward`.
+        TypeError: for outputs and inputs that are no Tensors.
         ValueError: as :func:`backward`; for inputs that are no leaves with requires_grad.
     """
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    outputs = [outputs] if isinstance(outputs, Tensor) or is_array(outputs) else list(outputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) or is_array(inputs) else list(inputs)
+    for t in (*outputs, *inputs):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"grad: expected Tensors as outputs and inputs; got {type(t).__name__}.")
     grads: Iterable[Array | None]
     grads = [None] * len(outputs) if grad_outputs is None else grad_outputs
     grads = [grads] if is_array(grads) else list(grads)
