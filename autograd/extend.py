@@ -38,6 +38,7 @@ from autograd.kernels.registry import Cost, Implementation, Kernel, elementwise,
 from autograd.kernels.threads import map_pieces
 from autograd.primitive import Ctx, Primitive
 from autograd.shapes import normalize_axes, normalize_axis, unbroadcast
+from autograd.tensor import TensorLike
 
 __all__ = [
     "FLOAT_NAMES",
@@ -51,6 +52,7 @@ __all__ = [
     "Node",
     "Primitive",
     "Program",
+    "TensorLike",
     "accumulator",
     "array_module",
     "autocast_dtype",

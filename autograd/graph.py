@@ -349,6 +349,15 @@ def backward(self: Tensor, gradient: Array | None = None, retain_graph: bool = F
                 leaf.grad += array
 
 
+def _tensors(given: Any) -> list[Tensor]:
+    """The outputs or inputs that :func:`grad` was given, one or several, as a list."""
+    tensors = [given] if isinstance(given, Tensor) or is_array(given) else list(given)
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"grad: expected Tensors as outputs and inputs; got {type(t).__name__}.")
+    return tensors
+
+
 def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
@@ -368,10 +377,10 @@ def grad(
 
     Raises:
         RuntimeError: as :func:`backward`.
+        TypeError: for outputs and inputs that are no Tensors.
         ValueError: as :func:`backward`; for inputs that are no leaves with requires_grad.
     """
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    outputs, inputs = _tensors(outputs), _tensors(inputs)
     grads: Iterable[Array | None]
     grads = [None] * len(outputs) if grad_outputs is None else grad_outputs
     grads = [grads] if is_array(grads) else list(grads)

@@ -138,8 +138,9 @@ def conv2d(
     strides, pads = _pair("conv2d", "stride", stride, 1), _pair("conv2d", "padding", padding, 0)
     if weight.ndim != 4 or x.ndim != 4 or weight.shape[1] != x.shape[1] or 0 in weight.shape[2:]:
         raise ValueError(f"conv2d: expected x (B, C, H, W) and weight (O, C, kh, kw); got {x.shape}, {weight.shape}.")
-    if bias is not None and getattr(bias, "shape", None) != weight.shape[:1]:
-        raise ValueError(f"conv2d: expected bias {weight.shape[:1]}; got {getattr(bias, 'shape', bias)}.")
+    bias = bias if bias is None or isinstance(bias, Tensor) else Tensor(bias)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"conv2d: expected bias {weight.shape[:1]}; got {bias.shape}.")
     _check_map("conv2d", x, (weight.shape[2], weight.shape[3]), pads)
     return _conv2d(x, weight, bias, stride=strides, padding=pads)
 

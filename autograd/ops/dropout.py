@@ -88,7 +88,7 @@ def drop_path(
 
 
 def drop_path_keep(
-    like: Tensor, p: float, training: bool = True, generator: random.Generator | None = None
+    like: TensorLike, p: float, training: bool = True, generator: random.Generator | None = None
 ) -> Array | None:
     """The (B,) scales by which :func:`drop_path` would multiply the samples of ``like``; None for "all 1".
 
@@ -104,6 +104,7 @@ def drop_path_keep(
         ValueError: for another rate, or a ``like`` without a batch axis.
     """
     _check_rate("drop_path_keep", p)
+    like = like if isinstance(like, Tensor) else Tensor(like)
     if not training or p == 0:
         return None
     if like.ndim == 0:

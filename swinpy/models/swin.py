@@ -57,7 +57,12 @@ class Stage(Module):
         """The stream after the last block, before merging."""
         if checkpoint != "stage":
             return self._run(x, checkpoint == "block")
-        return Stream(ag.checkpoint(lambda t: self._run(t, False).value(), x))
+        return Stream(*ag.checkpoint(self._unsummed, x))
+
+    def _unsummed(self, x: ag.Tensor) -> tuple[ag.Tensor, ...]:
+        """The last stream's fields. The norm that reads it makes the sum, as without a checkpoint: the same bits."""
+        fields = (field for field in self._run(x, False) if field is not None)
+        return tuple(field if isinstance(field, ag.Tensor) else ag.Tensor(field) for field in fields)
 
     def _run(self, x: ag.Tensor, checkpoint: bool) -> Stream:
         stream = Stream(x)

@@ -6,7 +6,7 @@ by padding has q, k, v equal to the qkv bias; nobody masks it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import autograd as ag
 from autograd.extend import Ctx, Primitive
@@ -21,7 +21,7 @@ from swinpy.ops.window import window_partition, window_reverse
 from swinpy.probe import tap
 
 if TYPE_CHECKING:
-    from autograd.extend import Array
+    from autograd.extend import Array, TensorLike
     from swinpy.geometry import Pair
 
 __all__ = ["AttentionSpec", "window_attention", "window_attention_composite"]
@@ -50,14 +50,14 @@ def _vjp(ctx: Ctx, g: Array) -> tuple[Array | None, ...]:
 _window_attention = Primitive("window_attention", _forward, _vjp, autocast="low", fresh=True, floats=True)
 
 
-def _check(
-    op: str,
-    qkv: ag.Tensor,
-    bias: ag.Tensor | None,
-    qkv_bias: ag.Tensor | None,
-    logit_scale: ag.Tensor | None,
-    spec: AttentionSpec,
-) -> None:
+_Operands: TypeAlias = "tuple[ag.Tensor, ag.Tensor | None, ag.Tensor | None, ag.Tensor | None]"
+
+
+def _checked(op: str, qkv: TensorLike, options: tuple[TensorLike | None, ...], spec: AttentionSpec) -> _Operands:
+    """qkv, bias, qkv_bias and logit_scale as Tensors."""
+    qkv = qkv if isinstance(qkv, ag.Tensor) else ag.Tensor(qkv)
+    tensors = (x if x is None or isinstance(x, ag.Tensor) else ag.Tensor(x) for x in options)
+    bias, qkv_bias, logit_scale = tensors
     n = spec.geometry.tokens
     if qkv.ndim != 4 or qkv.shape[1:3] != spec.geometry.size or qkv.shape[3] % (3 * spec.heads):
         raise ValueError(
@@ -75,13 +75,14 @@ def _check(
         )
     if logit_scale is not None and logit_scale.size != spec.heads:
         raise ValueError(f"{op}: expected a logit_scale of {spec.heads} numbers; got {logit_scale.shape}.")
+    return qkv, bias, qkv_bias, logit_scale
 
 
 def window_attention(
-    qkv: ag.Tensor,
-    bias: ag.Tensor | None,
-    qkv_bias: ag.Tensor | None,
-    logit_scale: ag.Tensor | None = None,
+    qkv: TensorLike,
+    bias: TensorLike | None,
+    qkv_bias: TensorLike | None,
+    logit_scale: TensorLike | None = None,
     *,
     spec: AttentionSpec,
 ) -> ag.Tensor:
@@ -101,8 +102,8 @@ def window_attention(
 
     Source: Liu et al. 2021, equation 4; Liu et al. 2022, equation 2 for cosine attention.
     """
-    _check("window_attention", qkv, bias, qkv_bias, logit_scale, spec)
-    return _window_attention(qkv, bias, qkv_bias, logit_scale, spec=spec)
+    operands = _checked("window_attention", qkv, (bias, qkv_bias, logit_scale), spec)
+    return _window_attention(*operands, spec=spec)
 
 
 def _pad(x: ag.Tensor, spec: AttentionSpec) -> ag.Tensor:
@@ -128,10 +129,10 @@ def _unshift_and_crop(x: ag.Tensor, spec: AttentionSpec) -> ag.Tensor:
 
 
 def window_attention_composite(
-    qkv: ag.Tensor,
-    bias: ag.Tensor | None,
-    qkv_bias: ag.Tensor | None,
-    logit_scale: ag.Tensor | None = None,
+    qkv: TensorLike,
+    bias: TensorLike | None,
+    qkv_bias: TensorLike | None,
+    logit_scale: TensorLike | None = None,
     *,
     spec: AttentionSpec,
     dropout: float = 0.0,
@@ -145,7 +146,8 @@ def window_attention_composite(
         qkv: as in :func:`window_attention`; likewise bias, qkv_bias, logit_scale and spec.
         dropout: rate on the probabilities.
     """
-    _check("window_attention_composite", qkv, bias, qkv_bias, logit_scale, spec)
+    operands = _checked("window_attention_composite", qkv, (bias, qkv_bias, logit_scale), spec)
+    qkv, bias, qkv_bias, logit_scale = operands
     batch, channels, heads, n = qkv.shape[0], qkv.shape[3] // 3, spec.heads, spec.geometry.tokens
     shifted = _pad_and_shift(qkv, spec)
     if qkv_bias is not None:

@@ -12,7 +12,7 @@ from swinpy.geometry import PositionIndex
 from swinpy.kernels.position_bias import position_bias_bwd, position_bias_fwd
 
 if TYPE_CHECKING:
-    from autograd.extend import Array
+    from autograd.extend import Array, TensorLike
 
 __all__ = ["position_bias"]
 
@@ -29,7 +29,7 @@ def _vjp(ctx: Ctx, g: Array) -> Array:
 _position_bias = Primitive("position_bias", _forward, _vjp, fresh=True)
 
 
-def position_bias(table: ag.Tensor, index: PositionIndex, dtype: Any = None) -> ag.Tensor:
+def position_bias(table: TensorLike, index: PositionIndex, dtype: Any = None) -> ag.Tensor:
     """Biases of all pairs of tokens from a table of biases: ``table[index]`` with the heads in front.
 
     Saves nothing. The index was checked when it was made, on the host: on a GPU nothing waits. Backward adds up each

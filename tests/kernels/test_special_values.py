@@ -1,7 +1,7 @@
 """Every twin of every kernel at the ends of the floats: NaN, infinities and finite where the reference is.
 
 Each operand of each row gets each special value, in one place and everywhere, and mixed in a row. A new kernel's row is
-swept as it is.
+swept as it is: its Numba twin, and its CUDA kernel on the stand-in.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from support.gpu import fake_cupy
+from support.gpu.checks import on_device
 from support.implementations import needs_numba
 from support.rows.kernels import KERNEL_ROWS
 from support.rows.table import find
 
-from autograd.kernels import KERNELS
+import autograd as ag
+from autograd.kernels import KERNELS, kernel_mode
 from autograd.kernels.validate import arrays_in
 
 if TYPE_CHECKING:
@@ -25,33 +28,71 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 # Of the largest value of any result, where the specials are small: sums of some ten terms in another order. Where they
 # are large, what is left of a sum is rounding, and only the kinds are compared.
-TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
+TOLERANCE = {np.float16: 4e-3, np.float32: 1e-5, np.float64: 1e-12}
 
-# Sums of products of sums: whether inf and -inf meet, and whether a probability is 0 or 1e-40 before it meets inf,
-# depends on the order. There NaN and both infinities count as one.
+# Sums of products of sums, where inf and -inf meet in one order and not in another: with both among the values, NaN and
+# both infinities count as one.
 IN_SEVERAL_STEPS = {"window_attention_fwd", "window_attention_bwd"}
 
+# The same for any infinity in an operand, by its number.
+NAN_OR_INF = {
+    ("window_attention_bwd", 0): "exp(-100), the mask's, is 4e-44 in float32 or flushed to 0, before it meets the inf",
+}
 
-def _specials(dtype: Any) -> tuple[list[list[Any]], list[list[Any]]]:
+# Kernels that are not given the largest float, and what decides about them whether it overflows on the way.
+_ORDER = "the order of a sum"
+NOT_THE_LARGEST = {
+    "adamw": "whether the moment is divided by its root before it is multiplied by the step size",
+    "bias_gelu_bwd": _ORDER,
+    "layer_norm_bwd": _ORDER,
+    "layer_norm_fwd": _ORDER,
+    "linear_bwd": _ORDER,
+    "linear_fwd": _ORDER,
+    "mlp_bwd": _ORDER,
+    "mlp_fwd": _ORDER,
+    "multi_adamw": "as in adamw",
+    "position_bias_bwd": _ORDER,
+    "residual_layer_norm_bwd": _ORDER,
+    "residual_layer_norm_fwd": _ORDER,
+    "softmax_bwd": _ORDER,
+    "window_attention_bwd": _ORDER,
+    "window_attention_fwd": _ORDER,
+}
+
+# Kernels whose numbers are not compared in float16: only their kinds are.
+KINDS_IN_FLOAT16 = {"multi_adamw": "the reference rounds (1 - beta2) g^2 to float16, which may leave 0 under the root"}
+
+# CUDA kernels swept by default: one elementwise, one of sums along rows, one across rows, one of several steps.
+CUDA_BY_DEFAULT = {"gelu_bwd", "softmax_fwd", "layer_norm_bwd", "window_attention_bwd"}
+CUDA_KERNELS = sorted(name for name in KERNEL_ROWS if KERNELS[name].cuda is not None)
+
+
+def _specials(name: str, dtype: Any) -> tuple[list[list[Any]], list[list[Any]]]:
     """Values that are small, and values that are not, each list written over and over into an operand.
 
-    The largest float itself is not among them: what overflows on the way depends on the order of a sum. Its root is,
-    whose squares overflow in a sum of them.
+    The root of the largest float is given to every kernel: squares overflow in a sum of them, whatever the order.
     """
     limits, inf, nan = np.finfo(dtype), np.inf, np.nan
     small = [[0.0], [-0.0], [limits.smallest_subnormal], [-limits.tiny], [0.0, -0.0, -limits.smallest_subnormal, 1.0]]
-    large = float(np.sqrt(limits.max))
-    return small, [[large], [inf], [-inf], [nan], [large, -large, 1.0, 0.0], [inf, -inf], [1.0, inf, 0.0, nan, -inf]]
+    large, most = float(np.sqrt(limits.max)), float(limits.max)
+    others = [[large], [inf], [-inf], [nan], [large, -large, 1.0, 0.0], [inf, -inf], [1.0, inf, 0.0, nan, -inf]]
+    return small, others + ([] if name in NOT_THE_LARGEST else [[most], [-most], [most, -most, 1.0, 0.0]])
 
 
 def _floats(args: tuple[Any, ...]) -> list[Any]:
     return [a for a in arrays_in(list(args)) if a.dtype.kind == "f"]
 
 
-def _cases(name: str, dtype: Any) -> Iterator[tuple[str, Arguments, bool]]:
-    """What is where, the arguments, and whether it is small."""
+def _alike(name: str, operand: int, values: list[Any]) -> bool:
+    """Whether NaN and both infinities count as one."""
+    several = name in IN_SEVERAL_STEPS and np.inf in values and -np.inf in values
+    return several or ((name, operand) in NAN_OR_INF and bool(np.isinf(values).any()))
+
+
+def _cases(name: str, dtype: Any) -> Iterator[tuple[str, Arguments, bool, bool]]:
+    """What is where, the arguments, whether it is small, and whether NaN and both infinities are one kind."""
     row = KERNEL_ROWS[name]
-    small, large = _specials(dtype)
+    small, large = _specials(name, dtype)
     for i in range(len(_floats(row.arguments(np.random.default_rng(0), dtype)[0]))):
         for values in small + large:
             for everywhere in (False, True):
@@ -60,7 +101,7 @@ def _cases(name: str, dtype: Any) -> Iterator[tuple[str, Arguments, bool]]:
                 at = slice(0 if everywhere else flat.size // 2, None if everywhere else flat.size // 2 + len(values))
                 flat[at] = np.resize(values, flat[at].size)
                 where = "everywhere" if everywhere else "in one place"
-                yield f"{values} {where} in operand {i}", (args, options), values in small
+                yield f"{values} {where} in operand {i}", (args, options), values in small, _alike(name, i, values)
 
 
 def _results(name: str, run: Callable[..., Any], case: Arguments) -> list[Any]:
@@ -68,6 +109,11 @@ def _results(name: str, run: Callable[..., Any], case: Arguments) -> list[Any]:
     with np.errstate(all="ignore"):
         result = run(*args, **options)
     return [*arrays_in(result), *arrays_in([args[i] for i in KERNELS[name].writes])]
+
+
+def _cuda_results(name: str, case: Arguments) -> list[Any]:
+    with fake_cupy.installed() as cupy, kernel_mode("cuda"):
+        return [a.get() for a in _results(name, KERNELS[name], on_device(cupy, case))]
 
 
 def _difference(want: Any, got: Any, error: float = np.inf, alike: bool = False) -> str | None:
@@ -90,15 +136,16 @@ def _largest(arrays: list[Any]) -> float:
     return max(float(np.abs(np.asarray(a, np.float64)[np.isfinite(a)]).max(initial=0.0)) for a in arrays)
 
 
-def sweep(name: str, dtype: Any, twin: Callable[..., Any]) -> list[str]:
-    """The differences of a twin from its reference, in words."""
+def sweep(name: str, dtype: Any, run: Callable[[Arguments], list[Any]]) -> list[str]:
+    """The differences of a twin's results from its reference's, in words."""
     found = []
-    for label, case, small in _cases(name, dtype):
+    kinds = dtype == np.float16 and name in KINDS_IN_FLOAT16
+    for label, case, small, alike in _cases(name, dtype):
         expected = _results(name, KERNELS[name].reference, copy.deepcopy(case))
-        results = _results(name, twin, case)
-        error = TOLERANCE[dtype] * _largest(expected) + float(np.finfo(np.float32).tiny) if small else np.inf
-        for i, (want, got) in enumerate(zip(expected, results, strict=True)):
-            difference = _difference(want, got, error, name in IN_SEVERAL_STEPS)
+        numbers = small and not kinds
+        error = TOLERANCE[dtype] * _largest(expected) + float(np.finfo(np.float32).tiny) if numbers else np.inf
+        for i, (want, got) in enumerate(zip(expected, run(case), strict=True)):
+            difference = _difference(want, got, error, alike)
             if difference:
                 found.append(f"{label}: output {i}: {difference}")
     return found
@@ -110,14 +157,39 @@ def sweep(name: str, dtype: Any, twin: Callable[..., Any]) -> list[str]:
 def test_compiled_twins(name: str, dtype: Any) -> None:
     twin = KERNELS[name].cpu
     if twin is not None:
-        found = sweep(name, dtype, twin.run)
+        found = sweep(name, dtype, lambda case: _results(name, twin.run, case))
         assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in CUDA_BY_DEFAULT else pytest.mark.slow) for name in CUDA_KERNELS],
+)
+def test_cuda_kernels(name: str, dtype: Any) -> None:
+    found = sweep(name, dtype, lambda case: _cuda_results(name, case))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("dtau", [np.nan, np.inf, -np.inf])
+def test_a_clamped_logit_scale_has_no_gradient_whatever_comes(dtau: float) -> None:
+    """torch's clamp gives 0 there, too; NaN * 0 would be NaN."""
+    x = ag.Tensor(np.array([4.0, 5.0]), requires_grad=True)
+    args, options = KERNEL_ROWS["window_attention_bwd"].arguments(np.random.default_rng(0), np.float64)
+    args[0][:] = dtau
+    args[4][:] = np.reshape([4.0, 5.0], args[4].shape)
+    gradient = _results("window_attention_bwd", KERNELS["window_attention_bwd"].reference, (args, options))[3].ravel()
+    (composite,) = ag.grad(ag.clip(x, max=float(np.log(100.0))), x, np.full(2, dtau))
+    assert (np.isfinite(gradient).tolist(), gradient[1]) == ([False, True], 0)
+    assert (np.isfinite(composite).tolist(), composite[1]) == ([False, True], 0)
 
 
 def test_the_rows_of_swin_are_swept_too() -> None:
     assert find("window_attention")
     assert {name for name in KERNELS if KERNELS[name].cpu is not None} <= KERNEL_ROWS.keys()
-    assert KERNEL_ROWS.keys() >= IN_SEVERAL_STEPS
+    named = IN_SEVERAL_STEPS | {name for name, _ in NAN_OR_INF} | NOT_THE_LARGEST.keys() | KINDS_IN_FLOAT16.keys()
+    assert named <= KERNEL_ROWS.keys()
+    assert set(CUDA_KERNELS) >= CUDA_BY_DEFAULT
 
 
 @pytest.mark.parametrize(

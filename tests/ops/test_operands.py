@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.rows.table import rows
-from support.runner import as_tuple, outputs
+from support.rows.table import cases, find, rows
+from support.runner import as_tuple, identical, outputs
 
 import autograd as ag
 from autograd.primitive import PRIMITIVES
+from swinpy.ops import window_attention_composite, window_partition, window_reverse
 
 FLOATS = (np.float64, np.float32, np.float16)
 
@@ -17,7 +18,56 @@ def leaf(values, dtype=np.float64):
     return ag.Tensor(np.array(values, dtype), requires_grad=True)
 
 
-# ---- lists and NumPy scalars
+# ---- arrays, lists and NumPy scalars
+
+REFUSED = {"checkpoint": r"^checkpoint: expected Tensors as inputs; got (ndarray|list)\. Wrap it in ag\.Tensor\.$"}
+
+
+def _call(fn, args, kwargs):
+    return [np.asarray(getattr(t, "data", t)) for t in as_tuple(fn(*args, **kwargs))]
+
+
+def _raw(args, give, places):
+    """The arrays at ``places`` by ``give``, the others as Tensors."""
+    arrays = [i for i, a in enumerate(args) if isinstance(a, np.ndarray)]
+    return [(give if i in places else ag.Tensor)(a) if i in arrays else a for i, a in enumerate(args)]
+
+
+@pytest.mark.parametrize("give", [np.asarray, np.ndarray.tolist], ids=["arrays", "lists"])
+@pytest.mark.parametrize(("info", "case"), cases(), ids=lambda p: getattr(p, "name", p))
+def test_what_is_no_tensor_counts_as_one(info, case, give):
+    """All operands, and each alone beside Tensors: the same bits, or one message."""
+    sample = info.sample(case)
+    arrays = sample.arrays()
+    if any(np.shape(give(sample.args[i])) != sample.args[i].shape for i in arrays):
+        return  # a list of no rows does not tell how long they are
+    for places in (arrays, *([i] for i in arrays)):
+        args = _raw(sample.args, give, places)
+        if info.name in REFUSED:
+            with pytest.raises(TypeError, match=REFUSED[info.name]):
+                info.fn(*args, **sample.kwargs)
+            continue
+        for got, want in zip(_call(info.fn, args, sample.kwargs), outputs(info.fn, sample), strict=True):
+            identical(got, want, f"{places}")
+
+
+@pytest.mark.parametrize("give", [np.asarray, np.ndarray.tolist], ids=["arrays", "lists"])
+def test_the_ops_of_swin_take_what_is_no_tensor(give):
+    sample = find("window_attention").sample("cosine")
+    fused = _call(window_attention_composite, _raw(sample.args, ag.Tensor, ()), sample.kwargs)
+    for places in (sample.arrays(), *([i] for i in sample.arrays())):
+        composite = _call(window_attention_composite, _raw(sample.args, give, places), sample.kwargs)
+        np.testing.assert_array_equal(composite, fused)
+    x = np.arange(48.0).reshape(1, 4, 6, 2)
+    windows = window_partition(give(x), (2, 3))
+    np.testing.assert_array_equal(windows.data, window_partition(ag.Tensor(x), (2, 3)).data)
+    np.testing.assert_array_equal(window_reverse(give(windows.data)).data, x)
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(np.ones(()), leaf([1.0])), (leaf([1.0]), np.ones(1)), ([1.0], [2.0])])
+def test_grad_is_of_tensors(outputs, inputs):
+    with pytest.raises(TypeError, match=r"^grad: expected Tensors as outputs and inputs; got "):
+        ag.grad(outputs, inputs)
 
 
 @pytest.mark.parametrize("op", [ag.sum, ag.mean, ag.max, ag.var, ag.logsumexp])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.implementations import IMPLEMENTATIONS, using
 from support.swin import checks as swin_checks
 from support.swin.checks import RANDOM
 from support.swin.models import images, tiny
@@ -18,13 +19,14 @@ LABELS = np.array([0, 4, 2])
 
 
 def _run(model: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Outputs and parameter gradients of a loss on logits and every stage's features."""
+    """Outputs, and gradients of images and parameters, of a loss on logits and every stage's features."""
     ag.manual_seed(11)
     model.zero_grad()
-    maps = model.features(X, layout="NHWC")
+    x = ag.Tensor(X.astype(model.dtype), requires_grad=True)
+    maps = model.features(x, layout="NHWC")
     logits = model.forward_head(maps[-1], layout="NHWC")
     (ag.cross_entropy(logits, LABELS) + sum((f * f).mean() for f in maps)).backward()
-    return [o.numpy() for o in (*maps, logits)], {name: p.grad for name, p in model.named_parameters()}
+    return [o.numpy() for o in (*maps, logits)], {"x": x.grad, **{n: p.grad for n, p in model.named_parameters()}}
 
 
 @pytest.mark.parametrize("mode", ["block", "stage"])
@@ -34,15 +36,26 @@ def test_checkpointing_changes_no_bit_of_the_classification_loss(mode: str, opti
     swin_checks.checkpointing(mode, **options)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("mode", ["block", "stage"])
-def test_checkpointing_with_features_is_equal_to_rounding(mode: str) -> None:
-    plain, kept = (tiny(checkpoint=c, **RANDOM).train() for c in ("none", mode))
-    outputs, expected = _run(plain)
-    again, grads = _run(kept)
+@pytest.mark.parametrize("random", [{}, {"drop_path_rate": 0.5}, {"drop_path_rate": 0.5, "drop_rate": 0.2}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"architecture": "v2", "extra_norm_every": 2}, {"architecture": "mlp"}], ids=str
+)
+def test_checkpointing_changes_no_bit_with_features(
+    options: dict[str, Any], random: dict[str, Any], mode: str, dtype: str, implementation: str
+) -> None:
+    """Two norms and the merging read the first stage's sum; gradients add up in the order in which they read it."""
+    changes = {"depths": (2, 3), "feature_norms": (0,), **options, **random}
+    with using(implementation):
+        outputs, expected = _run(tiny(dtype, **changes).train())
+        again, grads = _run(tiny(dtype, checkpoint=mode, **changes).train())
     for got, want in zip(again, outputs, strict=True):
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-13 * np.abs(want).max())
+        np.testing.assert_array_equal(got, want)
+    assert grads.keys() == expected.keys()
     for name, want in expected.items():
-        np.testing.assert_allclose(grads[name], want, rtol=0, atol=1e-12 * np.abs(want).max(), err_msg=name)
+        np.testing.assert_array_equal(grads[name], want, err_msg=name)
 
 
 @pytest.mark.parametrize("mode", ["block", "stage"])

@@ -272,6 +272,6 @@ def window_attention_bwd(
     glogit = None
     if spec.cosine:
         assert logit_scale is not None
-        free = logit_scale.reshape(-1) <= MAX_LOGIT_SCALE
-        glogit = (total(partials.tau) * inputs.scales * free).astype(dtype, copy=False).reshape(logit_scale.shape)
+        clamped = logit_scale.reshape(-1) > MAX_LOGIT_SCALE
+        glogit = np.where(clamped, dtype.type(0), total(partials.tau) * inputs.scales).reshape(logit_scale.shape)
     return gqkv.reshape(qkv.shape), gbias, gqkv_bias, glogit

@@ -264,8 +264,8 @@ def _cosine_bwd(
 
 
 def _logit_scale_bwd(gtau: Array, logit_scale: Array | None, acc: Any, xp: Any) -> Array:
-    """d logit_scale = tau dtau; zero where logit_scale is clamped to ln 100."""
+    """d logit_scale = tau dtau; 0 where logit_scale is clamped to ln 100, whatever dtau is."""
     assert logit_scale is not None
     tau = _tau(logit_scale, acc, xp).reshape(-1)
-    grad = gtau * tau * (logit_scale.reshape(-1) <= MAX_LOGIT_SCALE)
+    grad = xp.where(logit_scale.reshape(-1) > MAX_LOGIT_SCALE, 0, gtau * tau)
     return grad.astype(logit_scale.dtype, copy=False).reshape(logit_scale.shape)
