@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support.gpu import fake_cupy
 from support.gpu.checks import on_device
+from support.gpu.rows import ATTENTION_ROWS, GPU_ROWS, arguments_of
 from support.implementations import needs_numba
 from support.rows.kernels import KERNEL_ROWS
 from support.rows.table import find
@@ -59,8 +60,12 @@ NOT_THE_LARGEST = {
     "window_attention_fwd": _ORDER,
 }
 
-# Kernels whose numbers are not compared in float16: only their kinds are.
-KINDS_IN_FLOAT16 = {"multi_adamw": "the reference rounds (1 - beta2) g^2 to float16, which may leave 0 under the root"}
+# Rows whose numbers are not compared in float16: only their kinds are.
+_TENSOR_CORES = "P and dS are rounded to float16 for the tensor cores: what is subnormal is off by some units"
+KINDS_IN_FLOAT16 = {
+    "multi_adamw": "the reference rounds (1 - beta2) g^2 to float16, which may leave 0 under the root",
+    **{row: _TENSOR_CORES for row in ATTENTION_ROWS if "_bwd" in row},
+}
 
 # CUDA kernels swept by default: one elementwise, one of sums along rows, one across rows, one of several steps.
 CUDA_BY_DEFAULT = {"gelu_bwd", "softmax_fwd", "layer_norm_bwd", "window_attention_bwd"}
@@ -89,14 +94,14 @@ def _alike(name: str, operand: int, values: list[Any]) -> bool:
     return several or ((name, operand) in NAN_OR_INF and bool(np.isinf(values).any()))
 
 
-def _cases(name: str, dtype: Any) -> Iterator[tuple[str, Arguments, bool, bool]]:
+def _cases(row: str, dtype: Any) -> Iterator[tuple[str, Arguments, bool, bool]]:
     """What is where, the arguments, whether it is small, and whether NaN and both infinities are one kind."""
-    row = KERNEL_ROWS[name]
+    name, (args, _) = arguments_of(row, np.random.default_rng(0), dtype)
     small, large = _specials(name, dtype)
-    for i in range(len(_floats(row.arguments(np.random.default_rng(0), dtype)[0]))):
+    for i in range(len(_floats(args))):
         for values in small + large:
             for everywhere in (False, True):
-                args, options = row.arguments(np.random.default_rng(0), dtype)
+                args, options = arguments_of(row, np.random.default_rng(0), dtype)[1]
                 flat = _floats(args)[i].reshape(-1)
                 at = slice(0 if everywhere else flat.size // 2, None if everywhere else flat.size // 2 + len(values))
                 flat[at] = np.resize(values, flat[at].size)
@@ -136,15 +141,15 @@ def _largest(arrays: list[Any]) -> float:
     return max(float(np.abs(np.asarray(a, np.float64)[np.isfinite(a)]).max(initial=0.0)) for a in arrays)
 
 
-def sweep(name: str, dtype: Any, run: Callable[[Arguments], list[Any]]) -> list[str]:
+def sweep(row: str, dtype: Any, run: Callable[[str, Arguments], list[Any]]) -> list[str]:
     """The differences of a twin's results from its reference's, in words."""
     found = []
-    kinds = dtype == np.float16 and name in KINDS_IN_FLOAT16
-    for label, case, small, alike in _cases(name, dtype):
+    name, kinds = row.partition(" at ")[0], dtype == np.float16 and row in KINDS_IN_FLOAT16
+    for label, case, small, alike in _cases(row, dtype):
         expected = _results(name, KERNELS[name].reference, copy.deepcopy(case))
         numbers = small and not kinds
         error = TOLERANCE[dtype] * _largest(expected) + float(np.finfo(np.float32).tiny) if numbers else np.inf
-        for i, (want, got) in enumerate(zip(expected, run(case), strict=True)):
+        for i, (want, got) in enumerate(zip(expected, run(name, case), strict=True)):
             difference = _difference(want, got, error, alike)
             if difference:
                 found.append(f"{label}: output {i}: {difference}")
@@ -157,17 +162,17 @@ def sweep(name: str, dtype: Any, run: Callable[[Arguments], list[Any]]) -> list[
 def test_compiled_twins(name: str, dtype: Any) -> None:
     twin = KERNELS[name].cpu
     if twin is not None:
-        found = sweep(name, dtype, lambda case: _results(name, twin.run, case))
+        found = sweep(name, dtype, lambda name, case: _results(name, twin.run, case))
         assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in CUDA_BY_DEFAULT else pytest.mark.slow) for name in CUDA_KERNELS],
+    "row",
+    [pytest.param(r, marks=[] if r in CUDA_BY_DEFAULT else pytest.mark.slow) for r in (*CUDA_KERNELS, *GPU_ROWS)],
 )
-def test_cuda_kernels(name: str, dtype: Any) -> None:
-    found = sweep(name, dtype, lambda case: _cuda_results(name, case))
+def test_cuda_kernels(row: str, dtype: Any) -> None:
+    found = sweep(row, dtype, _cuda_results)
     assert not found, "\n".join(found)
 
 
@@ -187,8 +192,9 @@ def test_a_clamped_logit_scale_has_no_gradient_whatever_comes(dtau: float) -> No
 def test_the_rows_of_swin_are_swept_too() -> None:
     assert find("window_attention")
     assert {name for name in KERNELS if KERNELS[name].cpu is not None} <= KERNEL_ROWS.keys()
-    named = IN_SEVERAL_STEPS | {name for name, _ in NAN_OR_INF} | NOT_THE_LARGEST.keys() | KINDS_IN_FLOAT16.keys()
+    named = IN_SEVERAL_STEPS | {name for name, _ in NAN_OR_INF} | NOT_THE_LARGEST.keys()
     assert named <= KERNEL_ROWS.keys()
+    assert KINDS_IN_FLOAT16.keys() <= KERNEL_ROWS.keys() | GPU_ROWS.keys()
     assert set(CUDA_KERNELS) >= CUDA_BY_DEFAULT
 
 

@@ -369,3 +369,15 @@ def test_other_layouts_are_copied_and_counted(cupy: Any) -> None:
         got = general_fwd(wide[:, :, :13], *args[1:], spec)
     assert counts.copies == 1
     runner.identical(got.get(), general_fwd(*args, spec).get(), "a view")
+
+
+@pytest.mark.parametrize("window", [(3, 3), (7, 7), (9, 9)])
+def test_scores_far_below_zero(cupy: Any, window: tuple[int, int]) -> None:
+    """Some -140 throughout: a row that is the tile's padding, whose scores are 0, is not e^140."""
+    sample = make(Case(size=window, window=window, heads=1, head_dim=32, batch=1), Source(0)).cast(FLOAT32)
+    qkv, bias, qkv_bias, _ = sample.args
+    qkv_bias = np.concatenate([qkv_bias[:32] + FLOAT32(5), qkv_bias[32:64] - FLOAT32(5), qkv_bias[64:]])
+    args = (cotangent(sample).astype(FLOAT32), qkv, bias, qkv_bias, None, sample.kwargs["spec"])
+    on_gpu = [cupy.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
+    for got, want in zip(general_bwd(*on_gpu)[:3], window_attention_bwd.reference(*args)[:3], strict=True):
+        runner.close(got.get(), want, 1e-4, "gradient")

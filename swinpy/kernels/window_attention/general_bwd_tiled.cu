@@ -102,8 +102,9 @@ window_attention_general_bwd_keys(const T* __restrict__ g, const T* __restrict__
       float top[R], inverse[R], mean[R];
       UNROLL for (int r = 0; r < R; r++) {
         int token = query + 8 * r + group();
-        const float* of = rows_softmax + (token < tokens ? token : tokens - 1) * 3;
-        top[r] = of[0], inverse[r] = of[1], mean[r] = of[2];
+        bool inside = token < tokens;
+        const float* of = rows_softmax + (inside ? token : 0) * 3;
+        top[r] = inside ? of[0] : -LOWEST, inverse[r] = of[1], mean[r] = of[2];  // P of tile padding is 0
       }
       store_probabilities(at.scores, p, top, inverse);
       add_row_products(d, at.g, at.v);
