@@ -84,24 +84,24 @@ def read_model_info(path: str | os.PathLike[str], entry: str | None = None) -> M
     return info_of_metadata(metadata, size, str(file)) or _info_of_state(file)
 
 
-def differences(path: str | os.PathLike[str], config: SwinConfig, entry: str | None) -> list[str]:
+def differences(path: str | os.PathLike[str], config: SwinConfig, entry: str | None) -> dict[str, str]:
     """Where a model's configuration differs from what weights say of theirs, as far as no array shows it.
 
     Returns:
-        A line for each such option; or that what they say cannot be read.
+        A line for each such option, by its name; or, under "", that what they say cannot be read.
     """
     try:
         info = read_model_info(path, entry)
     except WeightsError as error:
-        return [str(error)]
+        return {"": str(error)}
     if info is None:
-        return []
+        return {}
     unseen = [name for name in _UNSEEN if getattr(info.config, name) != getattr(config, name)]
-    return [
-        f"the weights are of a model with {name}={getattr(info.config, name)!r}, this one has "
+    return {
+        name: f"the weights are of a model with {name}={getattr(info.config, name)!r}, this one has "
         f"{name}={getattr(config, name)!r}"
         for name in unseen
-    ]
+    }
 
 
 def says_something(file: Path, entry: str | None) -> bool:

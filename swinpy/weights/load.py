@@ -76,10 +76,10 @@ def load_weights(
     (92, 'official')
     """
     _check_arguments(model, resize, in_chans)
-    notes: list[str] = []
+    told: dict[str, str] = {}
     if isinstance(source, (str, os.PathLike)):
         source, _ = find_weights(source)
-        notes = differences(source, model.config, entry)
+        told = differences(source, model.config, entry)
     came = read_given(source, entry)
     read = to_official(came.arrays, dialect, prefix)
     plan = make_plan(model, read, Choices(resize, head, in_chans))
@@ -94,6 +94,8 @@ def load_weights(
         raise WeightsError(_message(model, came, read, plan, strict))
     if not plan.used:
         raise WeightsError(_nothing(came, read, plan))
+    if plan.notes:
+        told.pop("coordinates", None)  # these arrays have shown it
     plan.missing.update(dict.fromkeys(plan.absent, f"not in {_file(read)}: the model's own"))
     _write(dict(model.named_parameters()), plan.values)
     return LoadReport(
@@ -107,7 +109,7 @@ def load_weights(
         plan.cast,
         plan.missing,
         plan.unexpected,
-        (*plan.notes, *notes),
+        (*plan.notes, *told.values()),
     )
 
 

@@ -53,6 +53,7 @@ COMPILED_TESTS = [
     "tests/train/test_amp.py",
     "tests/data/test_data_augment.py",
 ]
+COMPILED_OPTIONS = ["--ignore-glob=*cuda*", "--ignore-glob=*_general.py"]  # Numba has no part in these
 FIRST, OF_ONE_FUNCTION = 80, 6  # tests of the first call, and of one parametrised function in it
 PATIENCE = 1200  # seconds for a call of pytest; a mutant that needs longer has come into an endless loop
 
@@ -180,8 +181,9 @@ def _calls(mutant: Mutant, lines: Lines, compiled: set[str]) -> Iterator[list[st
     """The tests to run, call by call."""
     if mutant.path in compiled:
         room = mutant.path.split("/")[-2]
-        yield [*COMPILED_TESTS[:1], "-k", room] if room != "compiled" else COMPILED_TESTS[:1]
-        yield COMPILED_TESTS
+        if room != "compiled":
+            yield [*COMPILED_TESTS[:1], *COMPILED_OPTIONS, "-k", room]
+        yield [*COMPILED_TESTS, *COMPILED_OPTIONS]
         return
     tests = lines.tests(mutant)
     taken: Counter[str] = Counter()
@@ -204,8 +206,8 @@ def try_mutant(mutant: Mutant, copy: Copy, calls: Iterable[list[str]], python: s
     start, status, by = time.monotonic(), "survived", ""
     try:
         for tests in calls:
-            options = tests[tests.index("-k") :] if "-k" in tests else []
-            code, said = copy.pytest(python, tests[: len(tests) - len(options)], *options)
+            start_of_options = next((i for i, test in enumerate(tests) if test.startswith("-")), len(tests))
+            code, said = copy.pytest(python, tests[:start_of_options], *tests[start_of_options:])
             if code not in (0, 5):
                 status = "timeout" if code == -1 else "killed"
                 by = next(
@@ -265,7 +267,7 @@ def run(args: argparse.Namespace) -> int:
         thread.start()
     for thread in threads:
         thread.join()
-    return report(rows) or control(rows, args.out)
+    return report(rows) or control(rows, args.out, compiled, args.python_fast)
 
 
 def report(rows: list[dict[str, object]]) -> int:
@@ -283,14 +285,18 @@ def report(rows: list[dict[str, object]]) -> int:
     return int(counts["all"][True] > 0)
 
 
-def control(rows: list[dict[str, object]], out: Path) -> int:
+def control(rows: list[dict[str, object]], out: Path, compiled: set[str], fast: str | None) -> int:
     """The tests that killed must pass where nothing is mutated."""
-    tests = sorted({str(r["by"]) for r in rows if "::" in str(r["by"]) and "compiled" not in str(r["by"])})
-    code, said = Copy.make(out / "control").pytest(sys.executable, tests) if tests else (0, "")
-    if code:
-        print(said[-3000:])
-        print("a test that killed a mutant fails without one, too")
-    return code
+    copy = Copy.make(out / "control")
+    for python, options, ours in ((sys.executable, [], False), (fast, COMPILED_OPTIONS, True)):
+        of = [r for r in rows if (str(r["change"]).partition(":")[0] in compiled) == ours]
+        tests = sorted({str(r["by"]) for r in of if "::" in str(r["by"])})
+        code, said = copy.pytest(python, tests, *options) if tests and python else (0, "")
+        if code:
+            print(said[-3000:])
+            print("a test that killed a mutant fails without one, too")
+            return code
+    return 0
 
 
 def main() -> int:
