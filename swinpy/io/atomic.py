@@ -65,6 +65,10 @@ class FileSystem:
         """Write a part of ``data``; returns how many bytes."""
         return os.write(fd, data)
 
+    def truncate(self, fd: int) -> None:
+        """Empty an open file."""
+        os.ftruncate(fd, 0)
+
     def fsync(self, fd: int) -> None:
         """Wait until a file is on the disk."""
         os.fsync(fd)
@@ -134,6 +138,15 @@ def temporary_name(kind: str, suffix: str = "") -> str:
     return f"{name}-{suffix}" if suffix else name
 
 
+def _write_all(fd: int, data: bytes, path: Path) -> None:
+    rest = memoryview(data)
+    while rest:
+        written = _fs.write(fd, rest[:_WRITE_CHUNK])
+        if written <= 0:
+            raise OSError(errno.EIO, "a write stored no byte", str(path))
+        rest = rest[written:]
+
+
 def write_new(path: Path, data: bytes) -> None:
     """Write a file that must not exist yet, and wait until its bytes are on the disk.
 
@@ -146,12 +159,7 @@ def write_new(path: Path, data: bytes) -> None:
     """
     fd = _fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        rest = memoryview(data)
-        while rest:
-            written = _fs.write(fd, rest[:_WRITE_CHUNK])
-            if written <= 0:
-                raise OSError(errno.EIO, "a write stored no byte", str(path))
-            rest = rest[written:]
+        _write_all(fd, data, path)
         _fs.fsync(fd)
     finally:
         _fs.close(fd)
@@ -263,8 +271,8 @@ def locked_file(path: Path, text: bytes) -> Iterator[OSError | None]:
             if error.errno not in _NO_LOCKS:
                 raise
             without = error
-        os.ftruncate(fd, 0)
-        _fs.write(fd, memoryview(text))
+        _fs.truncate(fd)
+        _write_all(fd, text, path)
         yield without
     finally:
         _fs.close(fd)

@@ -39,7 +39,7 @@ def only_writer(folder: Path) -> Iterator[str | None]:
         RunInUseError: another process has the folder.
         OSError: the folder cannot be made or written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(folder)
     path = folder / _LOCK
     with contextlib.ExitStack() as stack:
         try:
