@@ -23,6 +23,7 @@ __all__ = [
     "DeviceError",
     "array_module",
     "describe_device",
+    "device_memory",
     "device_of",
     "device_scope",
     "has_gpu",
@@ -158,6 +159,13 @@ def describe_device(device: str) -> str:
         f"{device}, {properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, "
         f"CuPy {cupy.__version__}, CUDA {cuda}, driver for CUDA {driver}"
     )
+
+
+def device_memory(device: str) -> int:
+    """Bytes of memory of the GPU "cuda:N"."""
+    import cupy
+
+    return int(cupy.cuda.runtime.getDeviceProperties(int(device.partition(":")[2]))["totalGlobalMem"])
 
 
 def has_gpu() -> bool:

@@ -20,7 +20,7 @@ that Numba compiles (their files alone may import its modules, which import Numb
 array([ 3., 12.])
 """
 
-from autograd.backend import Array, array_module, device_of, device_scope, is_array
+from autograd.backend import Array, array_module, device_memory, device_of, device_scope, is_array
 from autograd.casts import cast_together
 from autograd.context import autocast_dtype
 from autograd.deferred import DeferredBias
@@ -61,6 +61,7 @@ __all__ = [
     "compiled_dtype",
     "contiguous",
     "cuda_dtype",
+    "device_memory",
     "device_of",
     "device_scope",
     "elementwise",

@@ -20,9 +20,9 @@ from swinpy.ops import position_bias
 if TYPE_CHECKING:
     from swinpy.models.config import SwinConfig
 
-__all__ = ["CosineAttention", "PositionMlp", "SwinBlockV2"]
+__all__ = ["POSITION_HIDDEN", "CosineAttention", "PositionMlp", "SwinBlockV2"]
 
-_HIDDEN = 512
+POSITION_HIDDEN = 512  # of the MLP of positions
 
 
 class PositionMlp(Module):
@@ -32,8 +32,8 @@ class PositionMlp(Module):
     """
 
     def __init__(self, heads: int) -> None:
-        setattr(self, "0", Linear(2, _HIDDEN))
-        setattr(self, "2", Linear(_HIDDEN, heads, bias=False))
+        setattr(self, "0", Linear(2, POSITION_HIDDEN))
+        setattr(self, "2", Linear(POSITION_HIDDEN, heads, bias=False))
 
     def forward(self, coordinates: ag.Tensor) -> ag.Tensor:
         """(n, 2) to (n, heads)."""

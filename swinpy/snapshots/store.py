@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from swinpy.io import atomic
+from swinpy.io.errors import TensorFileError
 from swinpy.io.safetensors.read import decode_tensors
 from swinpy.io.safetensors.write import check_tensors
 from swinpy.snapshots import staging
@@ -341,7 +342,7 @@ class SnapshotStore:
         Raises:
             TypeError: a state value is no plain JSON, or an array no plain NumPy array.
             ValueError: a name or the step cannot be used, or model, optim or ema hold NaN or infinity.
-            SnapshotWriteError: the disk refused. Earlier snapshots are as they were.
+            SnapshotWriteError: the disk refused, or the encoder failed. Earlier snapshots are as they were.
         """
         _check(step, groups, state)
         final = self.folder / step_name(step)
@@ -357,7 +358,7 @@ class SnapshotStore:
             committed = True
             atomic.replace_file(self.folder / _LATEST, f"{final.name}\n".encode())
             staging.discard(self.folder, ([replaced] if replaced else []) + self._retired(final, bool(pin), earlier))
-        except (OSError, SnapshotError) as error:
+        except (OSError, SnapshotError, TensorFileError) as error:
             raise self._write_error(final, error, earlier, committed) from error
         return final
 
@@ -374,7 +375,7 @@ class SnapshotStore:
     ) -> SnapshotWriteError:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError):
-            cause = OSError(errno.EIO, str(error))
+            cause = OSError(errno.EIO, str(error).rstrip("."))
         # Looked for again where it has gone: a swap that failed twice leaves the old snapshot under a hidden name.
         with contextlib.suppress(SnapshotError):
             earlier = earlier if all(path.is_dir() for _, path in earlier[:1]) else self._list()[0]

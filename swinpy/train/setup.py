@@ -16,6 +16,7 @@ from swinpy.models import SwinTransformer, create_model, model_config
 from swinpy.models.cost import model_cost
 from swinpy.models.presets import eval_config_of
 from swinpy.snapshots.fingerprint import numeric_fingerprint
+from swinpy.train.memory import require_memory, step_bytes
 from swinpy.train.optim import AdamW
 from swinpy.train.options import UsageError
 from swinpy.train.own import evaluated_info, warn_of_other_classes, warn_of_other_data
@@ -33,6 +34,9 @@ __all__ = ["Run", "banner", "build_run"]
 
 # A recipe's lr is for this batch and grows with the effective batch.
 _BASE_BATCH = 128
+
+# Pixels a side: no preparation makes an image of more than 2^26.
+_LARGEST_IMAGE = 1 << 13
 
 # Option -> field of SwinConfig.
 _MODEL_OPTIONS = {
@@ -76,6 +80,8 @@ def _folder_options(options: Namespace, info: ModelInfo | None) -> FolderOptions
     """How a folder's images are brought to the model's size: as its weights say, or the official code evaluates."""
     config = info.config if info else model_config(options.model)
     if options.img_size is not None:
+        if options.img_size > _LARGEST_IMAGE:
+            raise UsageError(f"--img-size: expected at most {_LARGEST_IMAGE} pixels; got {options.img_size}. Lower it.")
         config = config.with_changes(img_size=options.img_size)
     by = eval_config_of(options.model, config)
     if info and info.preparation and options.img_size is None:
@@ -122,12 +128,15 @@ def _model(options: Namespace, data: ImageDataset, info: ModelInfo | None) -> tu
         for option, field in _MODEL_OPTIONS.items()
         if getattr(options, option) is not None
     }
+    named = info.config if info else model_config(options.model)
+    if not info and options.img_size is None and named.image != data.images.shape[2:]:
+        overrides["img_size"] = tuple(data.images.shape[2:])
+    config = named.with_changes(num_classes=classes, **overrides)
+    require_memory(config, options, min(options.batch_size, len(data)))
     ag.manual_seed(options.seed)
     if info:
-        model = SwinTransformer(info.config.with_changes(num_classes=classes, **overrides)).to(options.device)
+        model = SwinTransformer(config).to(options.device)
     else:
-        if options.img_size is None and model_config(options.model).image != data.images.shape[2:]:
-            overrides["img_size"] = tuple(data.images.shape[2:])
         model = create_model(options.model, classes, device=options.device, **overrides)
     if options.grad_checkpointing:
         model.set_grad_checkpointing("block")
@@ -267,12 +276,6 @@ def build_run(options: Namespace) -> Run:
     return Run(train, test, model, trainer, eval_loader, total, _info(options, info, model, test), loaded)
 
 
-def _memory(run: Run, batch: int) -> float:
-    """Estimated MiB of a training step: weights, gradients, two moments, and the activations of a batch."""
-    cost = model_cost(run.model, (run.train.images.shape[2], run.train.images.shape[3]))
-    return (4 * run.model.num_parameters() * run.model.dtype.itemsize + batch * cost.activation_bytes) / 2**20
-
-
 def banner(run: Run, options: Namespace, folder: str, source: str | None) -> list[str]:
     """The lines that a run starts with."""
     made = numeric_fingerprint(run.model.device)
@@ -295,7 +298,8 @@ def banner(run: Run, options: Namespace, folder: str, source: str | None) -> lis
         f"batch {batch} ({run.trainer.loader.batch_size} x {options.grad_accum_steps})  "
         f"lr {run.trainer.schedule.lr:.3g} ({given})  {run.trainer.steps_per_epoch} steps an epoch, "
         f"{options.epochs} epochs",
-        f"memory about {_memory(run, run.trainer.loader.batch_size):.0f} MiB for a step (estimate)",
+        f"memory about {sum(step_bytes(run.model.config, options, run.trainer.loader.batch_size)) / 2**20:.0f} MiB for "
+        f"{'the weights' if options.eval_only else 'a step'} (estimate)",
         f"output {folder}" + (f"  resumed from {source}" if source else ""),
         *loaded,
     ]

@@ -36,7 +36,7 @@ def test_a_directory_where_a_log_should_be(tmp_path, capsys):
 def test_a_file_where_the_output_folder_should_be(tmp_path, capsys):
     (tmp_path / "out").write_text("")
     message = _refused(capsys, "--output", tmp_path / "out")
-    assert "Not a directory. Check the path" in message
+    assert f"{tmp_path / 'out'}: a file stands where a folder should be. Check the path" in message
     assert "Errno" not in message
 
 

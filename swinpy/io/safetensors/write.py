@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_tensors", "encode_tensors", "write_tensors"]
 
+# What a fault within a library of Rust raises: no Exception, and of a class that cannot be imported.
+_PANIC = "PanicException"
 _WRITABLE = {np.dtype(dtype.code) for dtype in SAFETENSORS_DTYPES.values() if dtype.native}
 
 
@@ -94,6 +96,7 @@ def encode_tensors(
         TypeError: a value is no NumPy array or its dtype has no place in the format; metadata is not text.
         ValueError: a name or a piece of metadata cannot be used.
         TensorFileError: the library failed, or its bytes do not give the arrays back.
+        MemoryError: memory is full.
     """
     if not checked:
         check_tensors(tensors)
@@ -109,7 +112,11 @@ def encode_tensors(
         data = bytes(safetensors.numpy.save(plain, metadata=texts or None))
         data = _in_order(data) if len(texts) > 1 else data
         views, found_texts = views_of(data)
-    except Exception as error:
+    except MemoryError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
         raise fault_of("write_tensors", "memory", f"{type(error).__name__}: {error}", advice) from error
     same = views.keys() == plain.keys() and found_texts == texts
     for name, array in plain.items():
