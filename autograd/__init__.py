@@ -20,6 +20,7 @@ from autograd.kernels.threads import get_num_threads, set_num_threads
 from autograd.ops import __all__ as _ops
 from autograd.ops._all import *  # noqa: F403 (the names are in autograd.ops.__all__)
 from autograd.random import Generator, default_generator, fork_rng, manual_seed
+from autograd.settings import settings_kept
 from autograd.tensor import Tensor, TensorLike
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "random",
     "resolve_device",
     "set_num_threads",
+    "settings_kept",
     "use_device",
     *_ops,
 ]

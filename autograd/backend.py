@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "device_memory",
     "device_of",
     "device_scope",
+    "gpu_kept",
     "has_gpu",
     "is_array",
     "resolve_device",
@@ -216,6 +217,28 @@ def use_device(device: str) -> str:
 
         cupy.cuda.Device(int(target.partition(":")[2])).use()
     return target
+
+
+def _current_gpu() -> int | None:
+    """The number of this thread's current GPU; None where CuPy is not imported, or works with no driver."""
+    cupy = sys.modules.get("cupy")
+    if cupy is None:
+        return None
+    try:
+        return int(cupy.cuda.Device().id)
+    except Exception:  # CuPy's own have no base in common; without a driver there is nothing to put back
+        return None
+
+
+@contextmanager
+def gpu_kept() -> Iterator[None]:
+    """A block after which this thread's current GPU is the one before: CuPy's first, where CuPy was not imported."""
+    before = _current_gpu() or 0
+    try:
+        yield
+    finally:
+        if _current_gpu() not in (None, before):
+            sys.modules["cupy"].cuda.Device(before).use()
 
 
 def to_device(x: Array, device: str) -> Array:

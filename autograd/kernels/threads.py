@@ -11,6 +11,7 @@ which is incremented when there is more to do (:mod:`autograd.kernels.compiled.p
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import threading
@@ -22,7 +23,7 @@ import numpy as np
 from autograd.kernels.blas import hold_this_thread, one_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "bell",
@@ -33,6 +34,7 @@ __all__ = [
     "map_pieces",
     "on_threads",
     "set_num_threads",
+    "threads_kept",
 ]
 
 _count: int | None = None
@@ -65,12 +67,27 @@ def set_num_threads(n: int) -> None:
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"set_num_threads: expected a whole number of 1 or more; got {n!r}.")
+    _set(n)
+
+
+def _set(n: int | None) -> None:
+    """``None``: as many as there are cores, as if nothing had been set."""
     global _count
     with _lock:
-        if n != get_num_threads() and _offers is not None:
+        if (cores() if n is None else n) != get_num_threads() and _offers is not None:
             _offers.put(None)
             _forget_helpers()
         _count = n
+
+
+@contextlib.contextmanager
+def threads_kept() -> Iterator[None]:
+    """A block after which the number of threads is what it was before, also where that was not set."""
+    before = _count
+    try:
+        yield
+    finally:
+        _set(before)
 
 
 def _forget_helpers() -> None:

@@ -36,12 +36,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command.
+    """Run one command. Device and seed of the process are put back afterwards.
 
     Returns:
         The exit code: 0; 2 for a fault that the user can mend; 130 for Ctrl-C; 141 if nobody reads on.
     """
-    with steady(strict=True):
+    with steady(strict=True), ag.settings_kept():
         return _main(argv)
 
 

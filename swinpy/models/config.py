@@ -34,6 +34,7 @@ _CHOICES = {
     "attention": ("fused", "composite"),
     "checkpoint": ("none", "block", "stage"),
 }
+_MOST_STAGES = 32
 # Options of timm's create_model that are something else here.
 _ELSEWHERE = {
     "pretrained": "Weights are loaded from a file: swinpy.load_weights(model, path).",
@@ -227,6 +228,10 @@ class SwinConfig:
             raise ValueError(
                 f"depths, num_heads: expected one positive number a stage in each; got {self.depths} and "
                 f"{self.num_heads}."
+            )
+        if len(self.depths) > _MOST_STAGES:
+            raise ValueError(
+                f"depths: expected at most {_MOST_STAGES} stages, as channels double at each; got {len(self.depths)}."
             )
         for stage, heads in enumerate(self.num_heads):
             channels = self.embed_dim * 2**stage

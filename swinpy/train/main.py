@@ -59,7 +59,7 @@ _EXPECTED = (
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
-    """Run the command line.
+    """Run the command line. Threads, device and seed of the process are put back afterwards.
 
     Args:
         argv: the arguments; those of the process by default.
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
         The exit code: 0; 2 for a fault that the user can mend; 129, 130, 143 on SIGHUP, SIGINT, SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else argv
-    with steady():
+    with steady(), ag.settings_kept():
         return _main(argv, prog, shlex.join(["python", prog or sys.argv[0], *argv]))
 
 
@@ -80,8 +80,8 @@ def _main(argv: list[str], prog: str | None, command: str) -> int:
             with out_of_memory():
                 return _run(options, command, stop)
     except DatasetMissing as error:
-        download = "" if "--dataset-download" in argv else f"\n{command} --dataset-download"
-        _fail(f"{error}{download if 'cifar' in str(error).lower() else ''}")
+        fetches = options.dataset.startswith("cifar") and not options.dataset_download
+        _fail(f"{error}\n{command} --dataset-download" if fetches else str(error))
     except _EXPECTED as error:
         _fail(in_words(error))
     except RuntimeError as error:

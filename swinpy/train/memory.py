@@ -104,13 +104,14 @@ def require_memory(config: SwinConfig, options: Namespace, batch: int) -> None:
             advice = training_advice(options) if fixed <= there_is else _SMALLER_MODEL
             raise UsageError(
                 f"--model: expected one that fits the {_gib(there_is)} of memory of {where}; got one that needs at "
-                f"least {_gib(fixed + moving)} ({_gib(fixed)} for {parameters_of(config):,} parameters, "
-                f"{_gib(moving)} for a batch of {batch}). {advice}"
+                f"least {_gib(fixed + moving)} ({_gib(fixed)} for its parameters, {_gib(moving)} for a batch of "
+                f"{batch}). {advice}"
             )
 
 
 def _gib(count: int) -> str:
-    return f"{count / 2**30:,.3g} GiB" if count < 2**60 else "more than 2^30 GiB"
+    """As it is said, up to 2^40 GiB, which is "at least" as true of whatever is more."""
+    return f"{min(count, 1 << 70) / 2**30:.3g} GiB"
 
 
 def host_memory() -> int | None:

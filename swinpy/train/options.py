@@ -383,6 +383,10 @@ def parse_options(argv: list[str], prog: str | None = None) -> argparse.Namespac
             f"--experiment: expected the name of one folder in --output; got {first.experiment!r}. "
             "Put the path in --output."
         )
+    if first.initial_head != "keep" and not first.initial_checkpoint:
+        raise UsageError(
+            "--initial-head: expected weights whose head it is; got none. Name them with --initial-checkpoint FILE."
+        )
     tasks = [flag for flag in ("--check", "--eval", "--throughput") if getattr(first, _DEST.get(flag, flag[2:]))]
     if len(tasks) > 1:
         raise UsageError(f"{tasks[0]}: expected one task at a time; got {' and '.join(tasks)}. Run them one by one.")

@@ -264,6 +264,7 @@ def test_initialisation_follows_the_seed() -> None:
     ("changes", "text"),
     [
         ({"depths": ()}, "depths, num_heads: expected one positive number a stage in each; got"),
+        ({"depths": (1,) * 33, "num_heads": (1,) * 33}, "depths: expected at most 32 stages, as channels double"),
         ({"depths": (2, 2, 2)}, "depths, num_heads: expected one positive number a stage"),
         ({"depths": (2, 0)}, "depths, num_heads: expected one positive number a stage"),
         ({"num_heads": (3, 4)}, "num_heads: expected a divisor of the 8 channels of stage 0; got 3. Change embed_dim"),
