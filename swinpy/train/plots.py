@@ -57,7 +57,7 @@ def _picture(path: Path, width: float, height: float, data: ImageDataset) -> Ite
         figure = mpl.figure.Figure(figsize=(width, height), layout="constrained")
         mpl.backends.backend_agg.FigureCanvasAgg(figure)
         if data.synthetic:
-            stamp = f"synthetic data: {data.name}"
+            stamp = f"synthetic data: {printable(data.name)}"
             figure.text(0.995, 0.005, stamp, ha="right", va="bottom", fontsize=7, color="grey")
         yield figure
         figure.savefig(path, dpi=110)

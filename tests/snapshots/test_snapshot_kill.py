@@ -88,16 +88,21 @@ def random_kills(root: Path, kills: int, seed: int) -> dict[str, Any]:
     counts = {"kills": 0, "unreadable": 0, "backwards": 0, "lost": 0, "notes": 0, "in_a_save": 0, "in_a_swap": 0}
     newest = (0, 0)
     saved = 0
+    began = time.perf_counter()
+    for step in range(5):
+        save(SnapshotStore(root / "trial"), step + 1, 0)
+    duration = (time.perf_counter() - began) / 5  # of a save, on this machine under its present load
     while counts["kills"] < kills:
         reader, writer = os.pipe()
         pid = in_child(lambda writer=writer: keep_saving(root, writer, rng.randrange(1 << 30)))  # type: ignore[misc]
         os.close(writer)
         with open(reader) as lines:
             lines.readline()  # it has begun
-            time.sleep(rng.random() * 0.12)
+            told = [tuple(json.loads(lines.readline())) for _ in range(rng.randrange(3))]
+            time.sleep(rng.random() * 2 * duration)
             os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
-            told = [tuple(json.loads(line)) for line in lines]
+            told += [tuple(json.loads(line)) for line in lines]
         assert os.WIFSIGNALED(status), status
         counts["kills"] += 1
         saved += len(told)
@@ -202,8 +207,8 @@ def run(*args: object) -> dict[str, Any]:
 def check_random_kills(tmp_path: Path, kills: int, seed: int) -> None:
     counts = run("random", tmp_path / "run", kills, seed)
     assert counts["kills"] == kills
-    assert counts["saves"] > kills / 10
-    assert counts["in_a_save"] > kills / 10, "the kills did not hit saves"
+    assert counts["saves"] > kills / 2
+    assert counts["in_a_save"] > kills / 4, "the kills did not hit saves"
     assert [counts[name] for name in ("unreadable", "backwards", "lost", "notes")] == [0, 0, 0, 0]
 
 
