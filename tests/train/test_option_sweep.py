@@ -120,3 +120,9 @@ def test_one_real_step_at_the_ends_of_a_range(
 def test_a_head_of_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--output", str(tmp_path), "--initial-head", "drop"], prog="x") == 2
     assert "--initial-head: expected weights whose head it is; got none. Name them" in capsys.readouterr().err
+
+
+def test_only_what_can_be_fetched_is_offered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "digits-swin_cifar_nano-seed42").mkdir()
+    assert main(["--dataset", "folder", "--data-dir", str(tmp_path)], prog="x") == 2
+    assert "--dataset-download" not in capsys.readouterr().err

@@ -37,7 +37,7 @@ print(matplotlib.rcParams["backend"])
 @pytest.mark.parametrize(
     ("backend", "afterwards"),
     [
-        ("module://matplotlib_inline.backend_inline", "module://matplotlib_inline.backend_inline"),
+        ("module://matplotlib_inline.backend_inline", None),
         ("no such backend", None),
         ("", None),
         ("svg", "svg"),

@@ -4,9 +4,12 @@ import os
 import shlex
 import threading
 
+import numpy as np
 import pytest
 
+from swinpy.io import atomic
 from swinpy.snapshots.lock import RunInUseError, only_writer
+from swinpy.snapshots.store import SnapshotStore
 from swinpy.train.main import main
 from swinpy.train.options import UsageError, _build_parser, parse_options
 
@@ -51,6 +54,55 @@ def test_a_second_writer_is_refused(tmp_path, capsys):
         with pytest.raises(RunInUseError), only_writer(tmp_path / "run"):
             pass
     assert main([*SMALL, "--output", str(tmp_path)], prog="x") == 0
+
+
+def test_where_there_is_no_flock_a_note_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(atomic, "fcntl", None)
+    assert main([*SMALL, "--output", str(tmp_path)], prog="x") == 0
+    note = f"note: {tmp_path / 'run'}: no lock could be had (this system has no flock). Nothing keeps a second run from"
+    assert capsys.readouterr().out.startswith(note)
+
+
+NOWHERE = {"step": -1, "epoch": 10**30, "batch": 0.5, "adamw_steps": None}
+OTHER_FORMS = {
+    "nothing": lambda arrays, state: ({}, {}),
+    "a part of the state": lambda arrays, state: (arrays, {"trainer": state["trainer"], "options": state["options"]}),
+    "no arrays": lambda arrays, state: ({}, state),
+    "other arrays": lambda arrays, state: ({"model": {"w": np.ones(3)}, "optim": {"m": np.ones(3)}}, state),
+    "no moments": lambda arrays, state: ({"model": arrays["model"]}, state),
+    "other shapes": lambda arrays, state: (
+        {group: {k: np.ones(7, np.float32) for k in named} for group, named in arrays.items()},
+        state,
+    ),
+    "other options": lambda arrays, state: (arrays, state | {"options": {}}),
+    "a trainer that stands nowhere": lambda arrays, state: (arrays, state | {"trainer": NOWHERE}),
+    **{
+        f"{key} that is {value}": lambda arrays, state, key=key, value=value: (arrays, state | {key: value})
+        for key in ("options", "trainer", "fingerprint", "seconds", "identity")
+        for value in (None, 5, "x", [1, 2])
+        if (key, value) != ("seconds", 5)
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A snapshot of a run, by its groups and state."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert main([*SMALL, "--output", str(folder)], prog="x") == 0
+    return SnapshotStore(folder / "run").load()
+
+
+@pytest.mark.parametrize("how", [("--resume",), ("--resume", "--eval")], ids=" ".join)
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_a_snapshot_of_another_form(form, how, trained, tmp_path, capsys):
+    path = SnapshotStore(tmp_path / "other").save(1, *OTHER_FORMS[form](trained.groups, trained.state))
+    code = main([*SMALL, "--output", str(tmp_path), *how[1:], f"--resume={path}"], prog="x")
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) in ((2, 1), (0, 0))
+    assert code == 2 or how[1:]  # an evaluation needs the model alone
+    assert code == 0 or error.startswith("error: ")
+    assert not (tmp_path / "run").exists() or how[1:]
 
 
 def test_what_killed_runs_left_is_removed(tmp_path):
