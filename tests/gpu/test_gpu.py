@@ -8,8 +8,7 @@ import pytest
 from support.checks import applies
 from support.gpu import checks as gpu_checks
 from support.gpu.rows import GPU_ROWS
-from support.rows.kernels import KERNEL_ROWS
-from support.rows.table import cases
+from support.rows.table import KERNEL_ROWS, cases
 
 from autograd.kernels import KERNELS
 

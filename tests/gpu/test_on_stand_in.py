@@ -10,7 +10,7 @@ from support import skips
 from support.gpu import checks as gpu_checks
 from support.gpu import fake_cupy
 from support.gpu.rows import GPU_ROWS
-from support.rows.kernels import KERNEL_ROWS
+from support.rows.table import KERNEL_ROWS
 from support.swin.models import ONE_STAGE
 
 import autograd as ag

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.rows.kernels import KERNEL_ROWS
+from support.rows.table import KERNEL_ROWS
 from support.tolerances import COMPOSITE
 
 import autograd as ag

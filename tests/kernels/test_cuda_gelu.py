@@ -169,3 +169,11 @@ def test_tiles_and_chunks_cover_every_matrix() -> None:
             assert (chunks - 1) * layout.chunk < rows <= chunks * layout.chunk
             assert chunks <= 1024
             assert layout.threads % layout.lanes == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "lanes"), [(32, 32), (30, 32), (17, 8), (48, 16), (80, 16), (8, 8), (40, 8), (1, 8), (33, 8)]
+)
+def test_lanes_leave_the_fewest_threads_idle(columns, lanes):
+    assert tile_layout(100, 4 * columns, 4).width == 4
+    assert tile_layout(100, 4 * columns, 4).lanes == lanes

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.gpu import fake_cupy
 from support.gpu.fake_cupy import to_device
-from support.rows.kernels import KERNEL_ROWS
+from support.rows.table import KERNEL_ROWS
 
 from autograd.kernels import KERNELS, explain, kernel_mode
 

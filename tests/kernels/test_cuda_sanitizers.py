@@ -13,7 +13,7 @@ from support.gpu.host_cuda.build import host_source
 from support.gpu.host_cuda.raw_module import Launch, RawModule, recording
 from support.gpu.host_cuda.sanitize import SANITIZERS, SanitizerFault, check
 from support.gpu.rows import GPU_ROWS, arguments_of
-from support.rows.kernels import KERNEL_ROWS
+from support.rows.table import KERNEL_ROWS
 
 from autograd.kernels import KERNELS, kernel_mode
 from autograd.kernels.cuda.source import entries_of, program

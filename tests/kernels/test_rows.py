@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from support.implementations import needs_numba
 from support.layouts import LAYOUTS, relayout
-from support.rows.kernels import KERNEL_ROWS
-from support.rows.table import find
+from support.rows.table import KERNEL_ROWS, find
 from support.runner import cotangents, gradients, outputs
 
 import autograd as ag

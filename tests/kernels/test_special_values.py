@@ -15,8 +15,7 @@ from support.gpu import fake_cupy
 from support.gpu.checks import on_device
 from support.gpu.rows import ATTENTION_ROWS, GPU_ROWS, arguments_of
 from support.implementations import needs_numba
-from support.rows.kernels import KERNEL_ROWS
-from support.rows.table import find
+from support.rows.table import KERNEL_ROWS, find
 
 import autograd as ag
 from autograd.kernels import KERNELS, kernel_mode

@@ -88,11 +88,12 @@ def chosen(seed: int, share: float) -> list[Mutant]:
 class Lines:
     """Which tests run a line, from the data of ``lines``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, known: set[str]) -> None:
         import coverage
 
         self._data = coverage.CoverageData(basename=str(folder / "lines"))
         self._data.read()
+        self._known = known  # tests that are no longer there would end a call of pytest as a failure does
         self._by_file: dict[str, dict[int, list[str]]] = {}
         self.files_of = Counter(c for f in self._data.measured_files() for c in self._contexts(f))
 
@@ -105,14 +106,21 @@ class Lines:
             self._by_file[mutant.path] = self._data.contexts_by_lineno(str(self._home() / mutant.path))
         by_line = self._by_file[mutant.path]
         first, last = mutant.lines
-        tests = {c for line in range(first, last + 1) for c in by_line.get(line, [])} - {""}
+        tests = {c for line in range(first, last + 1) for c in by_line.get(line, [])} & self._known
         if not tests:
-            tests = {c for contexts in by_line.values() for c in contexts} - {""}
+            tests = {c for contexts in by_line.values() for c in contexts} & self._known
         return sorted(tests, key=lambda t: (self.files_of[t], t))
 
     def _home(self) -> Path:
         any_file = next(f for f in self._data.measured_files() if f.endswith("autograd/__init__.py"))
         return Path(any_file).parent.parent
+
+
+def known_tests() -> set[str]:
+    """The names of all tests."""
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "tests"]
+    said = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=True).stdout
+    return {line for line in said.splitlines() if "::" in line}
 
 
 def record_lines(out: Path) -> None:
@@ -208,6 +216,8 @@ def try_mutant(mutant: Mutant, copy: Copy, calls: Iterable[list[str]], python: s
         for tests in calls:
             start_of_options = next((i for i, test in enumerate(tests) if test.startswith("-")), len(tests))
             code, said = copy.pytest(python, tests[:start_of_options], *tests[start_of_options:])
+            if code == 4 and "ERROR: not found" in said:
+                raise RuntimeError(f"tests that cannot be called by name: {said[-2000:]}")
             if code not in (0, 5):
                 status = "timeout" if code == -1 else "killed"
                 by = next(
@@ -232,7 +242,7 @@ def kept(path: Path | None) -> dict[tuple[str, str], dict[str, object]]:
 
 def run(args: argparse.Namespace) -> int:
     """Try all mutants, write the results, and print the score."""
-    lines, compiled, same = Lines(args.out), compiled_files(), equivalent()
+    lines, compiled, same = Lines(args.out, known_tests()), compiled_files(), equivalent()
     earlier = kept(args.again)
     todo: queue.Queue[Mutant] = queue.Queue()
     rows: list[dict[str, object]] = []

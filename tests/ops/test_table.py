@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from support.checks import CHECKS
 from support.layouts import LAYOUTS
-from support.rows.kernels import KERNEL_ROWS
-from support.rows.table import rows
+from support.rows.table import KERNEL_ROWS, rows
 from support.runner import outputs
 
 import autograd as ag

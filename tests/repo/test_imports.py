@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from repo.sources import PACKAGES, ROOT, Module, importable, modules
-from support.rows.kernels import KERNEL_ROWS
+from support.rows.table import KERNEL_ROWS
 
 import autograd as ag
 import swinpy  # noqa: F401 (registers its kernels)

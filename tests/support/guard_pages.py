@@ -14,9 +14,9 @@ import numpy as np
 
 from autograd.kernels import KERNELS, kernel_mode
 
-from .rows.kernels import KERNEL_ROWS
 from .rows.opinfo import Source
 from .rows.swin import Case, make
+from .rows.table import KERNEL_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

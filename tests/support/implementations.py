@@ -10,7 +10,7 @@ import pytest
 import autograd as ag
 
 from . import skips
-from .rows.kernels import KERNEL_ROWS
+from .rows.table import KERNEL_ROWS
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..rows.kernels import KERNEL_ROWS
 from ..rows.opinfo import Source
 from ..rows.swin import Case, make
+from ..rows.table import KERNEL_ROWS
 
 __all__ = ["ATTENTION_ROWS", "GPU_ROWS", "arguments_of"]
 

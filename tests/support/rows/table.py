@@ -6,9 +6,10 @@ import importlib
 import importlib.util
 
 from . import elementwise, indexing, linalg, nn, patches, reduce, shaping, train
+from .kernels import KERNEL_ROWS
 from .opinfo import OpInfo, find, rows
 
-__all__ = ["OpInfo", "cases", "find", "rows"]
+__all__ = ["KERNEL_ROWS", "OpInfo", "cases", "find", "rows"]
 
 _MODULES = [elementwise, indexing, linalg, nn, patches, reduce, shaping, train]
 
