@@ -32,3 +32,19 @@ def test_row_runs_and_agrees(cupy: Any, name: str, dtype: Any) -> None:
     assert explain(name, *args, **options).startswith(f"{name}: runs cuda")
     with kernel_mode("validate"):
         KERNELS[name](*args, **options)
+
+
+@pytest.mark.parametrize("name", CUDA_KERNELS)
+@pytest.mark.parametrize("dtype", [np.float64, np.int32])
+def test_other_dtypes_are_the_references(cupy: Any, name: str, dtype: Any) -> None:
+    def other(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(other(v) for v in value)
+        if isinstance(value, np.dtype):
+            return np.dtype(dtype)
+        return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+    args, options = KERNEL_ROWS[name].arguments(np.random.default_rng(0), np.float32)
+    said = explain(name, *to_device(other(args)), **options)
+    assert said.startswith(f"{name}: runs reference")
+    assert np.dtype(dtype).name in said
