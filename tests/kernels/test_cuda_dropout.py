@@ -60,6 +60,13 @@ def test_the_bits_are_the_cpus(
     assert scales.get().tobytes() == keep_scale(x, **draw).tobytes()
 
 
+def test_keys_are_taken_modulo_two_to_the_64() -> None:
+    x, beyond = np.ones((3, 5), np.float32), {"seed": -1, "offset": 2**64 + 7, "p": 0.5}
+    want = dropout(x, seed=2**64 - 1, offset=7, p=0.5)
+    np.testing.assert_array_equal(dropout(x, **beyond), want)
+    np.testing.assert_array_equal(KERNELS["dropout"](to_device(x), **beyond).get(), want)
+
+
 @pytest.mark.parametrize("element", [0, 7, 17])
 def test_a_word_at_the_threshold_is_kept(element: int) -> None:
     """The kernel's wide path (0, 7) and its tail compare as the reference does: found by bisection, as p in 2^-24."""
