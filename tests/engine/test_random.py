@@ -122,6 +122,13 @@ def test_keep_mask_rate(drop: float) -> None:
     assert abs(kept - n * (1 - drop)) <= 5 * deviation + 1e-9
 
 
+def test_keep_mask_at_its_words() -> None:
+    """An element is kept if its uniform is at least ``drop``, however little lies between them."""
+    for i, u in enumerate(random.uniform(3, 11, 20).tolist()):
+        kept = [bool(random.keep_mask(3, 11, 20, u + step * 2.0**-26)[i]) for step in (-1, 0, 1)]
+        assert kept == [True, True, False]
+
+
 def test_keep_mask_is_uniform_at_least_drop() -> None:
     np.testing.assert_array_equal(
         random.keep_mask(3, 11, (7, 5), 0.3), random.uniform(3, 11, (7, 5)).astype(np.float64) >= 0.3
