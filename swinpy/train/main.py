@@ -184,13 +184,12 @@ class Session:
 
     def _work(self, stop: StopRequest) -> int:
         step = self.run.trainer.position.step
-        self.log = RunLog(self.folder, step)
-        self.log.options(options_dict(self.options))
         total = min(self.run.total_steps, self.options.max_steps or self.run.total_steps)
         progress = Progress(
             self.options.progress, total, self.run.trainer.steps_per_epoch, self.options.log_interval, step
         )
-        with contextlib.closing(progress), contextlib.closing(self.log):
+        with contextlib.closing(progress), contextlib.closing(RunLog(self.folder, step)) as self.log:
+            self.log.options(options_dict(self.options))
             try:
                 self._train(total, progress, stop)
             except (NonFiniteError, OutOfMemoryError) as error:

@@ -58,8 +58,8 @@ class RunLog:
         replace_file(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
         self.steps = [r for r in kept if r["kind"] == "step"]
         self.evals = [r for r in kept if r["kind"] == "eval"]
-        self._file = path.open("a", encoding="utf-8")
         self._write_summary()
+        self._file = path.open("a", encoding="utf-8")
 
     def close(self) -> None:
         """Close metrics.jsonl."""

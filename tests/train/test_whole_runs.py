@@ -21,6 +21,7 @@ import pytest
 from swinpy.io import atomic
 from swinpy.snapshots.store import SnapshotStore, load_snapshot
 from swinpy.train.main import main
+from swinpy.train.runlog import RunLog
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and files of POSIX")
 
@@ -135,15 +136,31 @@ class Disk(atomic.FileSystem):
     def __init__(self, first: int, number: int, lasting: bool) -> None:
         self.first, self.number, self.lasting, self.calls = first, number, lasting, 0
 
+    def fails(self) -> bool:
+        """Whether the next call does."""
+        self.calls += 1
+        return self.calls >= self.first if self.lasting else self.calls == self.first
+
+    def error(self) -> OSError:
+        return OSError(self.number, os.strerror(self.number))
+
+    def appends(self, log: RunLog, record: dict[str, Any]) -> None:
+        """What stands in for the log's own appending, which has no other seam."""
+        if self.fails():
+            raise self.error()
+        APPEND(log, record)
+
+
+APPEND = RunLog._append
+
 
 def _failing(kind: str) -> Any:
     def call(self: Disk, *args: Any) -> Any:
-        self.calls += 1
-        fails = self.calls >= self.first if self.lasting else self.calls == self.first
+        fails = self.fails()
         if kind == "close" or not fails:  # a descriptor is gone even where close reports an error
             result = getattr(atomic.FileSystem, kind)(self, *args)
         if fails:
-            raise OSError(self.number, os.strerror(self.number))
+            raise self.error()
         return result
 
     return call
@@ -166,6 +183,7 @@ def _resume(output: Path, disk: Disk | None = None) -> int:
     with pytest.MonkeyPatch.context() as patch:
         if disk:
             patch.setattr(atomic, "_fs", disk)
+            patch.setattr(RunLog, "_append", lambda log, record: disk.appends(log, record))
         steps = "5" if not (output / "run").exists() else "9"
         return main([*OPTIONS, "--epochs", "20", "--output", str(output), "--experiment", "run", "--max-steps", steps])
 
