@@ -37,6 +37,8 @@ _HEADER = 10_000
 _NPY_START, _PIECE = 16, 1 << 20
 # JSON takes up to 45 times its length when it is read.
 _META_LIMIT = 1 << 20
+# zipfile expands a block of the others whole, whatever size the entry declares.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class TraceFileError(ValueError):
@@ -177,8 +179,7 @@ def _entries(archive: zipfile.ZipFile, limit: int) -> dict[str, Array]:
         name = info.filename.removesuffix(".npy")
         if name in entries:
             raise TraceFileError(f"expected every name once; got {shown(name)} twice")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            # zipfile expands a block of the others whole, whatever size the entry declares.
+        if info.compress_type not in _METHODS:
             method = info.compress_type
             raise TraceFileError(f"{shown(name)}: expected it stored or deflated, as by NumPy; got method {method}")
         with archive.open(info) as stream:
