@@ -97,6 +97,10 @@ def _nothing(data: bytes) -> int:
     return 0
 
 
+def _boundless(size: int) -> Budget:
+    return Budget(_ROOM)
+
+
 def _unchecked(data: bytes, op: str, place: str) -> None:
     pass
 
@@ -145,6 +149,7 @@ _FAULTS = [
     _Fault("nested lists", "JSON", _set(safetensors, json_cost=_nothing), ("safetensors",)),
     _Fault("nested dicts", "JSON", _set(safetensors, json_cost=_nothing), ("safetensors",)),
     _Fault("flat", "JSON", _set(safetensors, json_cost=_nothing), ("safetensors",)),
+    _Fault("nested lists", "JSON of a snapshot's group", _set(safetensors, Budget=_boundless), ("safetensors",)),
     _Fault("astral", "the width of text in JSON", _set(costs, _WIDE=1, _ESCAPED=1), ("safetensors",)),
     _Fault("escaped", "the width of escaped text in JSON", _set(costs, _ESCAPED=1), ("safetensors",)),
     _Fault("bz2", "blocks of bz2", _set(trace_file, _METHODS=(zipfile.ZIP_BZIP2,))),

@@ -23,6 +23,7 @@ from swinpy.cli.inspect import report
 from swinpy.data import DatasetCorrupt
 from swinpy.data.cifar.pickled import read_batch_pickle
 from swinpy.io import WeightsFileError, read_checkpoint, read_weights, source
+from swinpy.io.safetensors.read import decode_tensors
 from swinpy.snapshots import plain_json
 from swinpy.snapshots.manifest import MANIFEST, SnapshotError, read_manifest
 from swinpy.snapshots.plain_json import decode_plain
@@ -151,6 +152,15 @@ def _read_weights(data: bytes) -> None:
     read_weights(data)
 
 
+def _read_header(data: bytes) -> None:
+    """A file of weights, which a snapshot's group of arrays is as well."""
+    try:
+        decode_tensors(data)
+    except WeightsFileError as error:
+        _check_message(str(error))
+    _read_weights(data)
+
+
 _folder = Path(tempfile.mkdtemp(prefix="swinpy-measure-"))
 
 
@@ -190,7 +200,7 @@ READERS: dict[str, Reader] = {
     "zip": WEIGHTS,
     "legacy": WEIGHTS,
     "tar": WEIGHTS,
-    "safetensors": WEIGHTS,
+    "safetensors": Reader(_read_header, (WeightsFileError,), _twice),
     "npz": Reader(partial(_through, "x.npz", Trace.load), (TraceFileError,), _npz),
     "cifar": Reader(partial(read_batch_pickle, where="batch"), (DatasetCorrupt,), _twice),
     "manifest": Reader(_read_state, (ValueError, TypeError), lambda size: 3 * size + _STATE + _ALLOWANCE),
