@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-__all__ = ["ALLOWANCE", "Budget", "ByteStream", "BytesSource", "FileSource", "Source", "open_source"]
+__all__ = ["ALLOWANCE", "BEYOND", "Budget", "ByteStream", "BytesSource", "FileSource", "Source", "open_source"]
 
 ALLOWANCE = 8 << 20
+BEYOND = ("memory",)  # the rule of a `Fault` about a file that needs more than its size warrants
 _WINDOW = 1 << 16
 _STEPS = 8  # a byte of memory that may be claimed
 
@@ -51,6 +52,7 @@ class Budget:
                 f"contents that need at most {self._limit} bytes of memory (twice the file and {ALLOWANCE >> 20} MiB)",
                 "contents that need more",
                 "Such a file is damaged or made to exhaust memory; get it from where it was published.",
+                rule=BEYOND,
             )
 
     def walk(self, steps: int) -> None:

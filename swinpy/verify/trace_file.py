@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ _HEADER = 10_000
 _NPY_START, _PIECE = 16, 1 << 20
 # JSON takes up to 45 times its length when it is read.
 _META_LIMIT = 1 << 20
+# zipfile expands a block of the others whole, whatever size the entry declares.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class TraceFileError(ValueError):
@@ -177,8 +180,7 @@ def _entries(archive: zipfile.ZipFile, limit: int) -> dict[str, Array]:
         name = info.filename.removesuffix(".npy")
         if name in entries:
             raise TraceFileError(f"expected every name once; got {shown(name)} twice")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            # zipfile expands a block of the others whole, whatever size the entry declares.
+        if info.compress_type not in _METHODS:
             method = info.compress_type
             raise TraceFileError(f"{shown(name)}: expected it stored or deflated, as by NumPy; got method {method}")
         with archive.open(info) as stream:
@@ -194,8 +196,7 @@ def _array(name: str, stream: IO[bytes], size: int) -> Array:
         raise TraceFileError(f"{name}: expected .npy version 1 or 2; got {version}")
     # Some bytes more than the longest header, which is not read by the length that it declares.
     head = io.BytesIO((start + stream.read(_HEADER))[np.lib.format.MAGIC_LEN :])
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(head, max_header_size=_HEADER)
+    shape, fortran, dtype = _described(version, head)
     if dtype.kind not in "fiubc":
         raise TraceFileError(f"{name}: expected an array of numbers; got a dtype of kind {dtype.kind}")
     wanted, there = math.prod(shape) * dtype.itemsize, size - np.lib.format.MAGIC_LEN - head.tell()
@@ -206,6 +207,16 @@ def _array(name: str, stream: IO[bytes], size: int) -> Array:
     values = flat.view(dtype).reshape(shape[::-1]).T if fortran else flat.view(dtype).reshape(shape)
     native = dtype.newbyteorder("=")
     return values if dtype == native else values.byteswap(inplace=True).view(native)
+
+
+def _described(version: tuple[int, int], head: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether Fortran's order, and dtype that a header gives."""
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        return read(head, max_header_size=_HEADER)
+    except (SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError) as error:
+        # What Python's parser, by which NumPy reads the text, may raise beside ValueError.
+        raise ValueError(f"{type(error).__name__} in the header of an array") from None
 
 
 def _fill(target: memoryview, first: bytes, stream: IO[bytes]) -> None:

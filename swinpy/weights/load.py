@@ -133,7 +133,7 @@ def _check_arguments(model: object, resize: object, in_chans: object) -> None:
 
 def _file(read: Translation) -> str:
     """Where in the file the network is."""
-    return "the file" + (f", under {read.prefix}" if read.prefix else "")
+    return "the file" + (f", under {plain(read.prefix)}" if read.prefix else "")
 
 
 def _nothing(came: Given, read: Translation, plan: Plan) -> str:

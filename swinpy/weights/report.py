@@ -71,8 +71,8 @@ class LoadReport:
             entries: Mapping[str, str] = getattr(self, name)
             text = f"{some(entries, 2)}: {_grouped(entries)}" if entries else ""
             rows.append((name, len(entries), text))
-        entry = f", entry {self.entry}" if self.entry else ""
-        prefix = f", under {self.prefix}" if self.prefix else ""
+        entry = f", entry {plain(self.entry)}" if self.entry else ""
+        prefix = f", under {plain(self.prefix)}" if self.prefix else ""
         table = _table(f"weights of {self.source}{entry} (dialect {self.dialect}{prefix})", rows)
         return "\n".join([table, *(f"ATTENTION: {note}" for note in self.notes)])
 

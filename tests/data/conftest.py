@@ -22,7 +22,14 @@ def _string(value):
 
 
 def _integer(value):
-    return b"K" + bytes([value]) if value < 256 else b"M" + struct.pack("<H", value)
+    if 0 <= value < 256:
+        return b"K" + bytes([value])
+    if 0 <= value < 1 << 16:
+        return b"M" + struct.pack("<H", value)
+    if -(1 << 31) <= value < 1 << 31:
+        return b"J" + struct.pack("<i", value)
+    data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
 
 
 def _array(array):

@@ -273,6 +273,11 @@ def test_python_batches_with_other_contents(tiny10, tmp_path, python2_pickle):
         ({"labels": [0] * 6, "date": data}, "got NoneType"),
         ({"labels": [0] * 5, "data": data}, "got 5 items"),
         ({"labels": ["0"] * 6, "data": data}, "to list 6 integers"),
+        ({"labels": [0, 1, 65_535, 0, 0, 0], "data": data}, "got 65535 in record 2"),
+        ({"labels": [0, 1, (1 << 31) - 1, 0, 0, 0], "data": data}, f"got {(1 << 31) - 1} in record 2"),
+        ({"labels": [0, 1, -1, 0, 0, 0], "data": data}, "got -1 in record 2"),
+        ({"labels": [0, 1, 1 << 31, 0, 0, 0], "data": data}, r"opcode b'\x8a'"),  # a long: no such file has any
+        ({"labels": [0, 1, 1 << 1000, 0, 0, 0], "data": data}, r"opcode b'\x8a'"),
         ({"fine_labels": [0] * 6, "data": data}, "got NoneType"),
         ({"labels": "000000", "data": data}, "got bytes"),
     ]:

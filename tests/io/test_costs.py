@@ -60,8 +60,10 @@ def test_json(piece: str) -> None:
 
 
 @pytest.mark.parametrize("text", [text for text in _TEXTS if "surrogate" not in text])
-def test_json_of_one_text(text: str) -> None:
-    data = f'["{_TEXTS[text]}"]'.encode()
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize("count", [1, 40])
+def test_json_of_long_texts(text: str, escaped: bool, count: int) -> None:
+    data = json.dumps([_TEXTS[text]] * count, ensure_ascii=escaped).encode()
     peak = _peak(lambda: json.loads(data.decode()))
     assert peak + len(data) - 2000 <= json_cost(data)
 

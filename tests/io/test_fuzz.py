@@ -56,14 +56,24 @@ def test_the_measure_sees_memory() -> None:
 
 
 def test_the_measure_sees_time() -> None:
-    stop = time.thread_time() + 1.2
-
     def wait(data: bytes) -> None:
+        stop = time.thread_time() + 0.4
         while time.thread_time() < stop:
             pass
 
     with pytest.raises(AssertionError, match="s for a file of 10 bytes"):
         measure(_reader(wait), bytes(10))
+
+
+def test_the_measure_bears_one_interruption() -> None:
+    left = [0.4]
+
+    def wait(data: bytes) -> None:
+        stop = time.thread_time() + (left.pop() if left else 0)
+        while time.thread_time() < stop:
+            pass
+
+    assert measure(_reader(wait), bytes(10)).time_share < 0.5
 
 
 def test_the_measure_sees_messages_and_other_exceptions() -> None:

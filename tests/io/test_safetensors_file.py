@@ -12,8 +12,9 @@ import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.hostile.weight_files import safetensors_file
 
-from swinpy.io import TensorFileError, atomic, read_tensors, write_tensors
+from swinpy.io import TensorFileError, atomic, read_tensors, read_weights, write_tensors
 from swinpy.io.safetensors.read import decode_tensors
 from swinpy.io.safetensors.write import _has_utf8, encode_tensors
 
@@ -141,10 +142,35 @@ def test_refuses_values(tmp_path: Path, value: Any, said: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["__metadata__", "\ud800"])
+@pytest.mark.parametrize("name", ["__metadata__", "\ud800", "n" * 1025])
 def test_refuses_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="write_tensors: expected a usable name"):
         write_tensors(tmp_path / "a", {name: np.zeros(1)})
+
+
+def test_the_longest_name_comes_back(tmp_path: Path) -> None:
+    name = "\u4e00" * 1024
+    write_tensors(tmp_path / "a.safetensors", {name: np.ones(2)})
+    assert list(read_weights(tmp_path / "a.safetensors")) == list(read_tensors(tmp_path / "a.safetensors")[0]) == [name]
+
+
+def test_what_would_not_be_read_is_not_written(tmp_path: Path) -> None:
+    few, many = ({f"t{i}": np.ones(1, np.uint8) for i in range(count)} for count in (1000, 20_000))
+    write_tensors(tmp_path / "few", few)
+    assert len(read_tensors(tmp_path / "few")[0]) == 1000
+    with pytest.raises(TensorFileError, match="Write fewer tensors into one file"):
+        write_tensors(tmp_path / "many", many)
+    assert not (tmp_path / "many").exists()
+    header = {name: {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i, name in enumerate(many)}
+    with pytest.raises(TensorFileError, match=r"at most \d+ bytes of memory"):
+        decode_tensors(safetensors_file(header, bytes(len(many))))
+
+
+def test_a_long_name_in_a_message_is_cut() -> None:
+    header = {"n" * 9000: {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}
+    with pytest.raises(TensorFileError, match="dtype BF16 in 'nnnn") as caught:
+        decode_tensors(safetensors_file(header, bytes(2)))
+    assert len(str(caught.value)) < 400
 
 
 def test_refuses_other_arguments(tmp_path: Path) -> None:

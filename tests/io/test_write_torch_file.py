@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from swinpy.io import atomic, read_checkpoint, torch_file_bytes, write_torch_file
+from swinpy.io import atomic, read_checkpoint, read_weights, torch_file_bytes, write_torch_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +88,17 @@ def test_many_entries() -> None:
 def test_refusals(tree: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         torch_file_bytes(tree)
+
+
+@pytest.mark.parametrize("tree", [{"n" * 1025: np.ones(2)}, {"model": {"n" * 1025: 1}}])
+def test_keys_too_long_to_be_read_are_refused(tree: Any) -> None:
+    with pytest.raises(ValueError, match=r"at most 1024 characters; got 'nnn.*of 1025, which would not be read"):
+        torch_file_bytes(tree)
+
+
+def test_the_longest_key_comes_back() -> None:
+    name = "\u4e00" * 1024
+    assert list(read_weights(torch_file_bytes({name: {name: np.ones(2)}}))) == [name]
 
 
 def test_cycle_is_refused() -> None:

@@ -32,6 +32,26 @@ def test_another_network_is_described() -> None:
     assert len(text.splitlines()) < 12
 
 
+def _check_fit(text: str, letter: str) -> None:
+    assert letter * 201 not in text  # a name is cut
+    assert text.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("letter", ["k", "\x1b", "\u4e00"])
+def test_what_a_file_chose_is_short_and_printable(letter: str) -> None:
+    """Keys under a prefix of a thousand letters, of which some do not fit, some are lacking and some are others."""
+    prefix = letter * 1000
+    state = {f"{prefix}.{name}": array for name, array in build(V1).state_dict().items()}
+    good = dict(state)
+    state |= {f"{prefix}.patch_embed.proj.bias": np.ones(3), f"{prefix}.x{letter * 900}": np.ones(2)}
+    del state[f"{prefix}.norm.weight"]
+    text = refused(build(V1), state, "expected (8,); got (3,)", "norm.weight", "under ")
+    _check_fit(text, letter)
+    twice = {**good, f"{prefix}.module.norm.weight": good[f"{prefix}.norm.weight"]}
+    _check_fit(refused(build(V1), twice, "expected one key for norm.weight"), letter)
+    _check_fit(str(load_weights(build(V1), {**good, f"other.{letter * 1000}": np.ones(2)})), letter)
+
+
 def test_v1_into_v2_and_back() -> None:
     refused(build(V2), build(V1).state_dict(), "the network of the file (Swin V1", "(Swin V2")
     refused(build(V1), build(V2).state_dict(), "the network of the file (Swin V2", "(Swin V1", "a V2 model has it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -281,6 +282,13 @@ GOOD = _npy(_FLAT | {"shape": (2,)}, bytes(16))
 ZEROS = 10 << 20
 
 
+def _packed(method: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("a.npy", GOOD)
+    return buffer.getvalue()
+
+
 def _bomb() -> bytes:
     """80 MiB of zeros in 80 KiB."""
     buffer = io.BytesIO()
@@ -291,6 +299,17 @@ def _bomb() -> bytes:
     return buffer.getvalue()
 
 
+# What Python's parser says of each is another kind of exception.
+_HEADERS = {
+    "open": b"{'descr': '<f8', 'fortran_order': False, 'shape': (3000000l'< }",
+    "nest": b"(" * 9000,
+    "signs": b"-" * 9000 + b"1",
+    "list_key": b"{[]: 1}",
+    "indent": b"{'descr': '<f8',\n  1l\n 2\n",
+    "nul": b"\0",
+    "number": b"9" * 5000,
+    "sum": b"1j+'a'",
+}
 HOSTILE = {
     "empty": (b"", "does not read"),
     "not_a_zip": (b"PK" + bytes(50), "does not read"),
@@ -302,10 +321,16 @@ HOSTILE = {
     "too_few": (_npz(("a.npy", _npy(_FLAT | {"shape": (1,)}, bytes(16)))), "expected 8 bytes"),
     "no_magic": (_npz(("a.npy", b"nothing")), "does not read"),
     "bad_header": (_npz(("a.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': os.ex}")), "does not read"),
+    **{
+        f"header_{name}": (_npz(("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)), "does not read")
+        for name, text in _HEADERS.items()
+    },
     "version_3": (_npz(("a.npy", b"\x93NUMPY\x03\x00" + GOOD[8:])), "version"),
     "long_header": (_npz(("a.npy", _npy(_FLAT | {"shape": (1,) * 5000}, bytes(8)))), "does not read"),
     "bad_meta": (_npz(("__meta__.npy", _npy({**_FLAT, "descr": "|u1", "shape": (2,)}, b"{]"))), "does not read"),
     "meta_list": (_npz(("__meta__.npy", _npy({**_FLAT, "descr": "|u1", "shape": (2,)}, b"[]"))), "JSON object"),
+    "bz2": (_packed(zipfile.ZIP_BZIP2), "'a': expected it stored or deflated, as by NumPy; got method 12"),
+    "lzma": (_packed(zipfile.ZIP_LZMA), "'a': expected it stored or deflated, as by NumPy; got method 14"),
     "bomb": (_bomb(), r"expected at most \d+ bytes .*max_bytes"),
 }
 

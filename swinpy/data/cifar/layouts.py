@@ -275,7 +275,7 @@ def _read_python(buffer: bytes, fmt: CifarFormat, records: int, where: str) -> A
             f"{fmt.name}: expected 'data' of shape ({records}, {_PIXELS}) in {where}; got {got}. "
             "Fetch the dataset again."
         )
-    if not isinstance(labels, list) or len(labels) != records or not all(map(_is_number, labels)):
+    if not isinstance(labels, list) or len(labels) != records or any(type(n) is not int for n in labels):
         got = f"{len(labels)} items" if isinstance(labels, list) else type(labels).__name__
         raise DatasetCorrupt(
             f"{fmt.name}: expected {key!r} to list {records} integers in {where}; got {got}. Fetch the dataset again."
@@ -283,10 +283,6 @@ def _read_python(buffer: bytes, fmt: CifarFormat, records: int, where: str) -> A
     numbers = np.array(labels, dtype=np.int64)
     _check_labels(numbers, len(fmt.class_names), fmt.name, where)
     return data.reshape(records, 3, _SIDE, _SIDE), numbers
-
-
-def _is_number(label: object) -> bool:
-    return type(label) is int and label.bit_length() < 64  # of more, NumPy makes an OverflowError
 
 
 def _check_labels(labels: NDArray[np.int64], classes: int, op: str, where: str) -> None:

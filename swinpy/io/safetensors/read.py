@@ -28,14 +28,14 @@ from swinpy.io.records import (
     as_count,
     check_view,
 )
-from swinpy.io.source import BytesSource
+from swinpy.io.source import Budget, BytesSource
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-    from swinpy.io.source import Budget, Source
+    from swinpy.io.source import Source
 
 __all__ = [
     "METADATA",
@@ -49,7 +49,8 @@ __all__ = [
 
 _HEADER_LIMIT = 100_000_000  # the format's own
 METADATA = "__metadata__"
-_ROW, _NUMBER = 700, 32  # bytes that the records of a tensor take beyond its JSON, and each number of its shape
+# Bytes that the records of a tensor take beyond its JSON, each number of its shape, and an array with its view.
+_ROW, _NUMBER, _ARRAY = 700, 32, 600
 SAFETENSORS_DTYPES: dict[str, Dtype] = {
     "F64": DTYPES["float64"],
     "F32": DTYPES["float32"],
@@ -72,12 +73,12 @@ SAFETENSORS_DTYPES: dict[str, Dtype] = {
 _CODES = {dtype: code for code, dtype in SAFETENSORS_DTYPES.items()}
 
 
-def read_safetensors(source: Source, budget: Budget | None = None) -> Content:
+def read_safetensors(source: Source, budget: Budget) -> Content:
     """What a file of this form holds.
 
     Args:
         source: the file.
-        budget: what it may take; None for a file that is in memory already, which its header is a part of.
+        budget: what it may take.
 
     Raises:
         Fault: damaged or hostile.
@@ -87,11 +88,9 @@ def read_safetensors(source: Source, budget: Budget | None = None) -> Content:
     if length > _HEADER_LIMIT or start > source.size:
         raise Fault("a safetensors header that fits in the file", f"one of {length} bytes in {source.size} (truncated)")
     data = source.read(8, length)
-    if budget is not None:
-        budget.take(json_cost(data))
+    budget.take(json_cost(data))
     header = _parse(data)
-    if budget is not None:
-        budget.take(_ROW * len(header) + _NUMBER * data.count(b","))
+    budget.take(_ROW * len(header) + _NUMBER * data.count(b","))
     metadata = _metadata(header.pop(METADATA, {}))
     spans: list[tuple[int, int]] = []
     tree = {name: _tensor(name, row, start, source.size - start, spans) for name, row in header.items()}
@@ -189,19 +188,21 @@ def views_of(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         data: the file's bytes.
 
     Raises:
-        ValueError: the bytes are malformed or hold a dtype that NumPy does not have.
+        Fault: the bytes are malformed, or describe so much that they and copies of the arrays would take more than
+            twice their size (and 8 MiB).
+        ValueError: they hold a dtype that NumPy does not have.
     """
-    try:
-        content = read_safetensors(BytesSource(data))
-    except Fault as fault:
-        raise ValueError(f"{fault.got} in place of {fault.expected}") from fault
+    budget = Budget(len(data))
+    budget.take(2 * len(data))
+    content = read_safetensors(BytesSource(data), budget)
+    budget.take(_ARRAY * len(content.tree))
     return {name: _view(data, name, tensor) for name, tensor in content.tree.items()}, content.metadata
 
 
 def _view(data: bytes, name: str, tensor: StoredTensor | Call) -> NDArray[Any]:
     if not isinstance(tensor, StoredTensor) or not tensor.dtype.native:
         code = tensor.function.name if isinstance(tensor, Call) else _CODES[tensor.dtype]
-        raise ValueError(f"dtype {code} in {name!r}, which NumPy does not have")
+        raise ValueError(f"dtype {shown(code)[1:-1]} in {shown(name)}, which NumPy does not have")
     flat = np.frombuffer(data, "<" + tensor.dtype.code, tensor.storage.numel, tensor.storage.position)
     return flat.reshape(tensor.shape)
 
@@ -226,9 +227,10 @@ def decode_tensors(data: bytes, where: str = "memory") -> tuple[dict[str, NDArra
         for name in sorted(views):
             view = views.pop(name)
             arrays[name] = np.array(view, dtype=view.dtype.newbyteorder("="), order="C", copy=True)
+    except Fault as fault:
+        raise fault_of("read_tensors", where, f"{fault.got} in place of {fault.expected}", fault.fix) from fault
     except (ValueError, MemoryError) as error:
-        fix = "Copy or download the file again, or convert such tensors to float32."
-        raise fault_of("read_tensors", where, str(error), fix) from error
+        raise fault_of("read_tensors", where, str(error), "Convert such tensors to float32 first.") from error
     return arrays, texts
 
 

@@ -16,7 +16,10 @@ import numpy as np
 import safetensors.numpy
 
 from swinpy.io import atomic
+from swinpy.io.costs import NAME_LIMIT
+from swinpy.io.errors import Fault, shown
 from swinpy.io.safetensors.read import METADATA, SAFETENSORS_DTYPES, fault_of, views_of
+from swinpy.io.source import BEYOND
 
 if TYPE_CHECKING:
     import os
@@ -39,14 +42,14 @@ def check_tensors(tensors: Mapping[str, NDArray[Any]]) -> None:
 
     Raises:
         TypeError: a name is no str, a value is no NumPy array, or its dtype has no place in the format.
-        ValueError: a name is reserved or has no UTF-8 form.
+        ValueError: a name is reserved, has no UTF-8 form or more than 1024 characters.
     """
     for name, array in tensors.items():
         if not isinstance(name, str):
             raise TypeError(f"write_tensors: expected names of type str; got {name!r}. Name every tensor by a str.")
-        if name == METADATA or not _has_utf8(name):
-            reason = "reserved by the format" if name == METADATA else "without a UTF-8 form"
-            raise ValueError(f"write_tensors: expected a usable name; got {name!r}, {reason}. Rename the tensor.")
+        reason = _unusable(name)
+        if reason:
+            raise ValueError(f"write_tensors: expected a usable name; got {shown(name)}, {reason}. Rename the tensor.")
         if not isinstance(array, (np.ndarray, np.generic)) or isinstance(array, np.ma.MaskedArray):
             kind = f"{type(array).__module__}.{type(array).__qualname__}"
             raise TypeError(
@@ -59,6 +62,15 @@ def check_tensors(tensors: Mapping[str, NDArray[Any]]) -> None:
                 f"write_tensors: expected one of the dtypes {known} for {name!r}; got {array.dtype}. "
                 "Convert it, or keep it out of the file."
             )
+
+
+def _unusable(name: str) -> str:
+    """What is wrong with a name; "" for nothing."""
+    if name == METADATA:
+        return "reserved by the format"
+    if len(name) > NAME_LIMIT:
+        return f"of {len(name)} characters, more than the {NAME_LIMIT} that are read"
+    return "" if _has_utf8(name) else "without a UTF-8 form"
 
 
 def _has_utf8(text: str) -> bool:
@@ -95,7 +107,8 @@ def encode_tensors(
     Raises:
         TypeError: a value is no NumPy array or its dtype has no place in the format; metadata is not text.
         ValueError: a name or a piece of metadata cannot be used.
-        TensorFileError: the library failed, or its bytes do not give the arrays back.
+        TensorFileError: the library failed, its bytes do not give the arrays back, or there are so many tensors (some
+            thousands, if they are small) that the file would not be read.
         MemoryError: memory is full.
     """
     if not checked:
@@ -114,6 +127,9 @@ def encode_tensors(
         views, found_texts = views_of(data)
     except MemoryError:
         raise
+    except Fault as fault:
+        fix = "Write fewer tensors into one file." if fault.rule == BEYOND else advice
+        raise fault_of("write_tensors", "memory", f"{fault.got} in place of {fault.expected}", fix) from fault
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
             raise

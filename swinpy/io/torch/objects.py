@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swinpy.io.costs import ENTRY
+from swinpy.io.costs import ENTRY, ITEM
 from swinpy.io.errors import Fault, plain, shown
 from swinpy.io.records import DTYPES, STORAGES, Call, Global, Storage, StoredTensor, check_view
 
@@ -76,7 +76,10 @@ class TorchObjects:
     def call(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         """A tensor, a dict, or the record of a call."""
         known = self._calls.get(function) if type(function) is Global else None
-        return Call(function, arguments) if known is None else known(arguments)
+        if known is None:
+            return Call(function, arguments)
+        self._budget.take(ITEM * sum(len(part) for part in arguments if type(part) is list))  # shapes are copied
+        return known(arguments)
 
     def persistent(self, identity: Any) -> Any:
         """What the form of file says."""

@@ -29,6 +29,7 @@ _PAX_LIMIT = 1 << 16
 _PAX_HARMLESS = {b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"comment"}
 _COUNT = struct.Struct("<q")
 _NDIM = struct.Struct("<i4x")
+_NUMBER = 64  # bytes that a number takes, and its places: in one row, then in a shape or strides
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +193,9 @@ class _Parts:
             (ndim,) = _NDIM.unpack(stream.take(_NDIM.size))
             if not 0 <= ndim <= MAX_DIMS:
                 raise Fault(f"a tensor of at most {MAX_DIMS} dimensions", str(ndim))
-            numbers = struct.unpack(f"<{2 * ndim + 1}q", stream.take(8 * (2 * ndim + 1)))
-            self._budget.take(1000)
+            count = 2 * ndim + 1
+            self._budget.take(RECORD + ENTRY + _NUMBER * count)
+            numbers = struct.unpack(f"<{count}q", stream.take(8 * count))
             self._tensors[key] = check_view(
                 storage, storage.dtype, numbers[-1], numbers[:ndim], numbers[ndim : 2 * ndim]
             )

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swinpy.io import atomic
+from swinpy.io.costs import NAME_LIMIT
+from swinpy.io.errors import shown
 
 if TYPE_CHECKING:
     import os
@@ -48,7 +50,7 @@ def write_torch_file(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> N
 
     Raises:
         TypeError: there is something else in it, or an array of a dtype that torch has no storage for.
-        ValueError: it is nested too deeply or contains itself.
+        ValueError: it is nested too deeply, contains itself, or has a key of more than 1024 characters.
         OSError: the disk refused; a file that was at `path` is as it was.
     """
     atomic.replace_file(Path(path), torch_file_bytes(tree))
@@ -62,7 +64,7 @@ def torch_file_bytes(tree: Mapping[str, Any]) -> bytes:
 
     Raises:
         TypeError: there is something in it that cannot be written.
-        ValueError: it is nested too deeply or contains itself.
+        ValueError: it is nested too deeply, contains itself, or has a key of more than 1024 characters.
     """
     pickler = _Pickler()
     pickler.add(tree, 0)
@@ -102,6 +104,11 @@ class _Pickler:
             for key, item in value.items():
                 if not isinstance(key, (str, int)):
                     raise TypeError(f"write_torch_file: expected keys of text or int; got {key!r}. Rename it.")
+                if isinstance(key, str) and len(key) > NAME_LIMIT:
+                    got = f"{shown(key)} of {len(key)}, which would not be read"
+                    raise ValueError(
+                        f"write_torch_file: expected keys of at most {NAME_LIMIT} characters; got {got}. Shorten it."
+                    )
                 self._add_plain(key)
                 self.add(item, depth + 1)
             self.pieces.append(b"u")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swinpy.io.errors import plain
 from swinpy.weights.dialects.buffers import ModelGeometry, buffers_of
 from swinpy.weights.dialects.places import bare, find_dialect, find_place
 from swinpy.weights.dialects.tables import BUFFERS, DIALECTS, Dialect
@@ -76,7 +77,8 @@ def _why_needless(name: str, array: Array, place: Place) -> str:
         return _COUNTED
     if place.holds(name):
         return ""
-    return f"of another part of the file's model: not under {place.prefix}" if place.prefix else "of another network"
+    where = plain(place.prefix)
+    return f"of another part of the file's model: not under {where}" if where else "of another network"
 
 
 def to_official(state: Mapping[str, Array], dialect: str = "auto", prefix: str | None = None) -> Translation:
@@ -103,10 +105,10 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto", prefix: str |
     read = Translation(chosen.name, place.prefix, arrays, source, {}, ())
     unknown: list[str] = []
     for key, array in state.items():
-        plain = bare(key)
-        name = place.official(plain)
+        inner = bare(key)
+        name = place.official(inner)
         if name is None:
-            why = _why_needless(plain, array, place)
+            why = _why_needless(inner, array, place)
             if why:
                 read.ignored[key] = why
             else:
@@ -114,7 +116,8 @@ def to_official(state: Mapping[str, Array], dialect: str = "auto", prefix: str |
         elif name.endswith(BUFFERS):
             read.ignored[key], read.buffers[name], read.buffer_source[name] = _RECOMPUTED, array, key
         elif name in arrays:
-            raise DialectError(f"load_weights: expected one key for {name}; got {source[name]} and {key}. Remove one.")
+            both = f"{plain(source[name])} and {plain(key)}"
+            raise DialectError(f"load_weights: expected one key for {name}; got {both}. Remove one.")
         else:
             arrays[name], source[name] = array, key
     position = arrays.get("absolute_pos_embed")

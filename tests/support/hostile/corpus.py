@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .weight_files import (
-    MAGIC,
-    Raw,
-    Tensor,
-    call,
-    glob,
-    legacy_file,
-    pickled,
-    safetensors_file,
-    tar_file,
-    tar_members,
-    tar_parts,
-    zip_bytes,
-    zip_entries,
-)
+from . import weight_files as made
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,10 +18,11 @@ __all__ = [
     "Case",
     "legal",
     "refused",
+    "sound_cifar",
     "sound_legacy",
+    "sound_npz",
     "sound_safetensors",
     "sound_tar",
-    "sound_tree",
     "sound_zip",
 ]
 
@@ -70,34 +58,37 @@ def legal(name: str, make: Callable[[], bytes] | bytes, **expected: Any) -> Case
     return Case(name, make if callable(make) else (lambda: make), "", expected)
 
 
-def sound_tree() -> dict[str, Any]:
+def _sound_tree() -> dict[str, Any]:
     """A small training checkpoint: weights, an optimizer, and objects of code that is nobody's business."""
     weights = {
-        "w": Tensor(),
-        "m": Tensor("1", 6, (2, 3), (3, 1), kind="LongStorage"),
-        "part": Tensor(shape=(1,), offset=2),
+        "w": made.Tensor(),
+        "m": made.Tensor("1", 6, (2, 3), (3, 1), kind="LongStorage"),
+        "part": made.Tensor(shape=(1,), offset=2),
     }
-    config = Raw(glob("yacs.config", "CfgNode").code + b")\x81}(X\x01\x00\x00\x00aK\x01ub")
+    config = made.Raw(made.glob("yacs.config", "CfgNode").code + b")\x81}(X\x01\x00\x00\x00aK\x01ub")
     return {
         "model": weights,
-        "optimizer": {"state": {0: {"step": 3, "exp_avg": Tensor()}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        "optimizer": {
+            "state": {0: {"step": 3, "exp_avg": made.Tensor()}},
+            "param_groups": [{"lr": 0.1, "params": [0]}],
+        },
         "epoch": 300,
         "config": config,
-        "best": call(glob("numpy.core.multiarray", "scalar"), b"\0" * 8),
+        "best": made.call(made.glob("numpy.core.multiarray", "scalar"), b"\0" * 8),
     }
 
 
 def sound_zip() -> bytes:
     storages = {"0": VECTOR.tobytes(), "1": _MATRIX.tobytes()}
-    return zip_bytes(zip_entries(pickled(sound_tree()), storages))
+    return made.zip_bytes(made.zip_entries(made.pickled(_sound_tree()), storages))
 
 
 def sound_legacy() -> bytes:
-    return legacy_file(sound_tree(), {"0": (3, VECTOR.tobytes()), "1": (6, _MATRIX.tobytes())}, magic=MAGIC)
+    return made.legacy_file(_sound_tree(), {"0": (3, VECTOR.tobytes()), "1": (6, _MATRIX.tobytes())}, magic=made.MAGIC)
 
 
 def sound_tar() -> bytes:
-    return tar_file(tar_members(tar_parts(VECTOR)))
+    return made.tar_file(made.tar_members(made.tar_parts(VECTOR)))
 
 
 def sound_safetensors() -> bytes:
@@ -108,4 +99,18 @@ def sound_safetensors() -> bytes:
         "m": {"dtype": "I64", "shape": [2, 3], "data_offsets": [16, 64]},
         "none": {"dtype": "F16", "shape": [0, 4], "data_offsets": [64, 64]},
     }
-    return safetensors_file(header, VECTOR.tobytes() + b"\x80\x3f\x00\xc0" + _MATRIX.tobytes())
+    return made.safetensors_file(header, VECTOR.tobytes() + b"\x80\x3f\x00\xc0" + _MATRIX.tobytes())
+
+
+def sound_npz() -> bytes:
+    out = io.BytesIO()
+    meta = np.frombuffer(b'{"seed": 1}', np.uint8)
+    np.savez_compressed(out, **{"a": np.arange(3.0), "grad:a": np.ones(3, ">f4"), "__meta__": meta})
+    return out.getvalue()
+
+
+def sound_cifar() -> bytes:
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\1b\x87R"
+    array += b"(K\1K\2K\3\x86cnumpy\ndtype\nU\2u1K\0K\1\x87R"
+    array += b"(K\3U\1|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89U\6abcdeftb"
+    return b"\x80\x02}q\0(U\4dataq\1" + array + b"U\6labels](K\1K\2eU\5names](U\1aU\1beu."

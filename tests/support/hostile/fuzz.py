@@ -16,35 +16,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from support.hostile.choice import Guided, Seeded, one
+from support.hostile.expensive import KINDS
+from support.hostile.grow import GROWN
+from support.hostile.mutations import mutations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from support.hostile.choice import Choice
     from support.hostile.measure import Cost, Reader
 
 __all__ = ["Worst", "files", "main"]
-
-
-class _Seeded:
-    """A `Choice` by a seed."""
-
-    def __init__(self, seed: str) -> None:
-        self._random = random.Random(seed)
-
-    def below(self, count: int) -> int:
-        return self._random.randrange(count)
-
-
-class _Guided:
-    """A `Choice` by the bytes that a fuzzer gives; the first alternative where they have run out."""
-
-    def __init__(self, provider: Any) -> None:
-        self._provider = provider
-
-    def below(self, count: int) -> int:
-        number: int = self._provider.ConsumeIntInRange(0, count - 1)
-        return number
 
 
 class Worst:
@@ -71,45 +56,40 @@ class Worst:
         )
 
 
-def _bases(form: str) -> list[bytes]:
-    """Sound files, to be bent."""
-    from support.hostile import corpus, grow
+def _sound(form: str) -> bytes:
+    """A sound file, to be bent."""
+    from support.hostile import corpus
     from swinpy.snapshots.manifest import FileRecord, Manifest
 
+    if form != "manifest":
+        made: bytes = getattr(corpus, f"sound_{form}")()
+        return made
     record = FileRecord(12, "0" * 64)
-    sound: dict[str, Any] = {
-        "zip": corpus.sound_zip,
-        "legacy": corpus.sound_legacy,
-        "tar": corpus.sound_tar,
-        "safetensors": corpus.sound_safetensors,
-        "npz": grow.sound_npz,
-        "cifar": grow.sound_cifar,
-        "manifest": Manifest(7, 1, False, {"state.json": record, "model.safetensors": record}).encode,
-    }
-    return [sound[form]()]
-
-
-def _grown(form: str, choice: Any) -> bytes:
-    from support.hostile import grow
-
-    if form == "manifest":
-        return grow.grow_json(choice).encode("utf-8", "surrogatepass")
-    made: bytes = getattr(grow, f"grow_{form}")(choice)
-    return made
+    return Manifest(7, 1, False, {"state.json": record, "model.safetensors": record}).encode()
 
 
 def files(form: str, count: int, seed: int) -> Iterator[bytes]:
-    """Files by number: one in four a bent sound one, the others grown, and every fifth of these bent, too."""
-    from support.hostile.mutations import mutations
-
-    (base,) = _bases(form)
-    bent = mutations(base, count, seed)
+    """Files by number: first each expensive kind; then one in four a bent sound one, the others grown, every fifth of
+    these bent, too.
+    """
+    kinds = list(KINDS[form].items())
+    bent = mutations(_sound(form), count, seed)
     for number in range(count):
-        if number % 4 == 3:
+        choice = Seeded(f"{form} {seed} {number}")
+        if number < len(kinds):
+            yield kinds[number][1](choice)
+        elif number % 4 == 3:
             yield next(bent)
-            continue
-        made = _grown(form, _Seeded(f"{form} {seed} {number}"))
-        yield next(iter(mutations(made, 1, seed + number))) if number % 5 == 4 else made
+        else:
+            made = GROWN[form](choice)
+            yield next(iter(mutations(made, 1, seed + number))) if number % 5 == 4 else made
+
+
+def _guided(form: str, choice: Choice) -> bytes:
+    """A file by a fuzzer's bytes: an expensive kind, or a grown one."""
+    if choice.below(2):
+        return GROWN[form](choice)
+    return one(choice, list(KINDS[form].values()))(choice)  # type: ignore[no-any-return]
 
 
 def _check(reader: Reader, data: bytes, worst: Worst) -> None:
@@ -146,7 +126,7 @@ def _by_coverage(form: str, seconds: float, seed: int) -> None:
         if time.monotonic() > end:
             print(f"{form}: {worst}", flush=True)
             atheris_exit()
-        made = data[1:] if data[:1] < b"\x80" else _grown(form, _Guided(atheris.FuzzedDataProvider(data[1:])))
+        made = data[1:] if data[:1] < b"\x80" else _guided(form, Guided(atheris.FuzzedDataProvider(data[1:])))
         _check(READERS[form], made, worst)
 
     def atheris_exit() -> None:
@@ -155,8 +135,7 @@ def _by_coverage(form: str, seconds: float, seed: int) -> None:
         os._exit(0)  # libFuzzer takes an exception, SystemExit too, for a finding
 
     with tempfile.TemporaryDirectory() as folder:
-        for number, base in enumerate(_bases(form)):
-            (Path(folder) / f"sound{number}").write_bytes(b"\0" + base)
+        (Path(folder) / "sound").write_bytes(b"\0" + _sound(form))
         rng = random.Random(seed)
         for number in range(60):
             (Path(folder) / f"grown{number}").write_bytes(b"\xff" + rng.randbytes(400))
@@ -167,7 +146,7 @@ def _by_coverage(form: str, seconds: float, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("form", choices=["zip", "legacy", "tar", "safetensors", "npz", "cifar", "manifest"])
+    parser.add_argument("form", choices=list(KINDS))
     parser.add_argument("--count", type=int, default=1 << 60)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from .corpus import VECTOR, Case, legal, refused
-from .grow import same_hash
+from .grow_pickles import same_hash
 from .weight_files import Raw, Tensor, call, glob, join, torch_zip, zip_bytes, zip_entries
 
 __all__ = ["PICKLES", "ordered_laughs", "zip_of"]
