@@ -302,6 +302,36 @@ def test_configurations_that_do_not_fit(changes: dict[str, Any], text: str) -> N
         TINY.with_changes(**changes)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"img_size": 1, "patch_size": 1},
+        {"in_chans": 1},
+        {"embed_dim": 1, "num_heads": (1, 1)},
+        {"window_size": 1},
+        {"num_classes": 0},
+        {"drop_rate": 0.0},
+        {"depths": (1,) * 32, "num_heads": (1,) * 32},
+    ],
+)
+def test_configurations_that_just_fit(changes: dict[str, Any]) -> None:
+    config = TINY.with_changes(**changes)
+    assert all(getattr(config, name) == value for name, value in changes.items())
+
+
+@pytest.mark.parametrize(("every", "blocks"), [(0, []), (1, [0, 1, 2, 3]), (2, [1, 3]), (3, [2]), (4, [3]), (5, [])])
+def test_every_so_manieth_block_has_a_norm_more(every: int, blocks: list[int]) -> None:
+    config = TINY.with_changes(architecture="v2", depths=(4, 1), extra_norm_every=every)
+    stage = SwinTransformer(config).layers[0]
+    assert [i for i, block in enumerate(stage.blocks) if block.norm3 is not None] == blocks
+
+
+def test_at_most_three_models_are_proposed() -> None:
+    with pytest.raises(ValueError, match="Did you mean") as caught:
+        create_model("swin_base_patch4_window12_22")
+    assert str(caught.value).count(" or ") == 2
+
+
 def test_configuration_is_plain_values() -> None:
     import json
 
