@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+import tqdm
 
 from swinpy.io import atomic
 from swinpy.snapshots.lock import RunInUseError, only_writer
@@ -137,6 +138,7 @@ def test_no_thread_to_be_had(tmp_path, capsys, monkeypatch):
     def full(self):
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr(tqdm.tqdm, "monitor_interval", 0)  # its thread is no part of this
     monkeypatch.setattr(threading.Thread, "start", full)
     assert main([*SMALL, "--workers", "2", "--output", str(tmp_path)], prog="x") == 2
     assert "Lower --threads or --workers" in capsys.readouterr().err
