@@ -24,6 +24,12 @@ def assert_equal(tiny, sets):
     assert not train.synthetic
 
 
+def test_statistics_are_the_published_ones():
+    """Those that are handed around for CIFAR, to four digits."""
+    assert (CIFAR10.mean, CIFAR10.std) == ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+    assert (CIFAR100.mean, CIFAR100.std) == ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+
+
 @pytest.mark.parametrize("which", [0, 1], ids=["binary", "python"])
 def test_folder(tiny, tmp_path, which):
     folder = tiny.write_folder(tmp_path, tiny.fmt.archives[which])

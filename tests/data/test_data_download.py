@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import socket
 import threading
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from swinpy.data import CIFAR10, DatasetMissing, load_cifar
 from swinpy.data.cifar import layouts as cifar_module
@@ -75,6 +77,20 @@ def test_plain(server, tmp_path, capfd):
     assert [path.name for path in target.parent.iterdir()] == ["a.tar.gz"]
     assert server.log == [None]
     assert capfd.readouterr().err == ""  # no bar where stderr is no terminal
+
+
+def test_the_bar_goes_on_to_the_end(server, tmp_path, monkeypatch):
+    bars = []
+
+    class Bar(tqdm):
+        def __init__(self, **options):
+            bars.append(self)
+            super().__init__(**{**options, "disable": False, "file": io.StringIO()})
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    server.script = [{"cut": 30_000}]
+    get(server, tmp_path / "a.tar.gz")
+    assert [(bar.initial, bar.n, bar.total) for bar in bars] == [(0, 30_000, 100_000), (30_000, 100_000, 100_000)]
 
 
 def test_interrupted_download_is_resumed(server, tmp_path):

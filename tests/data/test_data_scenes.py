@@ -142,6 +142,11 @@ def test_bad_numbers(tmp_path, train, test):
         load_scenes(tmp_path, train=train, test=test)
 
 
+def test_the_least_numbers(tmp_path):
+    sets = load_scenes(tmp_path, train=5, test=1)
+    assert [len(s) for s in sets] == [5, 1]
+
+
 def small(root, **options):
     return load_scenes(root, **{"train": 50, "test": 8, **options})
 

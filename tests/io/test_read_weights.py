@@ -11,13 +11,25 @@ import numpy as np
 import pytest
 from support.hostile import corpus as hostile
 from support.hostile.corpus import VECTOR
-from support.hostile.weight_files import KINDS, Tensor, call, glob, legacy_file, safetensors_file, torch_zip
+from support.hostile.weight_files import (
+    KINDS,
+    Tensor,
+    call,
+    glob,
+    legacy_file,
+    safetensors_file,
+    tar_file,
+    tar_members,
+    tar_parts,
+    torch_zip,
+)
 
 from swinpy.cli import main
 from swinpy.io import WeightsFileError, atomic, read_checkpoint, read_weights, write_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
 STORAGES = {"0": VECTOR.tobytes()}
 T = Tensor()
@@ -377,3 +389,20 @@ def test_zip_files_of_other_kinds_are_named(names: tuple[str, ...], words: str, 
     with pytest.raises(WeightsFileError) as caught:
         read_weights(file.getvalue())
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "alone"),
+    [((2, 3), (0, 1), False), ((2, 2), (1, 1), False), ((2,), (2,), True), ((2, 1), (2, 5), True)],
+)
+def test_elements_that_lie_in_one_place_are_not_written_to(shape: Any, strides: Any, alone: bool) -> None:
+    """A view of a tensor that was expanded: to write one element would change others."""
+    found = read_weights(_zip({"w": Tensor(shape=shape, strides=strides)}))["w"]
+    assert found.shape == shape
+    assert found.flags.writeable == alone
+
+
+def test_a_tar_file_that_ends_after_a_member() -> None:
+    data = tar_file(tar_members(tar_parts(np.arange(4, dtype=np.float32))), end=b"")
+    with pytest.raises(WeightsFileError, match="an empty block at the end of the tar file"):
+        read_weights(data)
