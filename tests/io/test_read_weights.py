@@ -26,6 +26,8 @@ from support.hostile.weight_files import (
 
 from swinpy.cli import main
 from swinpy.io import WeightsFileError, atomic, read_checkpoint, read_weights, write_tensors
+from swinpy.io.errors import Fault
+from swinpy.io.source import ByteStream, open_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -400,6 +402,33 @@ def test_elements_that_lie_in_one_place_are_not_written_to(shape: Any, strides: 
     found = read_weights(_zip({"w": Tensor(shape=shape, strides=strides)}))["w"]
     assert found.shape == shape
     assert found.flags.writeable == alone
+
+
+@pytest.mark.parametrize("kept", ["memory", "file"])
+@pytest.mark.parametrize(("position", "count"), [(-1, 3), (-9, 12), (0, 11), (10, 1), (8, 3), (99, 1)])
+def test_nothing_is_read_from_beyond_a_source(kept: str, position: int, count: int, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"0123456789")
+    with open_source(path if kept == "file" else path.read_bytes()) as source:
+        with pytest.raises(Fault):
+            source.read(position, count)
+        with pytest.raises(Fault):
+            source.read_into(position, memoryview(bytearray(count)))
+        room = bytearray(3)
+        source.read_into(7, memoryview(room))
+        assert source.read(7, 3) == bytes(room) == b"789"
+
+
+def test_a_stream_that_skips_goes_on_behind() -> None:
+    with open_source(bytes(range(256)) * 1000) as source:
+        for skipped in (0, 5, 65_000, 66_000, 200_000):
+            stream = ByteStream(source, 0, source.size)
+            assert stream.take(3) == bytes([0, 1, 2])
+            stream.skip(skipped)
+            assert stream.position == 3 + skipped
+            assert [stream.byte(), *stream.take(2)] == [(3 + skipped + i) % 256 for i in range(3)]
+        with pytest.raises(Fault):
+            stream.skip(stream.left + 1)
 
 
 def test_a_tar_file_that_ends_after_a_member() -> None:
