@@ -95,7 +95,11 @@ class Lines:
         self._data.read()
         self._known = known  # tests that are no longer there would end a call of pytest as a failure does
         self._by_file: dict[str, dict[int, list[str]]] = {}
+        self.new = sorted(known - self._all_contexts())  # written after the lines were
         self.files_of = Counter(c for f in self._data.measured_files() for c in self._contexts(f))
+
+    def _all_contexts(self) -> set[str]:
+        return {c for f in self._data.measured_files() for c in self._contexts(f)}
 
     def _contexts(self, file: str) -> set[str]:
         return {c for contexts in self._data.contexts_by_lineno(file).values() for c in contexts}
@@ -203,7 +207,7 @@ def _calls(mutant: Mutant, lines: Lines, compiled: set[str]) -> Iterator[list[st
             first.append(test)
     if first:
         yield first
-    rest = [t for t in tests if t not in set(first)]
+    rest = [*lines.new, *(t for t in tests if t not in set(first))]
     yield rest or AREAS[package_of(mutant.path)]
 
 
