@@ -44,7 +44,7 @@ AREAS = {
     "swinpy/models": ["tests/swin"],
     "swinpy/train": ["tests/train"],
     "swinpy/data": ["tests/data"],
-    "swinpy/io": ["tests/io"],
+    "swinpy/io": ["tests/io", "tests/snapshots"],
 }
 COMPILED_TESTS = [
     "tests/kernels",
@@ -207,8 +207,10 @@ def _calls(mutant: Mutant, lines: Lines, compiled: set[str]) -> Iterator[list[st
             first.append(test)
     if first:
         yield first
-    rest = [*lines.new, *(t for t in tests if t not in set(first))]
+    rest = [t for t in tests if t not in set(first)]
     yield rest or AREAS[package_of(mutant.path)]
+    of_area = tuple(AREAS[package_of(mutant.path)])
+    yield [test for test in lines.new if test.startswith(of_area)]
 
 
 def try_mutant(mutant: Mutant, copy: Copy, calls: Iterable[list[str]], python: str) -> dict[str, object]:
@@ -217,7 +219,7 @@ def try_mutant(mutant: Mutant, copy: Copy, calls: Iterable[list[str]], python: s
     copy.write(mutant.path, mutant.apply(source))
     start, status, by = time.monotonic(), "survived", ""
     try:
-        for tests in calls:
+        for tests in filter(None, calls):
             start_of_options = next((i for i, test in enumerate(tests) if test.startswith("-")), len(tests))
             code, said = copy.pytest(python, tests[:start_of_options], *tests[start_of_options:])
             if code == 4 and "ERROR: not found" in said:
