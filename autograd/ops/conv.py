@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from autograd.backend import array_module
 from autograd.dtypes import accumulator
+from autograd.kernels.conv import conv2d_bwd, conv2d_fwd
 from autograd.kernels.patches import patch_rows
 from autograd.kernels.product import product
 from autograd.primitive import Ctx, Primitive
@@ -69,40 +70,40 @@ def _check_map(op: str, x: Tensor, kernel: Pair, padding: Pair) -> None:
         raise ValueError(f"{op}: expected a map of at least the kernel's size {kernel}; got {x.shape[2:]}. Pad it.")
 
 
-def _columns(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Array, tuple[int, ...]]:
-    """The receptive field of each output pixel as a row: (B * oh * ow, C * kh * kw), and (B, oh, ow)."""
-    batch, _, height, width = x.shape
-    if kernel == stride and padding == (0, 0) and height % kernel[0] == 0 and width % kernel[1] == 0:
-        rows = patch_rows(x, kernel)
-        return rows, (batch, height // kernel[0], width // kernel[1])
-    windows = _windows(_padded(x, padding), kernel, stride).transpose(0, 2, 3, 1, 4, 5)
-    pixels = windows.shape[:3]
-    return windows.reshape(pixels[0] * pixels[1] * pixels[2], x.shape[1] * kernel[0] * kernel[1]), pixels
+def _patches(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> bool:
+    """Whether windows lie side by side and cover the map, as those of a patch embedding."""
+    return kernel == stride and padding == (0, 0) and not (x.shape[2] % kernel[0] or x.shape[3] % kernel[1])
+
+
+def _flat(weight: Array) -> Array:
+    """(O, C kh kw)."""
+    return weight.reshape(len(weight), math.prod(weight.shape[1:]))
 
 
 def _conv_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair) -> Array:
     kernel = weight.shape[2:]
-    rows, pixels = _columns(x, kernel, stride, padding)
-    out = product(rows, weight.reshape(weight.shape[0], rows.shape[1]).T)
-    if bias is not None:
-        out += bias
-    ctx.geometry = (kernel, stride, padding)
+    ctx.geometry = (stride, padding)
     ctx.save(x, weight)
-    return out.reshape(*pixels, weight.shape[0]).transpose(0, 3, 1, 2)
+    if not _patches(x, kernel, stride, padding):
+        return conv2d_fwd(x, weight, bias, stride, padding)
+    rows = product(patch_rows(x, kernel), _flat(weight).T, bias)
+    return rows.reshape(len(x), x.shape[2] // kernel[0], x.shape[3] // kernel[1], len(weight)).transpose(0, 3, 1, 2)
 
 
 def _conv_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None, Array | None]:
     x, weight = ctx.saved
-    kernel, stride, padding = ctx.geometry
+    stride, padding = ctx.geometry
+    kernel = weight.shape[2:]
+    if not _patches(x, kernel, stride, padding):
+        return conv2d_bwd(g, x, weight, stride, padding, ctx.needs)
     batch, out_channels, oh, ow = g.shape
     rows = g.transpose(0, 2, 3, 1).reshape(batch * oh * ow, out_channels)
-    flat = weight.reshape(out_channels, math.prod(weight.shape[1:]))
     gx = gw = gb = None
     if ctx.needs[0]:
-        windows = product(rows, flat).reshape(batch, oh, ow, x.shape[1], *kernel).transpose(0, 3, 1, 2, 4, 5)
-        gx = _unwindow(windows, x.shape, kernel, stride, padding)
+        patches = product(rows, _flat(weight)).reshape(batch, oh, ow, x.shape[1], *kernel)
+        gx = patches.transpose(0, 3, 1, 4, 2, 5).reshape(x.shape)
     if ctx.needs[1]:
-        gw = product(rows.T, _columns(x, kernel, stride, padding)[0]).reshape(weight.shape)
+        gw = product(rows.T, patch_rows(x, kernel)).reshape(weight.shape)
     if ctx.needs[2]:
         gb = rows.sum(axis=0, dtype=accumulator(g.dtype)).astype(g.dtype, copy=False)
     return gx, gw, gb

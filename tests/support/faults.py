@@ -181,7 +181,7 @@ def _relu_in_place(ctx: Any, x: Any) -> Any:
     return x.copy()
 
 
-def _assigned_convolution(windows: Any, shape: Any, kernel: Any, stride: Any, padding: Any) -> Any:
+def _assigned_windows(windows: Any, shape: Any, kernel: Any, stride: Any, padding: Any) -> Any:
     out = np.zeros((*shape[:2], shape[2] + 2 * padding[0], shape[3] + 2 * padding[1]), windows.dtype)
     for i, j in np.ndindex(*windows.shape[2:4]):
         y, x = i * stride[0], j * stride[1]
@@ -282,9 +282,19 @@ FAULTS = (
         plant_forward("conv2d", _strides_swapped),
     ),
     Fault(
-        "conv2d: the adjoint assigns",
+        "conv2d: the kernel is not turned for the map's gradient",
         generic("gradcheck", "conv2d"),
-        plant_global(ops.conv2d, "_unwindow", lambda right: _assigned_convolution),
+        plant_kernel(
+            "conv2d_bwd",
+            lambda right: (
+                lambda g, x, w, *more: (right(g, x, w[:, :, ::-1, ::-1], *more)[0], *right(g, x, w, *more)[1:])
+            ),
+        ),
+    ),
+    Fault(
+        "avg_pool2d: the adjoint assigns",
+        generic("gradcheck", "avg_pool2d"),
+        plant_global(ops.avg_pool2d, "_unwindow", lambda right: _assigned_windows),
     ),
     Fault(
         "cross-entropy: label smoothing dropped",

@@ -155,7 +155,19 @@ def _patch_rows(rng: Rng, dtype: Any) -> Any:
     return (images, (2, 3), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), np.dtype(dtype)), {}
 
 
+def _conv(rng: Rng, dtype: Any) -> Any:
+    x, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((2, 3, 5, 6), (4, 3, 3, 3), (4,)))
+    return (x, weight, bias, (1, 1), (1, 1)), {}
+
+
+def _conv_bwd(rng: Rng, dtype: Any) -> Any:
+    (x, weight, _, *geometry), _ = _conv(rng, dtype)
+    return (rng.standard_normal((2, 4, 5, 6)).astype(dtype), x, weight, *geometry, (True,) * 3), {}
+
+
 KERNEL_ROWS: dict[str, KernelRow] = {
+    "conv2d_fwd": KernelRow(_conv, "conv2d"),
+    "conv2d_bwd": KernelRow(_conv_bwd, "conv2d"),
     "layer_norm_fwd": KernelRow(_layer_norm_fwd, "layer_norm"),
     "layer_norm_bwd": KernelRow(_layer_norm_bwd, "layer_norm"),
     "residual_layer_norm_fwd": KernelRow(_residual_layer_norm_fwd, "residual_layer_norm"),
