@@ -16,6 +16,7 @@ from autograd.checkpoint import checkpoint
 from autograd.context import OpEvent, autocast, detect_anomaly, enable_grad, kernel_mode, no_grad, observe
 from autograd.gradcheck import GradcheckError, gradcheck
 from autograd.graph import grad
+from autograd.kernels.conv import conv_algorithm
 from autograd.kernels.threads import get_num_threads, set_num_threads
 from autograd.ops import __all__ as _ops
 from autograd.ops._all import *  # noqa: F403 (the names are in autograd.ops.__all__)
@@ -32,6 +33,7 @@ __all__ = [
     "TensorLike",
     "autocast",
     "checkpoint",
+    "conv_algorithm",
     "default_generator",
     "describe_device",
     "detect_anomaly",

@@ -60,10 +60,12 @@ class Implementation:
     Attributes:
         run: same signature and results as the reference.
         can_run: same arguments; None if ``run`` takes them, else the reason why not.
+        way: same arguments; which of several algorithms ``run`` takes. None if it has one.
     """
 
     run: Callable[..., Any]
     can_run: Callable[..., str | None]
+    way: Callable[..., str] | None = None
 
 
 @dataclass(eq=False)
@@ -180,6 +182,7 @@ def explain(kernel: Kernel[..., Any] | str, *args: Any, **kwargs: Any) -> str:
     device = kind_of(first_array(args))
     reasons = {kind: refusal_of(known, kind, device, args, kwargs) for kind in ("cuda", "cpu")}
     chosen = next((kind for kind, reason in reasons.items() if reason is None), "reference")
-    lines = [f"{known.name}: runs {chosen}"]
+    way = chosen != "reference" and getattr(known, chosen).way
+    lines = [f"{known.name}: runs {chosen}" + (f", {way(*args, **kwargs)}" if way else "")]
     lines += [f"  {kind}: {reason}" for kind, reason in reasons.items() if reason is not None]
     return "\n".join(lines)

@@ -57,35 +57,43 @@ def compiled_dtype(*args: Any, **_: Any) -> str | None:
 
 
 def register_compiled(
-    *kernels: Kernel[..., Any], accepts: Callable[..., str | None] = compiled_dtype
+    *kernels: Kernel[..., Any],
+    accepts: Callable[..., str | None] = compiled_dtype,
+    way: Callable[..., str] | None = None,
 ) -> Callable[[Callable[[], ModuleType]], Callable[[], ModuleType]]:
     """Give kernels compiled twins: decorates a function that imports and returns the module that has the twins.
 
     Args:
         *kernels: each has a twin of its name in the module.
         accepts: called with a kernel's arguments; None if the twins take them, else why not.
+        way: called with a kernel's arguments; which of several algorithms the twins take.
     """
 
     def decorate(load: Callable[[], ModuleType]) -> Callable[[], ModuleType]:
         _loaders.append(load)
         for kernel in kernels:
-            _late(kernel, load, accepts)
+            _late(kernel, load, accepts, way)
         return load
 
     return decorate
 
 
-def _late(kernel: Kernel[..., Any], load: Callable[[], ModuleType], accepts: Callable[..., str | None]) -> None:
+def _late(
+    kernel: Kernel[..., Any],
+    load: Callable[[], ModuleType],
+    accepts: Callable[..., str | None],
+    way: Callable[..., str] | None,
+) -> None:
     """Put the twin behind the kernel; its module is imported by the first call, and later ones go to it directly."""
 
     def first(*args: Any, **kwargs: Any) -> Any:
         twin: Callable[..., Any] = getattr(load(), kernel.name)
         if kernel.cpu is late:
-            kernel.cpu = Implementation(twin, can_run)
+            kernel.cpu = Implementation(twin, can_run, way)
         return twin(*args, **kwargs)
 
     def can_run(*args: Any, **kwargs: Any) -> str | None:
         return is_available() or accepts(*args, **kwargs)
 
-    late = Implementation(first, can_run)
+    late = Implementation(first, can_run, way)
     register_implementation(kernel, cpu=late)

@@ -24,8 +24,10 @@ __all__ = [
     "HEIGHT",
     "LANES",
     "ROWS",
+    "Matrix",
     "add_product",
     "copy_vectors",
+    "fused_multiply_add",
     "make_tile",
     "make_tile_on_bias",
     "multiply",
@@ -67,7 +69,7 @@ def _constant(n: int) -> Any:
     return ir.Constant(ir.IntType(64), n)
 
 
-class _Matrix:
+class Matrix:
     """A matrix argument in LLVM's language: its address, and loads and stores of its vectors."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, array: Any, at: Any) -> None:
@@ -99,6 +101,13 @@ class _Matrix:
         return self.builder.shuffle_vector(first, nothing, lanes)
 
 
+def fused_multiply_add(builder: Any, vector: Any) -> Any:
+    """The function a b + c of vectors, with one rounding."""
+    bits = 32 if vector.element == ir.FloatType() else 64
+    name = f"llvm.fma.v{vector.count}f{bits}"
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+
+
 def _generate(context: Any, builder: Any, signature: Any, args: Any, rows: int, start: str) -> Any:
     """Generate the code of a tile: its sums stay in registers over the loop of the inner index, and then go to C.
 
@@ -112,14 +121,12 @@ def _generate(context: Any, builder: Any, signature: Any, args: Any, rows: int, 
             "apart" begins with zero and adds the sums to C at the end, which rounds less over many products.
     """
     a, a_at, a_row, a_column, b, b_at, b_row, c, c_at, c_row, depth = args[:11]
-    left = _Matrix(context, builder, signature.args[0], a, a_at)
-    right = _Matrix(context, builder, signature.args[4], b, b_at)
-    result = _Matrix(context, builder, signature.args[7], c, c_at)
-    bias = _Matrix(context, builder, signature.args[11], args[11], args[12]) if start == "bias" else result
-    vector = left.vector
-    name = f"llvm.fma.v{LANES}f{8 * left.align}"
-    fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
-    zero = ir.Constant(vector, [0.0] * LANES)
+    left = Matrix(context, builder, signature.args[0], a, a_at)
+    right = Matrix(context, builder, signature.args[4], b, b_at)
+    result = Matrix(context, builder, signature.args[7], c, c_at)
+    bias = Matrix(context, builder, signature.args[11], args[11], args[12]) if start == "bias" else result
+    fma = fused_multiply_add(builder, left.vector)
+    zero = ir.Constant(left.vector, [0.0] * LANES)
     a_rows = [builder.mul(a_row, _constant(i)) for i in range(rows)]
     c_rows = [builder.mul(c_row, _constant(i)) for i in range(rows)]
     sums = {(i, n): cgutils.alloca_once_value(builder, zero) for i in range(rows) for n in range(_VECTORS)}
@@ -276,9 +283,9 @@ def add_product(
 def _generate_row(context: Any, builder: Any, signature: Any, args: Any, add_up: bool) -> Any:
     """Generate to = (source + bias) * scale; with ``add_up`` to = source * scale, bias += to."""
     source, s_at, bias, b_at, scale, to, t_at, vectors = args
-    left = _Matrix(context, builder, signature.args[0], source, s_at)
-    right = _Matrix(context, builder, signature.args[2], bias, b_at)
-    result = _Matrix(context, builder, signature.args[5], to, t_at)
+    left = Matrix(context, builder, signature.args[0], source, s_at)
+    right = Matrix(context, builder, signature.args[2], bias, b_at)
+    result = Matrix(context, builder, signature.args[5], to, t_at)
     factor = left.fill(scale)
     with cgutils.for_range(builder, vectors) as loop:
         at = builder.mul(loop.index, _constant(LANES))
@@ -315,8 +322,8 @@ def copy_vectors(context: Any, source: Any, s_at: Any, to: Any, t_at: Any, vecto
     """Copy ``vectors`` vectors of LANES elements from source at s_at to another array at t_at."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        left = _Matrix(context, builder, signature.args[0], args[0], args[1])
-        right = _Matrix(context, builder, signature.args[2], args[2], args[3])
+        left = Matrix(context, builder, signature.args[0], args[0], args[1])
+        right = Matrix(context, builder, signature.args[2], args[2], args[3])
         with cgutils.for_range(builder, args[4]) as loop:
             at = builder.mul(loop.index, _constant(LANES))
             right.store(left.load(at, 0), at, 0)
