@@ -1,4 +1,4 @@
-"""2-D convolution and average pooling over NCHW maps, by strided windows."""
+"""2-D convolution, its transpose, and average pooling over NCHW maps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autograd.backend import Array
     from autograd.tensor import TensorLike
 
-__all__ = ["avg_pool2d", "conv2d"]
+__all__ = ["avg_pool2d", "conv2d", "conv_transpose2d"]
 
 Pair = tuple[int, int]
 
@@ -144,6 +144,97 @@ def conv2d(
         raise ValueError(f"conv2d: expected bias {weight.shape[:1]}; got {bias.shape}.")
     _check_map("conv2d", x, (weight.shape[2], weight.shape[3]), pads)
     return _conv2d(x, weight, bias, stride=strides, padding=pads)
+
+
+def _side_by_side(x: Array, weight: Array) -> Array:
+    """Each pixel becomes a patch of its own: (B, H, W, C) by (C, O, kh, kw) to (B, H kh, W kw, O)."""
+    batch, height, width, channels = x.shape
+    outputs, kh, kw = weight.shape[1:]
+    by_pixel = weight.transpose(0, 2, 3, 1).reshape(channels, kh * kw * outputs)
+    patches = product(x.reshape(batch * height * width, channels), by_pixel)
+    patches = patches.reshape(batch, height, width, kh, kw, outputs).transpose(0, 1, 3, 2, 4, 5)
+    return patches.reshape(batch, height * kh, width * kw, outputs)
+
+
+def _map_of(shape: tuple[int, ...], like: Array) -> Array:
+    """A map of zeros that takes no memory, for kernels that ask it for its shape."""
+    xp = array_module(like)
+    return xp.broadcast_to(xp.zeros((), like.dtype), shape)
+
+
+def _transpose_forward(ctx: Ctx, x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair) -> Array:
+    ctx.geometry = (stride, padding)
+    ctx.save(x, weight)
+    kernel = weight.shape[2:]
+    if kernel == stride and padding == (0, 0):
+        out = _side_by_side(x.transpose(0, 2, 3, 1), weight).transpose(0, 3, 1, 2)
+    else:
+        sizes = zip(x.shape[2:], kernel, stride, padding, strict=True)
+        size = [(n - 1) * s - 2 * p + k for n, k, s, p in sizes]
+        there = _map_of((len(x), weight.shape[1], *size), x)
+        out = conv2d_bwd(x, there, weight, stride, padding, (True, False, False))[0]
+    if bias is not None:
+        out += bias[:, None, None]
+    return out
+
+
+def _transpose_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None, Array | None]:
+    x, weight = ctx.saved
+    stride, padding = ctx.geometry
+    gx = gw = gb = None
+    if ctx.needs[0]:
+        gx = conv2d_fwd(g, weight, None, stride, padding)
+    if ctx.needs[1]:
+        gw = conv2d_bwd(x, g, weight, stride, padding, (False, True, False))[1]
+    if ctx.needs[2]:
+        gb = g.sum(axis=(0, 2, 3), dtype=accumulator(g.dtype)).astype(g.dtype, copy=False)
+    return gx, gw, gb
+
+
+_conv_transpose2d = Primitive("conv_transpose2d", _transpose_forward, _transpose_vjp, autocast="low", fresh=True)
+
+
+def conv_transpose2d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+) -> Tensor:
+    """The adjoint of :func:`conv2d` in its map, as ``torch.nn.functional.conv_transpose2d``.
+
+    Saves ``x`` and ``weight`` by reference.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (C, O, kh, kw).
+        bias: (O,) or None.
+        stride: one number or (vertical, horizontal).
+        padding: rows and columns that are cut off at each side, one number or (vertical, horizontal).
+
+    Returns:
+        (B, O, (H - 1) stride - 2 padding + kh, ...), channels last in memory.
+
+    Raises:
+        ValueError: for shapes that do not fit, or padding that leaves nothing.
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    weight = weight if isinstance(weight, Tensor) else Tensor(weight)
+    strides, pads = _pair("conv_transpose2d", "stride", stride, 1), _pair("conv_transpose2d", "padding", padding, 0)
+    if weight.ndim != 4 or x.ndim != 4 or weight.shape[0] != x.shape[1] or 0 in weight.shape[2:]:
+        raise ValueError(
+            f"conv_transpose2d: expected x (B, C, H, W) and weight (C, O, kh, kw); got {x.shape}, {weight.shape}."
+        )
+    bias = bias if bias is None or isinstance(bias, Tensor) else Tensor(bias)
+    if bias is not None and bias.shape != weight.shape[1:2]:
+        raise ValueError(f"conv_transpose2d: expected bias {weight.shape[1:2]}; got {bias.shape}.")
+    sizes = zip(x.shape[2:], weight.shape[2:], strides, pads, strict=True)
+    if 0 in x.shape[2:] or any((n - 1) * s - 2 * p + k < 1 for n, k, s, p in sizes):
+        raise ValueError(
+            f"conv_transpose2d: expected a map and an output of at least one pixel; got a map {x.shape[2:]} and "
+            f"padding {pads}."
+        )
+    return _conv_transpose2d(x, weight, bias, stride=strides, padding=pads)
 
 
 def _window_counts(x: Array, kernel: Pair, stride: Pair, padding: Pair, include_pad: bool) -> Array | int:

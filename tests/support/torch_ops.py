@@ -124,6 +124,11 @@ CALLS: dict[str, tuple[tuple[Any, ...], Callable[..., Any], Callable[..., Any]]]
         ag.conv2d,
         lambda x, w, b: _f().conv2d(x, w, b),
     ),
+    "conv_transpose2d": (
+        (S.reshape(1, 1, 2, 3), W[None, None, :2], W[0, :1]),
+        lambda x, w, b: ag.conv_transpose2d(x, w, b, stride=2, padding=1),
+        lambda x, w, b: _f().conv_transpose2d(x, w, b, stride=2, padding=1),
+    ),
     "avg_pool2d": ((S.reshape(1, 1, 2, 3),), lambda x: ag.avg_pool2d(x, (1, 3)), lambda x: _f().avg_pool2d(x, (1, 3))),
     "residual_layer_norm": (
         (M, M[::-1]),

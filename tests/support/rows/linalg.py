@@ -158,6 +158,42 @@ def _bad_conv() -> tuple[BadCall, ...]:
     )
 
 
+def _transposed(
+    s: Source, x: tuple[int, ...], out: int, kernel: tuple[int, int], bias: bool = True, **static: Any
+) -> Sample:
+    return Sample((s.normal(x), s.normal((x[1], out, *kernel)), s.normal((out,)) if bias else None), static)
+
+
+def _transposed_drawn(s: Source) -> Sample:
+    kernel, stride = s.shape(2, low=2, high=3), s.shape(2, high=3)
+    static = {"stride": stride, "padding": tuple(s.integer(0, (k - 1) // 2) for k in kernel)}
+    return _transposed(s, s.shape(4, high=3), s.integer(1, 3), kernel, **static)
+
+
+def _transposed_composite(x: Any, w: Any, b: Any, *, stride: Any = 1, padding: Any = 0) -> Any:
+    """Zeros between pixels and around them, and the convolution by the turned kernel."""
+    (sy, sx), (py, px) = (tuple(map(int, np.broadcast_to(n, 2))) for n in (stride, padding))
+    batch, channels, height, width = x.shape
+    x = ag.reshape(x, (batch, channels, height, 1, width, 1))
+    x = ag.pad(x, ((0, 0), (0, 0), (0, 0), (0, sy - 1), (0, 0), (0, sx - 1)))
+    x = ag.reshape(x, (batch, channels, height * sy, width * sx))[:, :, : (height - 1) * sy + 1, : (width - 1) * sx + 1]
+    y, z = w.shape[2] - 1 - py, w.shape[3] - 1 - px
+    turned = ag.transpose(w[:, :, ::-1, ::-1], (1, 0, 2, 3))
+    return _conv_composite(ag.pad(x, ((0, 0), (0, 0), (y, y), (z, z))), turned, b)
+
+
+def _bad_transposed() -> tuple[BadCall, ...]:
+    x, w = np.ones((1, 2, 4, 4)), np.ones((2, 3, 2, 2))
+    return (
+        BadCall(lambda: ag.conv_transpose2d(x[0], w), ValueError, "(B, C, H, W)"),
+        BadCall(lambda: ag.conv_transpose2d(x, w[:1]), ValueError, "(1, 3, 2, 2)"),
+        BadCall(lambda: ag.conv_transpose2d(x, w, np.ones(2)), ValueError, "bias (3,)"),
+        BadCall(lambda: ag.conv_transpose2d(x, w, stride=0), ValueError, "stride"),
+        BadCall(lambda: ag.conv_transpose2d(x, w, padding=3), ValueError, "at least one pixel"),
+        BadCall(lambda: ag.conv_transpose2d(x[:, :, :0], w), ValueError, "at least one pixel"),
+    )
+
+
 def _pool(s: Source, shape: tuple[int, ...], **static: Any) -> Sample:
     return Sample((s.normal(shape),), static)
 
@@ -201,6 +237,23 @@ register(
         composite=_conv_composite,
         exempt={"scalar": "x is a 4-D map; the error is checked"},
         errors=_bad_conv(),
+    ),
+    OpInfo(
+        "conv_transpose2d",
+        ag.conv_transpose2d,
+        {
+            "twice": lambda s: _transposed(s, (2, 3, 3, 4), 4, (2, 2), stride=2),
+            "plain": lambda s: _transposed(s, (1, 2, 3, 2), 3, (3, 2)),
+            "overlapping": lambda s: _transposed(s, (1, 2, 3, 4), 2, (3, 3), stride=2, padding=1),
+            "apart": lambda s: _transposed(s, (1, 1, 2, 3), 2, (2, 1), bias=False, stride=(3, 2)),
+            "drawn": _transposed_drawn,
+            "empty": lambda s: _transposed(s, (0, 2, 3, 3), 2, (2, 2), stride=2),
+            "no_outputs": lambda s: _transposed(s, (1, 2, 3, 3), 0, (2, 2), stride=2),
+        },
+        references.conv_transpose2d,
+        composite=_transposed_composite,
+        exempt={"scalar": "x is a 4-D map; the error is checked"},
+        errors=_bad_transposed(),
     ),
     OpInfo(
         "avg_pool2d",

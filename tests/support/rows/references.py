@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["avg_pool2d", "conv2d", "cross_entropy", "drop_scales", "gelu", "layer_norm", "normalize", "windows"]
+__all__ = [
+    "avg_pool2d",
+    "conv2d",
+    "conv_transpose2d",
+    "cross_entropy",
+    "drop_scales",
+    "gelu",
+    "layer_norm",
+    "normalize",
+    "windows",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -22,6 +32,17 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, *, stride: Any = 
         patch = x[b, :, i * sy : i * sy + kh, j * sx : j * sx + kw]
         out[b, o, i, j] = (patch * weight[o]).sum() + (0 if bias is None else bias[o])
     return out
+
+
+def conv_transpose2d(x: Array, weight: Array, bias: Array | None = None, *, stride: Any = 1, padding: Any = 0) -> Array:
+    (sy, sx), (py, px) = np.broadcast_to(stride, 2), np.broadcast_to(padding, 2)
+    batch, channels, height, width = x.shape
+    _, outputs, kh, kw = weight.shape
+    out = np.zeros((batch, outputs, (height - 1) * sy + kh, (width - 1) * sx + kw), x.dtype)
+    for b, c, i, j in np.ndindex(batch, channels, height, width):
+        out[b, :, i * sy : i * sy + kh, j * sx : j * sx + kw] += x[b, c, i, j] * weight[c]
+    out = out[:, :, py : out.shape[2] - py, px : out.shape[3] - px]
+    return out if bias is None else out + bias[:, None, None]
 
 
 def avg_pool2d(x: Array, *, kernel_size: Any, stride: Any = None, padding: Any = 0, include_pad: bool = True) -> Array:
