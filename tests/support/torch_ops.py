@@ -15,6 +15,8 @@ import numpy as np
 
 import autograd as ag
 
+from .swin.torchvision_stub import make_importable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -31,6 +33,14 @@ def _torch() -> Any:
 
 def _f() -> Any:
     return _torch().nn.functional
+
+
+def _vision() -> Any:
+    """torchvision.ops, of whose Python functions alone use is made."""
+    make_importable(_torch())
+    import torchvision.ops
+
+    return torchvision.ops
 
 
 def _named(name: str) -> Callable[..., Any]:
@@ -101,6 +111,12 @@ S = np.array([0.0, -0.0, nan, inf, -inf, 2.0])
 M = S.reshape(2, 3)
 W = np.array([[1.0, 0.0], [2.0, -1.0], [0.5, inf]])
 FIRST = np.array([1, 0, 1])
+# Logits, each against 0, 1 and what lies between, and boxes: equal, touching, apart, within, empty, of nothing.
+Z = np.repeat([0.0, -0.0, nan, inf, -inf, 2.0, -3.5, 800.0, -800.0], 3)
+T = np.tile([0.0, 1.0, 0.25], 9)
+BOXES = np.array(
+    [[0.0, 0, 2, 2], [0, 0, 4, 4], [2, 0, 4, 2], [1, 1, 1, 3], [nan, 0, 1, 1], [3, 3, 5, 6], [0, 0, 2, 1], [0, 0, 2, 2]]
+)
 CALLS: dict[str, tuple[tuple[Any, ...], Callable[..., Any], Callable[..., Any]]] = {
     "getitem": ((M,), lambda x: x[::-1, 1:], lambda x: x.flip(0)[:, 1:]),
     "gather": ((M,), lambda x: ag.gather(x, 0, FIRST[None]), lambda x: x.gather(0, _torch().tensor(FIRST[None]))),
@@ -149,6 +165,31 @@ CALLS: dict[str, tuple[tuple[Any, ...], Callable[..., Any], Callable[..., Any]]]
     "stack": ((S, S), lambda x, y: ag.stack([x, y]), lambda x, y: _torch().stack([x, y])),
     "split": ((S,), lambda x: ag.split(x, 2)[1], lambda x: x.split(3)[1]),
     "sliding_window_view": ((S,), lambda x: ag.sliding_window_view(x, 2), _strided),
+    "binary_cross_entropy_with_logits": (
+        (Z,),
+        lambda z: ag.binary_cross_entropy_with_logits(z, T, "none"),
+        lambda z: _f().binary_cross_entropy_with_logits(z, _torch().tensor(T), reduction="none"),
+    ),
+    "sigmoid_focal_loss": (
+        (Z,),
+        lambda z: ag.sigmoid_focal_loss(z, T),
+        lambda z: _vision().sigmoid_focal_loss(z, _torch().tensor(T)),
+    ),
+    "smooth_l1_loss": (
+        (S, np.zeros(6)),
+        lambda x, y: ag.smooth_l1_loss(x, y, reduction="none"),
+        lambda x, y: _f().smooth_l1_loss(x, y, reduction="none"),
+    ),
+    "l1_loss": (
+        (S, np.zeros(6)),
+        lambda x, y: ag.l1_loss(x, y, "none"),
+        lambda x, y: _f().l1_loss(x, y, reduction="none"),
+    ),
+    "giou_loss": (
+        (BOXES, BOXES[::-1]),
+        ag.giou_loss,
+        lambda x, y: _vision().generalized_box_iou_loss(x, y),
+    ),
     "checkpoint": ((S,), lambda x: ag.checkpoint(ag.exp, x), lambda x: x.exp()),
 }
 NOT_COMPARED = {
