@@ -15,4 +15,5 @@ from autograd.ops.mlp import *  # noqa: F403
 from autograd.ops.nn import *  # noqa: F403
 from autograd.ops.patches import *  # noqa: F403
 from autograd.ops.reduce import *  # noqa: F403
+from autograd.ops.resize import *  # noqa: F403
 from autograd.ops.shaping import *  # noqa: F403

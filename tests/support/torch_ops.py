@@ -111,6 +111,8 @@ S = np.array([0.0, -0.0, nan, inf, -inf, 2.0])
 M = S.reshape(2, 3)
 W = np.array([[1.0, 0.0], [2.0, -1.0], [0.5, inf]])
 FIRST = np.array([1, 0, 1])
+# A map with ties, NaN side by side, and a corner of -inf alone.
+P = np.array([-inf, -inf, 0, nan, 1, 1, -inf, -inf, 2, 0, nan, 1, 3, 2, 2, 2, inf, 1, 0, 0, -0.0, 2, inf, 3])
 # Logits, each against 0, 1 and what lies between, and boxes: equal, touching, apart, within, empty, of nothing.
 Z = np.repeat([0.0, -0.0, nan, inf, -inf, 2.0, -3.5, 800.0, -800.0], 3)
 T = np.tile([0.0, 1.0, 0.25], 9)
@@ -190,9 +192,35 @@ CALLS: dict[str, tuple[tuple[Any, ...], Callable[..., Any], Callable[..., Any]]]
         ag.giou_loss,
         lambda x, y: _vision().generalized_box_iou_loss(x, y),
     ),
+    "interpolate": (
+        (S.reshape(1, 1, 2, 3),),
+        lambda x: ag.interpolate(x, (3, 5), "bilinear"),
+        lambda x: _f().interpolate(x, (3, 5), mode="bilinear"),
+    ),
+    "adaptive_avg_pool2d": (
+        (S.reshape(1, 1, 2, 3),),
+        lambda x: ag.adaptive_avg_pool2d(x, (1, 2)),
+        lambda x: _f().adaptive_avg_pool2d(x, (1, 2)),
+    ),
+    "max_pool2d": (
+        (P.reshape(1, 1, 4, 6),),
+        lambda x: ag.max_pool2d(x, 3, 1, 1),
+        lambda x: _f().max_pool2d(x, 3, 1, 1),
+    ),
+    "pixel_shuffle": (
+        (S[:4].reshape(1, 4, 1, 1),),
+        lambda x: ag.pixel_shuffle(x, 2),
+        lambda x: _f().pixel_shuffle(x, 2),
+    ),
+    "pixel_unshuffle": (
+        (S[:4].reshape(1, 1, 2, 2),),
+        lambda x: ag.pixel_unshuffle(x, 2),
+        lambda x: _f().pixel_unshuffle(x, 2),
+    ),
     "checkpoint": ((S,), lambda x: ag.checkpoint(ag.exp, x), lambda x: x.exp()),
 }
 NOT_COMPARED = {
+    "dropout2d": "draws from its own generator; off, it is the same tensor",
     "dropout": "draws from its own generator; off, it is the same tensor",
     "drop_path": "draws from its own generator",
     "drop_path_keep": "draws from its own generator",

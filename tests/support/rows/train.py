@@ -122,9 +122,11 @@ def _generator() -> ag.Generator:
     return ag.Generator(seed=(7 << 32) + 11, offset=(1 << 32) - 2)
 
 
-def _drop_reference(whole_samples: bool) -> Callable[..., Any]:
+def _drop_reference(axes: int | None = None) -> Callable[..., Any]:
+    """``axes``: one draw for each place on so many leading axes (default: on all)."""
+
     def reference(x: Any, *, p: float) -> Any:
-        shape = x.shape[:1] if whole_samples else x.shape
+        shape = x.shape[:axes]
         scales = references.drop_scales((7 << 32) + 11, (1 << 32) - 2, shape, p)
         return x * scales.reshape(shape + (1,) * (x.ndim - len(shape))).astype(x.dtype)
 
@@ -148,9 +150,26 @@ register(
             "scalar": lambda s: Sample((s.normal(()),), {"p": 0.5}),
             "empty": lambda s: Sample((s.normal((0, 3)),), {"p": 0.5}),
         },
-        _drop_reference(False),
+        _drop_reference(),
         linear=True,
         errors=_rate(ag.dropout),
+    ),
+    OpInfo(
+        "dropout2d",
+        lambda x, *, p: ag.dropout2d(x, p, generator=_generator()),
+        {
+            "map": lambda s: Sample((s.normal((3, 4, 2, 3)),), {"p": 0.4}),
+            "drawn": lambda s: Sample((s.normal(s.shape(3)),), {"p": s.choice((0.1, 0.5, 0.9))}),
+            "matrix": lambda s: Sample((s.normal((5, 3)),), {"p": 0.5}),
+            "empty": lambda s: Sample((s.normal((2, 0, 3)),), {"p": 0.5}),
+        },
+        _drop_reference(2),
+        linear=True,
+        exempt={"scalar": "needs a batch and channels; the error is checked"},
+        errors=(
+            *_rate(ag.dropout2d),
+            BadCall(lambda: ag.dropout2d(ag.Tensor(np.ones(3)), 0.5), ValueError, "(B, C, ...)"),
+        ),
     ),
     OpInfo(
         "drop_path",
@@ -160,7 +179,7 @@ register(
             "vector": lambda s: Sample((s.normal((6,)),), {"p": 0.5}),
             "empty": lambda s: Sample((s.normal((0, 3)),), {"p": 0.5}),
         },
-        _drop_reference(True),
+        _drop_reference(1),
         linear=True,
         exempt={"scalar": "needs a batch axis; the error is checked"},
         errors=(
@@ -206,7 +225,7 @@ def _drawing(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def _two_layers_reference(x: Any, w: Any) -> tuple[Any, Any]:
     hidden = np.tanh(x @ w)
-    return _drop_reference(False)(hidden, p=0.5) * 2, hidden.sum()
+    return _drop_reference()(hidden, p=0.5) * 2, hidden.sum()
 
 
 register(
