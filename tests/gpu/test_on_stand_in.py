@@ -26,6 +26,7 @@ CUDA_KERNELS = sorted(name for name in KERNEL_ROWS if KERNELS[name].cuda is not 
 DETECTION = (
     *("binary_cross_entropy_with_logits", "cross_entropy", "giou_loss", "l1_loss", "sigmoid_focal_loss"),
     *("smooth_l1_loss", "interpolate", "adaptive_avg_pool2d", "max_pool2d", "pixel_shuffle", "dropout2d"),
+    *("batch_norm", "batch_norm_eval", "group_norm"),
 )
 
 

@@ -110,7 +110,10 @@ def _strided(x: Any) -> Any:
 S = np.array([0.0, -0.0, nan, inf, -inf, 2.0])
 M = S.reshape(2, 3)
 W = np.array([[1.0, 0.0], [2.0, -1.0], [0.5, inf]])
+V = np.array([[1.5, 2.0, -1.0], [0.5, 0.0, 2.0], [2.0, 1.0, 0.0]])
 FIRST = np.array([1, 0, 1])
+# Of three channels: ordinary, with a NaN, constant.
+N = np.array([[[1.0, 2], [nan, 0], [3, 3]], [[-4.0, 2], [1, 0], [3, 3]]])
 # A map with ties, NaN side by side, and a corner of -inf alone.
 P = np.array([-inf, -inf, 0, nan, 1, 1, -inf, -inf, 2, 0, nan, 1, 3, 2, 2, 2, inf, 1, 0, 0, -0.0, 2, inf, 3])
 # Logits, each against 0, 1 and what lies between, and boxes: equal, touching, apart, within, empty, of nothing.
@@ -216,6 +219,21 @@ CALLS: dict[str, tuple[tuple[Any, ...], Callable[..., Any], Callable[..., Any]]]
         (S[:4].reshape(1, 1, 2, 2),),
         lambda x: ag.pixel_unshuffle(x, 2),
         lambda x: _f().pixel_unshuffle(x, 2),
+    ),
+    "batch_norm": (
+        (N, V[0], V[1]),
+        lambda x, w, b: ag.batch_norm(x, w, b)[0],
+        lambda x, w, b: _f().batch_norm(x, None, None, w, b, training=True),
+    ),
+    "batch_norm_eval": (
+        (N, V[0], V[1]),
+        lambda x, w, b: ag.batch_norm_eval(x, w, b, V[1], V[2]),
+        lambda x, w, b: _f().batch_norm(x, _torch().tensor(V[1]), _torch().tensor(V[2]), w, b),
+    ),
+    "group_norm": (
+        (N, V[0], V[1]),
+        lambda x, w, b: ag.group_norm(x, 3, w, b),
+        lambda x, w, b: _f().group_norm(x, 3, w, b),
     ),
     "checkpoint": ((S,), lambda x: ag.checkpoint(ag.exp, x), lambda x: x.exp()),
 }

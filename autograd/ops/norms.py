@@ -1,0 +1,250 @@
+"""Norms over maps: batch norm and group norm of (B, C, ...). Layer norm is in ``nn.py``.
+
+Statistics are taken in two passes, so that a large mean costs no digits, of 16-bit floats in float32. Sums go axis by
+axis: no running sum is longer than an axis.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.backend import array_module, is_array, to_device
+from autograd.dtypes import accumulator
+from autograd.primitive import Ctx, Primitive
+from autograd.shapes import as_int
+from autograd.tensor import Tensor
+
+if TYPE_CHECKING:
+    from autograd.backend import Array
+    from autograd.tensor import TensorLike
+
+__all__ = ["batch_norm", "batch_norm_eval", "group_norm"]
+
+Grads = tuple["Array | None", "Array | None", "Array | None"]
+
+
+def _check_channels(op: str, x: Any, *each: Any) -> None:
+    """``each`` is (C,): weight, bias, statistics."""
+    if x.ndim < 2 or any(a.shape != x.shape[1:2] for a in each):
+        shapes = ", ".join(str(a.shape) for a in each)
+        raise ValueError(f"{op}: expected x (B, C, ...) and, for each channel, (C,); got {x.shape} and {shapes}.")
+
+
+def _channels(a: Array, ndim: int) -> Array:
+    """(C,) for axis 1 of ``ndim``."""
+    return a.reshape(-1, *(1,) * (ndim - 2))
+
+
+def _total(x: Array, axes: tuple[int, ...]) -> Array:
+    """Sum over ``axes``, which stay with size 1."""
+    for axis in reversed(axes):
+        x = x.sum(axis=axis, keepdims=True, dtype=accumulator(x.dtype))
+    return x
+
+
+def _moments(x: Array, axes: tuple[int, ...], n: int) -> tuple[Array, Array, Array]:
+    """x less its mean, a new array in the accumulation dtype; mean and sum of squares, with ``axes`` of size 1."""
+    mean = _total(x, axes) / n
+    centred = x - mean
+    return centred, mean, _total(array_module(x).square(centred), axes)
+
+
+def _scaled(centred: Array, scale: Array, bias: Array, dtype: np.dtype[Any]) -> Array:
+    centred *= scale
+    centred += bias
+    return centred.astype(dtype, copy=False)
+
+
+def _blend(g: Array, centred: Array, of_g: Array, of_x: Array, constant: Array) -> Array:
+    """``of_g * g + of_x * centred + constant``, into ``centred``."""
+    centred *= of_x
+    centred += g * of_g
+    centred += constant
+    return centred.astype(g.dtype, copy=False)
+
+
+# ---- batch norm
+
+
+def _batch_axes(x: Array) -> tuple[int, ...]:
+    return (0, *range(2, x.ndim))
+
+
+def _batch_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, eps: float) -> tuple[Array, Array, Array]:
+    _check_channels("batch_norm", x, weight, bias)
+    axes = _batch_axes(x)
+    n = math.prod(x.shape[a] for a in axes)
+    if n < 2:
+        raise ValueError(f"batch_norm: expected more than one value a channel; got {n}, of x {x.shape}.")
+    centred, mean, squares = _moments(x, axes, n)
+    rstd = 1 / array_module(x).sqrt(squares / n + eps)
+    ctx.n = n
+    ctx.save(x, weight, mean, rstd)
+    y = _scaled(centred, rstd * _channels(weight, x.ndim), _channels(bias, x.ndim), x.dtype)
+    return y, mean.reshape(-1), (squares / (n - 1)).reshape(-1)
+
+
+def _batch_vjp(ctx: Ctx, g: Array, g_mean: Array, g_var: Array) -> Grads:
+    x, weight, mean, rstd = ctx.saved
+    axes, n, gx = _batch_axes(x), ctx.n, None
+    centred = x - mean if ctx.needs[0] or ctx.needs[1] else None
+    total = _total(g, axes) if ctx.needs[0] or ctx.needs[2] else None
+    along = None if centred is None else _total(g * centred, axes)
+    if ctx.needs[0]:
+        scale = rstd * _channels(weight, x.ndim)
+        of_x = 2 / (n - 1) * _channels(g_var, x.ndim) - scale * rstd**2 * along / n
+        gx = _blend(g, centred, scale, of_x, (_channels(g_mean, x.ndim) - scale * total) / n)
+    gw = (along * rstd).reshape(-1).astype(g.dtype, copy=False) if ctx.needs[1] else None
+    return gx, gw, total.reshape(-1).astype(g.dtype, copy=False) if ctx.needs[2] else None
+
+
+_batch_norm = Primitive("batch_norm", _batch_forward, _batch_vjp, autocast="f32", floats=True, fresh=True)
+
+
+def batch_norm(x: TensorLike, weight: TensorLike, bias: TensorLike, eps: float = 1e-5) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch norm in training: each channel by its mean and biased variance over the batch. Saves ``x`` and ``weight``.
+
+    Args:
+        x: (B, C, ...), with at least two values a channel.
+        weight: (C,).
+        bias: (C,).
+        eps: added to the variance.
+
+    Returns:
+        y like ``x``; for running statistics the mean and the unbiased variance (C,), in float32 or wider.
+
+    Raises:
+        ValueError: for shapes that do not fit, or one value a channel, which has no variance.
+
+    Source: Ioffe & Szegedy 2015, algorithm 1.
+    """
+    result: tuple[Tensor, Tensor, Tensor] = _batch_norm(x, weight, bias, eps=eps)
+    return result
+
+
+def _eval_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, mean: Array, var: Array, eps: float) -> Array:
+    _check_channels("batch_norm_eval", x, weight, bias, mean, var)
+    acc = accumulator(x.dtype)
+    mean = _channels(mean.astype(acc, copy=False), x.ndim)
+    rstd = 1 / array_module(x).sqrt(_channels(var.astype(acc, copy=False), x.ndim) + eps)
+    ctx.save(x, weight, mean, rstd)
+    return _scaled(x - mean, rstd * _channels(weight, x.ndim), _channels(bias, x.ndim), x.dtype)
+
+
+def _eval_vjp(ctx: Ctx, g: Array) -> Grads:
+    x, weight, mean, rstd = ctx.saved
+    axes, gx, gw, gb = _batch_axes(x), None, None, None
+    if ctx.needs[0]:
+        gx = (g * (rstd * _channels(weight, x.ndim))).astype(g.dtype, copy=False)
+    if ctx.needs[1]:
+        gw = (_total(g * (x - mean), axes) * rstd).reshape(-1).astype(g.dtype, copy=False)
+    if ctx.needs[2]:
+        gb = _total(g, axes).reshape(-1).astype(g.dtype, copy=False)
+    return gx, gw, gb
+
+
+_batch_norm_eval = Primitive("batch_norm_eval", _eval_forward, _eval_vjp, autocast="f32", floats=True, fresh=True)
+
+
+def _statistic(a: TensorLike, device: str) -> Array:
+    given: Array = a.data if isinstance(a, Tensor) else a
+    return to_device(given if is_array(given) else np.asarray(given), device)
+
+
+def batch_norm_eval(
+    x: TensorLike, weight: TensorLike, bias: TensorLike, mean: TensorLike, var: TensorLike, eps: float = 1e-5
+) -> Tensor:
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` for each channel: batch norm in evaluation.
+
+    Saves ``x`` and ``weight`` by reference.
+
+    Args:
+        x: (B, C, ...).
+        weight: (C,).
+        bias: (C,).
+        mean: (C,), running; no gradient.
+        var: (C,), running; no gradient.
+        eps: added to the variance.
+
+    Raises:
+        ValueError: for shapes that do not fit.
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    statistics = {"mean": _statistic(mean, x.device), "var": _statistic(var, x.device)}
+    return _batch_norm_eval(x, weight, bias, **statistics, eps=eps)
+
+
+# ---- group norm
+
+
+def _grouped(x: Array, groups: int) -> Array:
+    """(B, C, ...) as (B, G, C / G, ...)."""
+    return x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
+
+
+def _of_groups(a: Array, groups: int, ndim: int) -> Array:
+    """(C,) for axes 1 and 2 of :func:`_grouped` maps."""
+    return a.reshape(1, groups, -1, *(1,) * (ndim - 2))
+
+
+def _group_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, groups: int, eps: float) -> Array:
+    _check_channels("group_norm", x, weight, bias)
+    n = math.prod(x.shape[1:]) // groups
+    if x.shape[1] % groups or n == 0:
+        raise ValueError(f"group_norm: expected channels that {groups} groups divide, not empty; got x {x.shape}.")
+    parts = _grouped(x, groups)
+    axes = tuple(range(2, parts.ndim))
+    centred, mean, squares = _moments(parts, axes, n)
+    rstd = 1 / array_module(x).sqrt(squares / n + eps)
+    ctx.n, ctx.groups = n, groups
+    ctx.save(x, weight, mean, rstd)
+    scale, shift = (_of_groups(a, groups, x.ndim) for a in (weight, bias))
+    return _scaled(centred, rstd * scale, shift, x.dtype).reshape(x.shape)
+
+
+def _group_vjp(ctx: Ctx, g: Array) -> Grads:
+    x, weight, mean, rstd = ctx.saved
+    n, groups = ctx.n, ctx.groups
+    parts, g_parts, gx, gw, gb = _grouped(x, groups), _grouped(g, groups), None, None, None
+    scale, places = _of_groups(weight, groups, x.ndim), tuple(range(3, parts.ndim))
+    centred = parts - mean if ctx.needs[0] or ctx.needs[1] else None
+    along = None if centred is None else _total(g_parts * centred, places)  # of each sample and channel
+    total = _total(g_parts, places) if ctx.needs[0] or ctx.needs[2] else None
+    if ctx.needs[0]:
+        of_x = -(rstd**3) * _total(scale * along, (2,)) / n
+        constant = -rstd * _total(scale * total, (2,)) / n
+        gx = _blend(g_parts, centred, rstd * scale, of_x, constant).reshape(x.shape)
+    if ctx.needs[1]:
+        gw = (along * rstd).sum(axis=0).reshape(-1).astype(g.dtype, copy=False)
+    if ctx.needs[2]:
+        gb = total.sum(axis=0).reshape(-1).astype(g.dtype, copy=False)
+    return gx, gw, gb
+
+
+_group_norm = Primitive("group_norm", _group_forward, _group_vjp, autocast="f32", floats=True, fresh=True)
+
+
+def group_norm(x: TensorLike, num_groups: int, weight: TensorLike, bias: TensorLike, eps: float = 1e-5) -> Tensor:
+    """Each sample's groups of neighbouring channels by their mean and biased variance, as torch's ``group_norm``.
+
+    Saves ``x`` and ``weight`` by reference, and two numbers a group.
+
+    Args:
+        x: (B, C, ...).
+        num_groups: of C / num_groups channels each; it divides C.
+        weight: (C,).
+        bias: (C,).
+        eps: added to the variance.
+
+    Raises:
+        ValueError: for shapes that do not fit, or a number of groups that does not divide C.
+
+    Source: Wu & He 2018, equation 7.
+    """
+    groups = as_int("group_norm", "num_groups", num_groups)
+    if groups < 1:
+        raise ValueError(f"group_norm: expected num_groups of 1 or more; got {groups}.")
+    return _group_norm(x, weight, bias, groups=groups, eps=eps)
