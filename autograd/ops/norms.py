@@ -90,15 +90,14 @@ def _batch_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, eps: float
 def _batch_vjp(ctx: Ctx, g: Array, g_mean: Array, g_var: Array) -> Grads:
     x, weight, mean, rstd = ctx.saved
     axes, n, gx = _batch_axes(x), ctx.n, None
-    centred = x - mean if ctx.needs[0] or ctx.needs[1] else None
-    total = _total(g, axes) if ctx.needs[0] or ctx.needs[2] else None
-    along = None if centred is None else _total(g * centred, axes)
+    centred = x - mean
+    total, along = _total(g, axes), _total(g * centred, axes)
+    gw, gb = (a.reshape(-1).astype(g.dtype, copy=False) for a in (along * rstd, total))
     if ctx.needs[0]:
         scale = rstd * _channels(weight, x.ndim)
         of_x = 2 / (n - 1) * _channels(g_var, x.ndim) - scale * rstd**2 * along / n
         gx = _blend(g, centred, scale, of_x, (_channels(g_mean, x.ndim) - scale * total) / n)
-    gw = (along * rstd).reshape(-1).astype(g.dtype, copy=False) if ctx.needs[1] else None
-    return gx, gw, total.reshape(-1).astype(g.dtype, copy=False) if ctx.needs[2] else None
+    return gx, gw if ctx.needs[1] else None, gb if ctx.needs[2] else None
 
 
 _batch_norm = Primitive("batch_norm", _batch_forward, _batch_vjp, autocast="f32", floats=True, fresh=True)
@@ -207,21 +206,17 @@ def _group_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, groups: in
 
 def _group_vjp(ctx: Ctx, g: Array) -> Grads:
     x, weight, mean, rstd = ctx.saved
-    n, groups = ctx.n, ctx.groups
-    parts, g_parts, gx, gw, gb = _grouped(x, groups), _grouped(g, groups), None, None, None
-    scale, places = _of_groups(weight, groups, x.ndim), tuple(range(3, parts.ndim))
-    centred = parts - mean if ctx.needs[0] or ctx.needs[1] else None
-    along = None if centred is None else _total(g_parts * centred, places)  # of each sample and channel
-    total = _total(g_parts, places) if ctx.needs[0] or ctx.needs[2] else None
+    n, groups, gx = ctx.n, ctx.groups, None
+    parts, g_parts = _grouped(x, groups), _grouped(g, groups)
+    places = tuple(range(3, parts.ndim))
+    centred = parts - mean
+    total, along = _total(g_parts, places), _total(g_parts * centred, places)  # of each sample and channel
+    gw, gb = (a.sum(axis=0).reshape(-1).astype(g.dtype, copy=False) for a in (along * rstd, total))
     if ctx.needs[0]:
+        scale = _of_groups(weight, groups, x.ndim)
         of_x = -(rstd**3) * _total(scale * along, (2,)) / n
-        constant = -rstd * _total(scale * total, (2,)) / n
-        gx = _blend(g_parts, centred, rstd * scale, of_x, constant).reshape(x.shape)
-    if ctx.needs[1]:
-        gw = (along * rstd).sum(axis=0).reshape(-1).astype(g.dtype, copy=False)
-    if ctx.needs[2]:
-        gb = total.sum(axis=0).reshape(-1).astype(g.dtype, copy=False)
-    return gx, gw, gb
+        gx = _blend(g_parts, centred, rstd * scale, of_x, -rstd * _total(scale * total, (2,)) / n).reshape(x.shape)
+    return gx, gw if ctx.needs[1] else None, gb if ctx.needs[2] else None
 
 
 _group_norm = Primitive("group_norm", _group_forward, _group_vjp, autocast="f32", floats=True, fresh=True)
