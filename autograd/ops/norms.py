@@ -127,7 +127,7 @@ def batch_norm(x: TensorLike, weight: TensorLike, bias: TensorLike, eps: float =
 def _eval_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, mean: Array, var: Array, eps: float) -> Array:
     _check_channels("batch_norm_eval", x, weight, bias, mean, var)
     acc = accumulator(x.dtype)
-    mean = _channels(mean.astype(acc, copy=False), x.ndim)
+    mean = _channels(mean.astype(acc), x.ndim)  # a copy: who owns it may write to it before backward
     rstd = 1 / array_module(x).sqrt(_channels(var.astype(acc, copy=False), x.ndim) + eps)
     ctx.save(x, weight, mean, rstd)
     return _scaled(x - mean, rstd * _channels(weight, x.ndim), _channels(bias, x.ndim), x.dtype)
