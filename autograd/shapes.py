@@ -111,6 +111,16 @@ def check_broadcast(op: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ..
         raise ValueError(f"{op}: expected shapes that broadcast together; got {names}.") from None
 
 
+def sum_over(x: Any, axes: tuple[int, ...]) -> Any:
+    """Sum over ``axes``, which stay with size 1, in the accumulation dtype.
+
+    Axis by axis, the last one first: no running sum is longer than an axis, which rounds less.
+    """
+    for axis in sorted(axes, reverse=True):
+        x = x.sum(axis=axis, keepdims=True, dtype=accumulator(x.dtype))
+    return x
+
+
 def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:
     """Sum ``grad`` over the axes that broadcasting added or stretched, so that it has ``shape``.
 

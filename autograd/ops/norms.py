@@ -1,7 +1,6 @@
 """Norms over maps: batch norm and group norm of (B, C, ...). Layer norm is in ``nn.py``.
 
-Statistics are taken in two passes, so that a large mean costs no digits, of 16-bit floats in float32. Sums go axis by
-axis: no running sum is longer than an axis.
+Statistics are taken in two passes, so that a large mean costs no digits, of 16-bit floats in float32.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ import numpy as np
 
 from autograd.backend import array_module, is_array, to_device
 from autograd.dtypes import accumulator
+from autograd.kernels.batch_norm import batch_norm_bwd, batch_norm_eval_fwd, batch_norm_fwd
 from autograd.primitive import Ctx, Primitive
-from autograd.shapes import as_int
+from autograd.shapes import as_int, sum_over
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -33,71 +33,32 @@ def _check_channels(op: str, x: Any, *each: Any) -> None:
         raise ValueError(f"{op}: expected x (B, C, ...) and, for each channel, (C,); got {x.shape} and {shapes}.")
 
 
-def _channels(a: Array, ndim: int) -> Array:
-    """(C,) for axis 1 of ``ndim``."""
-    return a.reshape(-1, *(1,) * (ndim - 2))
-
-
-def _total(x: Array, axes: tuple[int, ...]) -> Array:
-    """Sum over ``axes``, which stay with size 1."""
-    for axis in reversed(axes):
-        x = x.sum(axis=axis, keepdims=True, dtype=accumulator(x.dtype))
-    return x
-
-
-def _moments(x: Array, axes: tuple[int, ...], n: int) -> tuple[Array, Array, Array]:
-    """x less its mean, a new array in the accumulation dtype; mean and sum of squares, with ``axes`` of size 1."""
-    mean = _total(x, axes) / n
-    centred = x - mean
-    return centred, mean, _total(array_module(x).square(centred), axes)
-
-
-def _scaled(centred: Array, scale: Array, bias: Array, dtype: np.dtype[Any]) -> Array:
-    centred *= scale
-    centred += bias
-    return centred.astype(dtype, copy=False)
-
-
-def _blend(g: Array, centred: Array, of_g: Array, of_x: Array, constant: Array) -> Array:
-    """``of_g * g + of_x * centred + constant``, into ``centred``."""
-    centred *= of_x
-    centred += g * of_g
-    centred += constant
-    return centred.astype(g.dtype, copy=False)
-
-
 # ---- batch norm
 
 
-def _batch_axes(x: Array) -> tuple[int, ...]:
-    return (0, *range(2, x.ndim))
+def _channels_last(x: Array) -> Array:
+    return array_module(x).moveaxis(x, 1, -1)
+
+
+def _channels_second(x: Array) -> Array:
+    return array_module(x).moveaxis(x, -1, 1)
 
 
 def _batch_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, eps: float) -> tuple[Array, Array, Array]:
     _check_channels("batch_norm", x, weight, bias)
-    axes = _batch_axes(x)
-    n = math.prod(x.shape[a] for a in axes)
+    n = x.shape[0] * math.prod(x.shape[2:])
     if n < 2:
         raise ValueError(f"batch_norm: expected more than one value a channel; got {n}, of x {x.shape}.")
-    centred, mean, squares = _moments(x, axes, n)
-    rstd = 1 / array_module(x).sqrt(squares / n + eps)
-    ctx.n = n
+    y, mean, rstd, var = batch_norm_fwd(_channels_last(x), weight, bias, eps)
     ctx.save(x, weight, mean, rstd)
-    y = _scaled(centred, rstd * _channels(weight, x.ndim), _channels(bias, x.ndim), x.dtype)
-    return y, mean.reshape(-1), (squares / (n - 1)).reshape(-1)
+    return _channels_second(y), mean, var
 
 
 def _batch_vjp(ctx: Ctx, g: Array, g_mean: Array, g_var: Array) -> Grads:
     x, weight, mean, rstd = ctx.saved
-    axes, n, gx = _batch_axes(x), ctx.n, None
-    centred = x - mean
-    total, along = _total(g, axes), _total(g * centred, axes)
-    gw, gb = (a.reshape(-1).astype(g.dtype, copy=False) for a in (along * rstd, total))
-    if ctx.needs[0]:
-        scale = rstd * _channels(weight, x.ndim)
-        of_x = 2 / (n - 1) * _channels(g_var, x.ndim) - scale * rstd**2 * along / n
-        gx = _blend(g, centred, scale, of_x, (_channels(g_mean, x.ndim) - scale * total) / n)
-    return gx, gw if ctx.needs[1] else None, gb if ctx.needs[2] else None
+    gx, gw, gb = batch_norm_bwd(_channels_last(g), _channels_last(x), weight, mean, rstd, g_mean, g_var)
+    to_x, to_weight, to_bias = ctx.needs
+    return _channels_second(gx) if to_x else None, gw if to_weight else None, gb if to_bias else None
 
 
 _batch_norm = Primitive("batch_norm", _batch_forward, _batch_vjp, autocast="f32", floats=True, fresh=True)
@@ -127,21 +88,22 @@ def batch_norm(x: TensorLike, weight: TensorLike, bias: TensorLike, eps: float =
 def _eval_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, mean: Array, var: Array, eps: float) -> Array:
     _check_channels("batch_norm_eval", x, weight, bias, mean, var)
     acc = accumulator(x.dtype)
-    mean = _channels(mean.astype(acc), x.ndim)  # a copy: who owns it may write to it before backward
-    rstd = 1 / array_module(x).sqrt(_channels(var.astype(acc, copy=False), x.ndim) + eps)
-    ctx.save(x, weight, mean, rstd)
-    return _scaled(x - mean, rstd * _channels(weight, x.ndim), _channels(bias, x.ndim), x.dtype)
+    mean, var = mean.astype(acc), var.astype(acc)  # copies: who owns them may write to them before backward
+    ctx.save(x, weight, mean, 1 / array_module(x).sqrt(var + eps))
+    return _channels_second(batch_norm_eval_fwd(_channels_last(x), weight, bias, mean, var, eps))
 
 
 def _eval_vjp(ctx: Ctx, g: Array) -> Grads:
     x, weight, mean, rstd = ctx.saved
-    axes, gx, gw, gb = _batch_axes(x), None, None, None
+    gx, gw, gb = None, None, None
+    last = _channels_last(g)
+    lead = tuple(range(last.ndim - 1))
     if ctx.needs[0]:
-        gx = (g * (rstd * _channels(weight, x.ndim))).astype(g.dtype, copy=False)
+        gx = _channels_second((last * (rstd * weight)).astype(g.dtype, copy=False))
     if ctx.needs[1]:
-        gw = (_total(g * (x - mean), axes) * rstd).reshape(-1).astype(g.dtype, copy=False)
+        gw = (sum_over(last * (_channels_last(x) - mean), lead).reshape(-1) * rstd).astype(g.dtype, copy=False)
     if ctx.needs[2]:
-        gb = _total(g, axes).reshape(-1).astype(g.dtype, copy=False)
+        gb = sum_over(last, lead).reshape(-1).astype(g.dtype, copy=False)
     return gx, gw, gb
 
 
@@ -196,12 +158,15 @@ def _group_forward(ctx: Ctx, x: Array, weight: Array, bias: Array, *, groups: in
         raise ValueError(f"group_norm: expected channels that {groups} groups divide, not empty; got x {x.shape}.")
     parts = _grouped(x, groups)
     axes = tuple(range(2, parts.ndim))
-    centred, mean, squares = _moments(parts, axes, n)
-    rstd = 1 / array_module(x).sqrt(squares / n + eps)
+    mean = sum_over(parts, axes) / n
+    centred = parts - mean
+    rstd = 1 / array_module(x).sqrt(sum_over(array_module(x).square(centred), axes) / n + eps)
     ctx.n, ctx.groups = n, groups
     ctx.save(x, weight, mean, rstd)
     scale, shift = (_of_groups(a, groups, x.ndim) for a in (weight, bias))
-    return _scaled(centred, rstd * scale, shift, x.dtype).reshape(x.shape)
+    centred *= rstd * scale
+    centred += shift
+    return centred.astype(x.dtype, copy=False).reshape(x.shape)
 
 
 def _group_vjp(ctx: Ctx, g: Array) -> Grads:
@@ -210,12 +175,14 @@ def _group_vjp(ctx: Ctx, g: Array) -> Grads:
     parts, g_parts = _grouped(x, groups), _grouped(g, groups)
     places = tuple(range(3, parts.ndim))
     centred = parts - mean
-    total, along = _total(g_parts, places), _total(g_parts * centred, places)  # of each sample and channel
+    total, along = sum_over(g_parts, places), sum_over(g_parts * centred, places)  # of each sample and channel
     gw, gb = (a.sum(axis=0).reshape(-1).astype(g.dtype, copy=False) for a in (along * rstd, total))
     if ctx.needs[0]:
         scale = _of_groups(weight, groups, x.ndim)
-        of_x = -(rstd**3) * _total(scale * along, (2,)) / n
-        gx = _blend(g_parts, centred, rstd * scale, of_x, -rstd * _total(scale * total, (2,)) / n).reshape(x.shape)
+        centred *= -(rstd**3) * sum_over(scale * along, (2,)) / n
+        centred += g_parts * (rstd * scale)
+        centred -= rstd * sum_over(scale * total, (2,)) / n
+        gx = centred.astype(g.dtype, copy=False).reshape(x.shape)
     return gx, gw if ctx.needs[1] else None, gb if ctx.needs[2] else None
 
 

@@ -90,7 +90,7 @@ register(
         {
             "map": lambda s: _sample(s, (2, 3, 4, 5)),
             "channels_last": lambda s: _sample(s, (2, 4, 3, 5), last=True),
-            "matrix": lambda s: _sample(s, (6, 3)),
+            "matrix": lambda s: _sample(s, (6, 3), eps=0.1),
             "two_values": lambda s: _sample(s, (1, 3, 1, 2), eps=0.1),
             "eps": lambda s: _sample(s, (3, 2, 4), eps=0.5),
             "drawn": lambda s: _sample(s, (2, *s.shape(3))),
