@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from autograd.kernels.batch_norm.reference import batch_norm_bwd, batch_norm_eval_fwd, batch_norm_fwd
-from autograd.kernels.compiled import compiled_dtype, register_compiled
+from autograd.kernels.compiled import register_compiled
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -15,14 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["batch_norm_bwd", "batch_norm_eval_fwd", "batch_norm_fwd"]
 
 
-def _takes(*args: Any) -> str | None:
-    """Other layouts would have to be copied, which takes longer than the reference."""
-    if any(isinstance(a, np.ndarray) and a.ndim > 1 and not a.flags.c_contiguous for a in args):
-        return "compiled batch norm takes maps whose channels are last in memory; got another layout"
-    return compiled_dtype(*args)
-
-
-@register_compiled(batch_norm_fwd, batch_norm_bwd, batch_norm_eval_fwd, accepts=_takes)
+@register_compiled(batch_norm_fwd, batch_norm_bwd, batch_norm_eval_fwd)
 def _compiled() -> ModuleType:
     from autograd.kernels.batch_norm import cpu
 
