@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from autograd.graph import GradientEdge
     from autograd.tensor import Version
 
-__all__ = ["ReadSet", "checkpoint"]
+__all__ = ["ReadSet", "checkpoint", "replaying"]
 
 
 class ReadSet:
@@ -99,7 +99,7 @@ def _vjp(ctx: Ctx, *grads: Array) -> tuple[Array | None, ...]:
     replay: _Replay = ctx.replay
     start = mark()
     inputs = [Tensor(a, requires_grad=need) for a, need in zip(replay.arrays, ctx.needs, strict=True)]
-    token = STATE.set(replace(replay.state, grad="on", reads=None, observers=STATE.get().observers))
+    token = STATE.set(replace(replay.state, grad="on", replay=True, reads=None, observers=STATE.get().observers))
     try:
         with random.rewound(replay.generators):
             outputs = _outputs(replay.fn(*inputs))
@@ -173,6 +173,11 @@ def checkpoint(fn: Callable[..., Any], *inputs: Tensor) -> Any:
         node.outputs = tuple((o.shape, o.dtype) for o in outputs)
     tensors = tuple(_output(o, node, i) for i, o in enumerate(outputs))
     return tensors if isinstance(result, tuple) else tensors[0]
+
+
+def replaying() -> bool:
+    """Whether backward is running a checkpoint's function for the second time: who counts calls leaves this one out."""
+    return STATE.get().replay
 
 
 def _of_products(fn: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:

@@ -83,6 +83,7 @@ class State:
         autocast: the low-precision dtype of "low" ops, or None.
         kernels: which implementation of a kernel runs.
         observers: called after each op, forward and backward.
+        replay: whether backward runs a checkpoint's function again.
         reads: in "propagate" mode, is told the inputs of every op and the random generators that are used.
         casts: what :mod:`autograd.casts` made in this autocast block: by the id of a leaf's array, (array, the leaf's
             version, the version's count, the array in the autocast dtype).
@@ -93,6 +94,7 @@ class State:
     autocast: np.dtype[Any] | None = None
     kernels: KernelMode = "auto"
     observers: tuple[Callable[[OpEvent], None], ...] = ()
+    replay: bool = False
     reads: ReadListener | None = None
     casts: dict[int, tuple[Array, Version, int, Array]] = field(default_factory=dict)
     before: State | None = field(default=None, repr=False)

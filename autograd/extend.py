@@ -22,6 +22,7 @@ array([ 3., 12.])
 
 from autograd.backend import Array, array_module, device_memory, device_of, device_scope, is_array
 from autograd.casts import cast_together
+from autograd.checkpoint import replaying
 from autograd.context import autocast_dtype
 from autograd.deferred import DeferredBias
 from autograd.dtypes import accumulator, is_float
@@ -78,6 +79,7 @@ __all__ = [
     "program",
     "register_compiled",
     "register_cuda",
+    "replaying",
     "run_blocks",
     "takes_multi_cast",
     "total_of",

@@ -13,7 +13,16 @@ from autograd.dtypes import accumulator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["as_int", "as_ints", "axis_or_all", "check_broadcast", "normalize_axes", "normalize_axis", "unbroadcast"]
+__all__ = [
+    "as_int",
+    "as_ints",
+    "as_pair",
+    "axis_or_all",
+    "check_broadcast",
+    "normalize_axes",
+    "normalize_axis",
+    "unbroadcast",
+]
 
 
 def as_int(op: str, name: str, value: Any) -> int:
@@ -37,6 +46,19 @@ def as_ints(op: str, name: str, value: Any, count: int = 1) -> tuple[int, ...]:
     if hasattr(value, "__iter__") and getattr(value, "ndim", None) != 0:
         return tuple(as_int(op, name, v) for v in value)
     return (as_int(op, name, value),) * count
+
+
+def as_pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
+    """One or two integers, (vertical, horizontal), of ``least`` or more; one stands for both.
+
+    Raises:
+        ValueError: for smaller ones, or another number of them.
+        TypeError: for anything else.
+    """
+    pair = as_ints(op, name, value, 2)
+    if len(pair) != 2 or min(pair) < least:
+        raise ValueError(f"{op}: expected {name} as one or two integers of {least} or more; got {value}.")
+    return pair[0], pair[1]
 
 
 def normalize_axis(op: str, axis: int, ndim: int) -> int:
@@ -87,6 +109,16 @@ def check_broadcast(op: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ..
     except ValueError:
         names = " and ".join(map(str, shapes))
         raise ValueError(f"{op}: expected shapes that broadcast together; got {names}.") from None
+
+
+def sum_over(x: Any, axes: tuple[int, ...]) -> Any:
+    """Sum over ``axes``, which stay with size 1, in the accumulation dtype.
+
+    Axis by axis, the last one first: no running sum is longer than an axis, which rounds less.
+    """
+    for axis in sorted(axes, reverse=True):
+        x = x.sum(axis=axis, keepdims=True, dtype=accumulator(x.dtype))
+    return x
 
 
 def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:

@@ -13,6 +13,8 @@ from autograd.ops.logic import *  # noqa: F403
 from autograd.ops.losses import *  # noqa: F403
 from autograd.ops.mlp import *  # noqa: F403
 from autograd.ops.nn import *  # noqa: F403
+from autograd.ops.norms import *  # noqa: F403
 from autograd.ops.patches import *  # noqa: F403
 from autograd.ops.reduce import *  # noqa: F403
+from autograd.ops.resize import *  # noqa: F403
 from autograd.ops.shaping import *  # noqa: F403

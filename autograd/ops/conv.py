@@ -11,7 +11,7 @@ from autograd.kernels.conv import conv2d_bwd, conv2d_fwd
 from autograd.kernels.patches import patch_rows
 from autograd.kernels.product import product
 from autograd.primitive import Ctx, Primitive
-from autograd.shapes import as_ints
+from autograd.shapes import as_pair
 from autograd.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["avg_pool2d", "conv2d", "conv_transpose2d"]
 
 Pair = tuple[int, int]
-
-
-def _pair(op: str, name: str, value: int | Sequence[int], least: int) -> Pair:
-    pair = as_ints(op, name, value, 2)
-    if len(pair) != 2 or min(pair) < least:
-        raise ValueError(f"{op}: expected {name} as one or two integers of {least} or more; got {value}.")
-    return pair[0], pair[1]
 
 
 def _padded(x: Array, padding: Pair) -> Array:
@@ -136,7 +129,7 @@ def conv2d(
     """
     x = x if isinstance(x, Tensor) else Tensor(x)
     weight = weight if isinstance(weight, Tensor) else Tensor(weight)
-    strides, pads = _pair("conv2d", "stride", stride, 1), _pair("conv2d", "padding", padding, 0)
+    strides, pads = as_pair("conv2d", "stride", stride, 1), as_pair("conv2d", "padding", padding, 0)
     if weight.ndim != 4 or x.ndim != 4 or weight.shape[1] != x.shape[1] or 0 in weight.shape[2:]:
         raise ValueError(f"conv2d: expected x (B, C, H, W) and weight (O, C, kh, kw); got {x.shape}, {weight.shape}.")
     bias = bias if bias is None or isinstance(bias, Tensor) else Tensor(bias)
@@ -220,7 +213,7 @@ def conv_transpose2d(
     """
     x = x if isinstance(x, Tensor) else Tensor(x)
     weight = weight if isinstance(weight, Tensor) else Tensor(weight)
-    strides, pads = _pair("conv_transpose2d", "stride", stride, 1), _pair("conv_transpose2d", "padding", padding, 0)
+    strides, pads = as_pair("conv_transpose2d", "stride", stride, 1), as_pair("conv_transpose2d", "padding", padding, 0)
     if weight.ndim != 4 or x.ndim != 4 or weight.shape[0] != x.shape[1] or 0 in weight.shape[2:]:
         raise ValueError(
             f"conv_transpose2d: expected x (B, C, H, W) and weight (C, O, kh, kw); got {x.shape}, {weight.shape}."
@@ -285,9 +278,9 @@ def avg_pool2d(
         ValueError: for a kernel larger than the padded map, or padding above half the kernel.
     """
     x = x if isinstance(x, Tensor) else Tensor(x)
-    kernel = _pair("avg_pool2d", "kernel_size", kernel_size, 1)
-    strides = kernel if stride is None else _pair("avg_pool2d", "stride", stride, 1)
-    pads = _pair("avg_pool2d", "padding", padding, 0)
+    kernel = as_pair("avg_pool2d", "kernel_size", kernel_size, 1)
+    strides = kernel if stride is None else as_pair("avg_pool2d", "stride", stride, 1)
+    pads = as_pair("avg_pool2d", "padding", padding, 0)
     if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
         raise ValueError(f"avg_pool2d: expected padding of at most half the kernel {kernel}; got {pads}.")
     _check_map("avg_pool2d", x, kernel, pads)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from autograd.backend import Array
     from autograd.tensor import TensorLike
 
-__all__ = ["drop_path", "drop_path_keep", "dropout"]
+__all__ = ["drop_path", "drop_path_keep", "dropout", "dropout2d"]
 
 
 def _check_rate(op: str, p: float) -> None:
@@ -33,6 +33,7 @@ def _dropout_vjp(ctx: Ctx, g: Array) -> Array:
 
 
 _dropout = Primitive("dropout", _dropout_forward, _dropout_vjp, floats=True, fresh=True)
+_dropout2d = Primitive("dropout2d", _dropout_forward, _dropout_vjp, floats=True, fresh=True)
 _drop_path = Primitive("drop_path", _dropout_forward, _dropout_vjp, floats=True, fresh=True)
 
 
@@ -56,6 +57,34 @@ def dropout(x: TensorLike, p: float = 0.5, training: bool = True, generator: ran
         return x
     seed, offset = (generator or random.default_generator).reserve(x.size)
     return _dropout(x, seed=seed, offset=offset, p=p, together=1)
+
+
+def dropout2d(
+    x: TensorLike, p: float = 0.5, training: bool = True, generator: random.Generator | None = None
+) -> Tensor:
+    """Zero whole channels of a sample with probability ``p`` and scale the others by 1 / (1 - p).
+
+    Saves only (seed, offset).
+
+    Args:
+        x: (B, C, ...), as (B, C, H, W).
+        p: in [0, 1).
+        training: False returns ``x``.
+        generator: where the draw, one number a sample and channel, comes from (default: the default generator).
+
+    Raises:
+        ValueError: for another rate, or an ``x`` without channels.
+
+    Source: Tompson et al. 2015, "Efficient Object Localization Using Convolutional Networks", section 3.1.
+    """
+    _check_rate("dropout2d", p)
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    if x.ndim < 2:
+        raise ValueError(f"dropout2d: expected x (B, C, ...); got {x.shape}.")
+    if not training or p == 0:
+        return x
+    seed, offset = (generator or random.default_generator).reserve(x.shape[0] * x.shape[1])
+    return _dropout2d(x, seed=seed, offset=offset, p=p, together=math.prod(x.shape[2:]))
 
 
 def drop_path(

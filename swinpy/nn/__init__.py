@@ -1,6 +1,20 @@
 """Modules and layers on the engine."""
 
 from swinpy.nn.layers import Conv2d, LayerNorm, Linear
-from swinpy.nn.module import Module, ModuleList, Parameter, StateDictError, in_mode
+from swinpy.nn.module import Buffer, LayerError, Module, ModuleList, Parameter, StateDictError, in_mode
+from swinpy.nn.norms import BatchNorm2d, GroupNorm
 
-__all__ = ["Conv2d", "LayerNorm", "Linear", "Module", "ModuleList", "Parameter", "StateDictError", "in_mode"]
+__all__ = [
+    "BatchNorm2d",
+    "Buffer",
+    "Conv2d",
+    "GroupNorm",
+    "LayerError",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "ModuleList",
+    "Parameter",
+    "StateDictError",
+    "in_mode",
+]

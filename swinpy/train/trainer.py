@@ -163,6 +163,7 @@ class Trainer:
     def _step(self, group: list[Batch]) -> tuple[float, float, float]:
         """One optimiser step; returns loss, gradient norm and lr."""
         self.optimizer.zero_grad()
+        self.model.drop_statistics()  # of a step that raised
         scale = self.scaler.scale if self.scaler else 1.0
         shares = image_shares([len(batch.labels) for batch in group])
         whole = sum(shares)
@@ -179,6 +180,8 @@ class Trainer:
         finite = math.isfinite(norm)
         if not finite and scale <= 1:  # without scaling, or it is not what makes gradients overflow
             raise self._non_finite("gradient norm", norm, group)
+        if finite:
+            self.model.commit_statistics()
         if self.scaler:
             self.scaler.update(finite)
         return total / whole, norm, lr

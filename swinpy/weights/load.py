@@ -18,8 +18,8 @@ from swinpy.weights.report import LoadReport, some
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from autograd import Tensor
     from swinpy.models import SwinTransformer
-    from swinpy.nn import Parameter
     from swinpy.weights.dialects import Translation
     from swinpy.weights.fit import Channels, Resize
     from swinpy.weights.given import Given
@@ -97,7 +97,7 @@ def load_weights(
     if plan.notes:
         told.pop("coordinates", None)  # these arrays have shown it
     plan.missing.update(dict.fromkeys(plan.absent, f"not in {_file(read)}: the model's own"))
-    _write(dict(model.named_parameters()), plan.values)
+    _write(dict(model.named_state()), plan.values)
     return LoadReport(
         came.where,
         read.dialect,
@@ -179,7 +179,7 @@ def _message(model: SwinTransformer, came: Given, read: Translation, plan: Plan,
     )
 
 
-def _write(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:
+def _write(parameters: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Assign every value, or none: if anything interrupts it, the old values are put back."""
     staged = {name: ag.Tensor(value).to(parameters[name].device).data for name, value in values.items()}
     frozen = [name for name in staged if not getattr(parameters[name].data.flags, "writeable", True)]
@@ -188,7 +188,7 @@ def _write(parameters: Mapping[str, Parameter], values: Mapping[str, Any]) -> No
             f"load_weights: expected parameters whose memory can be written to; got read-only {some(frozen)}. "
             "Copy the model's arrays first."
         )
-    done: list[tuple[Parameter, Any]] = []
+    done: list[tuple[Tensor, Any]] = []
     try:
         for name, value in staged.items():
             parameter = parameters[name]

@@ -121,7 +121,7 @@ class _Planner:
     def __init__(self, model: SwinTransformer, read: Translation, choices: Choices) -> None:
         self.model, self.read = model, read
         self.resize, self.head, self.in_chans = choices.resize, choices.head, choices.in_chans
-        self.own = dict(model.named_parameters())
+        self.own = dict(model.named_state())
         self.state = dict(read.arrays)
         self.plan = Plan(ignored=dict(read.ignored), source=dict(read.source))
         self.plan.unexpected.update(dict.fromkeys(read.unknown, f"no key of the dialect {read.dialect}"))

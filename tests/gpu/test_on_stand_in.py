@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 MODEL, MODEL_V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 CUDA_KERNELS = sorted(name for name in KERNEL_ROWS if KERNELS[name].cuda is not None)
 
+DETECTION = (
+    *("binary_cross_entropy_with_logits", "cross_entropy", "giou_loss", "l1_loss", "sigmoid_focal_loss"),
+    *("smooth_l1_loss", "interpolate", "adaptive_avg_pool2d", "max_pool2d", "pixel_shuffle", "dropout2d"),
+    *("batch_norm", "batch_norm_eval", "group_norm"),
+)
+
 
 @pytest.fixture
 def cupy() -> Iterator[Any]:
@@ -72,6 +78,14 @@ def test_rows_at_real_sizes_reach_the_tensor_cores(cupy: Any) -> None:
 @pytest.mark.parametrize("name", ["gelu", "linear", "layer_norm"])
 def test_op(cupy: Any, check: str, name: str) -> None:
     gpu_checks.check_op(check, name, next(iter(gpu_checks.find(name).samples)))
+
+
+@pytest.mark.parametrize("name", DETECTION)
+def test_ops_of_detection(cupy: Any, name: str) -> None:
+    """Every case, forward and backward, on arrays that only CuPy can take."""
+    for case in gpu_checks.find(name).samples:
+        gpu_checks.check_op("repeatable", name, case)
+        gpu_checks.check_op("forward", name, case)
 
 
 @pytest.mark.parametrize("autocast", [None, "float16", "bfloat16"])

@@ -41,7 +41,10 @@ NAN_OR_INF = {
 
 # Kernels that are not given the largest float, and what decides about them whether it overflows on the way.
 _ORDER = "the order of a sum"
+_WIDE = "the order of a sum, or that it is made in float64"
 NOT_THE_LARGEST = {
+    "batch_norm_bwd": _WIDE,
+    "batch_norm_fwd": _WIDE,
     "adamw": "whether the moment is divided by its root before it is multiplied by the step size",
     "bias_gelu_bwd": _ORDER,
     "layer_norm_bwd": _ORDER,

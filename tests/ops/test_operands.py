@@ -273,3 +273,23 @@ def test_an_empty_list_picks_nothing():
     assert out.shape == (0, 2)
     np.testing.assert_array_equal(ag.grad(out, x, np.ones((0, 2)))[0], np.zeros((3, 2)))
     assert x[:, []].shape == (3, 0)
+
+
+# ---- autocast
+
+FLOAT32_UNDER_AUTOCAST = (
+    *("adaptive_avg_pool2d", "batch_norm", "batch_norm_eval", "binary_cross_entropy_with_logits", "cross_entropy"),
+    *("giou_loss", "group_norm", "l1_loss", "sigmoid_focal_loss", "smooth_l1_loss"),
+)
+AS_THEY_COME = ("dropout2d", "interpolate", "max_pool2d", "pixel_shuffle", "pixel_unshuffle")
+
+
+@pytest.mark.parametrize("name", [*FLOAT32_UNDER_AUTOCAST, *AS_THEY_COME])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_losses_and_norms_are_float32_under_autocast(name, dtype):
+    """From 16-bit operands, too; moves and resizing keep the dtype."""
+    info = find(name)
+    sample = info.sample(next(iter(info.samples))).cast(dtype)
+    with ag.autocast("float16"):
+        for out in outputs(info.fn, sample):
+            assert out.dtype == (dtype if name in AS_THEY_COME else np.float32)

@@ -57,6 +57,7 @@ _SHAPES = {name: ("()", "()") if name == "logsumexp" else ("(2,)", "(3,)") for n
 DOCUMENTED: dict[str, str] = {
     # a gradient that is a number where the value is none would hide it
     "absolute (nan)": "gradient [nan]; torch [0]",
+    "l1_loss at special values": "gradient 1 [0 0 nan 4 -5 6]; torch [0 0 0 4 -5 6]",
     # nothing left to choose from: zeros, not NaN
     "softmax (-inf, -inf, -inf)": "value [0 0 0]; torch [nan nan nan]",
     "masked_softmax (-inf, -inf, -inf)": "value [0 0 0]; torch [nan nan nan]",

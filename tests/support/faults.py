@@ -163,6 +163,18 @@ def _strides_swapped(right: Any) -> Any:
     return lambda ctx, x, w, b, *, stride, padding: right(ctx, x, w, b, stride=stride[::-1], padding=padding)
 
 
+def _nearest_backward(right: Any) -> Any:
+    return lambda kind, n, size, adjoint: right("nearest" if adjoint else kind, n, size, adjoint)
+
+
+def _variance_without_slope(right: Any) -> Any:
+    def batch_norm_bwd(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, *of_statistics: Any) -> Any:
+        gx = weight * rstd * (g - g.mean(axis=tuple(range(g.ndim - 1))))
+        return gx, *right(g, x, weight, mean, rstd, *of_statistics)[1:]
+
+    return batch_norm_bwd
+
+
 def _smoothing_dropped(right: Any) -> Any:
     return lambda *args: right(*args[:-1], 0.0)
 
@@ -305,6 +317,21 @@ FAULTS = (
         "cross-entropy: label smoothing dropped in backward",
         generic("gradcheck", "cross_entropy"),
         plant_kernel("cross_entropy_bwd", _smoothing_dropped),
+    ),
+    Fault(
+        "max_pool2d: the last of equal elements",
+        generic("kinks", "max_pool2d"),
+        plant_global(ops.max_pool2d, "_max_elements", lambda right: lambda *args: reversed(list(right(*args)))),
+    ),
+    Fault(
+        "interpolate: the adjoint is that of the nearest pixels",
+        generic("adjoint", "interpolate"),
+        plant_global(ops.interpolate, "_steps", _nearest_backward),
+    ),
+    Fault(
+        "batch norm: the variance is a constant in backward",
+        generic("composite", "batch_norm"),
+        plant_kernel("batch_norm_bwd", _variance_without_slope),
     ),
     Fault(
         "matmul: needs ignored",

@@ -15,6 +15,8 @@ import numpy as np
 
 import autograd as ag
 
+from .swin.torchvision_stub import make_importable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -31,6 +33,14 @@ def _torch() -> Any:
 
 def _f() -> Any:
     return _torch().nn.functional
+
+
+def _vision() -> Any:
+    """torchvision.ops, of whose Python functions alone use is made."""
+    make_importable(_torch())
+    import torchvision.ops
+
+    return torchvision.ops
 
 
 def _named(name: str) -> Callable[..., Any]:
@@ -100,7 +110,18 @@ def _strided(x: Any) -> Any:
 S = np.array([0.0, -0.0, nan, inf, -inf, 2.0])
 M = S.reshape(2, 3)
 W = np.array([[1.0, 0.0], [2.0, -1.0], [0.5, inf]])
+V = np.array([[1.5, 2.0, -1.0], [0.5, 0.0, 2.0], [2.0, 1.0, 0.0]])
 FIRST = np.array([1, 0, 1])
+# Of three channels: ordinary, with a NaN, constant.
+N = np.array([[[1.0, 2], [nan, 0], [3, 3]], [[-4.0, 2], [1, 0], [3, 3]]])
+# A map with ties, NaN side by side, and a corner of -inf alone.
+P = np.array([-inf, -inf, 0, nan, 1, 1, -inf, -inf, 2, 0, nan, 1, 3, 2, 2, 2, inf, 1, 0, 0, -0.0, 2, inf, 3])
+# Logits, each against 0, 1 and what lies between, and boxes: equal, touching, apart, within, empty, of nothing.
+Z = np.repeat([0.0, -0.0, nan, inf, -inf, 2.0, -3.5, 800.0, -800.0], 3)
+T = np.tile([0.0, 1.0, 0.25], 9)
+BOXES = np.array(
+    [[0.0, 0, 2, 2], [0, 0, 4, 4], [2, 0, 4, 2], [1, 1, 1, 3], [nan, 0, 1, 1], [3, 3, 5, 6], [0, 0, 2, 1], [0, 0, 2, 2]]
+)
 CALLS: dict[str, tuple[tuple[Any, ...], Callable[..., Any], Callable[..., Any]]] = {
     "getitem": ((M,), lambda x: x[::-1, 1:], lambda x: x.flip(0)[:, 1:]),
     "gather": ((M,), lambda x: ag.gather(x, 0, FIRST[None]), lambda x: x.gather(0, _torch().tensor(FIRST[None]))),
@@ -154,9 +175,75 @@ CALLS: dict[str, tuple[tuple[Any, ...], Callable[..., Any], Callable[..., Any]]]
     "stack": ((S, S), lambda x, y: ag.stack([x, y]), lambda x, y: _torch().stack([x, y])),
     "split": ((S,), lambda x: ag.split(x, 2)[1], lambda x: x.split(3)[1]),
     "sliding_window_view": ((S,), lambda x: ag.sliding_window_view(x, 2), _strided),
+    "binary_cross_entropy_with_logits": (
+        (Z,),
+        lambda z: ag.binary_cross_entropy_with_logits(z, T, "none"),
+        lambda z: _f().binary_cross_entropy_with_logits(z, _torch().tensor(T), reduction="none"),
+    ),
+    "sigmoid_focal_loss": (
+        (Z,),
+        lambda z: ag.sigmoid_focal_loss(z, T),
+        lambda z: _vision().sigmoid_focal_loss(z, _torch().tensor(T)),
+    ),
+    "smooth_l1_loss": (
+        (S, np.zeros(6)),
+        lambda x, y: ag.smooth_l1_loss(x, y, reduction="none"),
+        lambda x, y: _f().smooth_l1_loss(x, y, reduction="none"),
+    ),
+    "l1_loss": (
+        (S, np.zeros(6)),
+        lambda x, y: ag.l1_loss(x, y, "none"),
+        lambda x, y: _f().l1_loss(x, y, reduction="none"),
+    ),
+    "giou_loss": (
+        (BOXES, BOXES[::-1]),
+        ag.giou_loss,
+        lambda x, y: _vision().generalized_box_iou_loss(x, y),
+    ),
+    "interpolate": (
+        (S.reshape(1, 1, 2, 3),),
+        lambda x: ag.interpolate(x, (3, 5), "bilinear"),
+        lambda x: _f().interpolate(x, (3, 5), mode="bilinear"),
+    ),
+    "adaptive_avg_pool2d": (
+        (S.reshape(1, 1, 2, 3),),
+        lambda x: ag.adaptive_avg_pool2d(x, (1, 2)),
+        lambda x: _f().adaptive_avg_pool2d(x, (1, 2)),
+    ),
+    "max_pool2d": (
+        (P.reshape(1, 1, 4, 6),),
+        lambda x: ag.max_pool2d(x, 3, 1, 1),
+        lambda x: _f().max_pool2d(x, 3, 1, 1),
+    ),
+    "pixel_shuffle": (
+        (S[:4].reshape(1, 4, 1, 1),),
+        lambda x: ag.pixel_shuffle(x, 2),
+        lambda x: _f().pixel_shuffle(x, 2),
+    ),
+    "pixel_unshuffle": (
+        (S[:4].reshape(1, 1, 2, 2),),
+        lambda x: ag.pixel_unshuffle(x, 2),
+        lambda x: _f().pixel_unshuffle(x, 2),
+    ),
+    "batch_norm": (
+        (N, V[0], V[1]),
+        lambda x, w, b: ag.batch_norm(x, w, b)[0],
+        lambda x, w, b: _f().batch_norm(x, None, None, w, b, training=True),
+    ),
+    "batch_norm_eval": (
+        (N, V[0], V[1]),
+        lambda x, w, b: ag.batch_norm_eval(x, w, b, V[1], V[2]),
+        lambda x, w, b: _f().batch_norm(x, _torch().tensor(V[1]), _torch().tensor(V[2]), w, b),
+    ),
+    "group_norm": (
+        (N, V[0], V[1]),
+        lambda x, w, b: ag.group_norm(x, 3, w, b),
+        lambda x, w, b: _f().group_norm(x, 3, w, b),
+    ),
     "checkpoint": ((S,), lambda x: ag.checkpoint(ag.exp, x), lambda x: x.exp()),
 }
 NOT_COMPARED = {
+    "dropout2d": "draws from its own generator; off, it is the same tensor",
     "dropout": "draws from its own generator; off, it is the same tensor",
     "drop_path": "draws from its own generator",
     "drop_path_keep": "draws from its own generator",

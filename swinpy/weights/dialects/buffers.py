@@ -1,4 +1,4 @@
-"""The buffers of published checkpoints: functions of the geometry that other libraries store beside the weights."""
+"""The buffers of published checkpoints that a model here has not: functions of the geometry, counters of batches."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from swinpy.geometry import Pair, attention_mask, geometry, log_coordinates, relative_position_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from swinpy.geometry import Coordinates
 
-__all__ = ["ModelGeometry", "buffers_of"]
+__all__ = ["ModelGeometry", "batch_counters", "buffers_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -91,3 +91,12 @@ def buffers_of(
                 f"{window[0]}x{window[1]}, which such models need"
             )
     return made, tuple(notes)
+
+
+def batch_counters(names: Iterable[str]) -> dict[str, Array]:
+    """torch's ``num_batches_tracked`` for each batch norm among a file's names, so that it has all of torch's keys.
+
+    Each is 0: only averages without a momentum look at it.
+    """
+    layers = [name.removesuffix("running_mean") for name in names if name.endswith(".running_mean")]
+    return {f"{layer}num_batches_tracked": np.zeros((), np.int64) for layer in layers}

@@ -135,6 +135,30 @@ def _multi_cast(rng: Rng, dtype: Any) -> Any:
     return (_grads(rng, dtype), np.dtype(np.float32 if np.dtype(dtype).itemsize == 2 else np.float16)), {}
 
 
+def _batch_norm(rng: Rng, dtype: Any) -> tuple[Any, ...]:
+    """x, another like x, weight, bias, mean, rstd, and two more like weight."""
+    x, other, weight, bias, _, _ = _norm(rng, dtype)
+    wide = np.float64 if dtype == np.float64 else np.float32
+    mean, var = x.astype(np.float64).mean(axis=(0, 1)), x.astype(np.float64).var(axis=(0, 1))
+    more = (rng.standard_normal(6).astype(wide) for _ in range(2))
+    return x, other, weight, bias, mean.astype(wide), (1 / np.sqrt(var + 1e-5)).astype(wide), *more
+
+
+def _batch_norm_fwd(rng: Rng, dtype: Any) -> Any:
+    x, _, weight, bias, *_ = _batch_norm(rng, dtype)
+    return (x, weight, bias, 1e-5), {}
+
+
+def _batch_norm_bwd(rng: Rng, dtype: Any) -> Any:
+    x, g, weight, _, *statistics = _batch_norm(rng, dtype)
+    return (g, x, weight, *statistics), {}
+
+
+def _batch_norm_eval_fwd(rng: Rng, dtype: Any) -> Any:
+    x, _, weight, bias, mean, rstd, *_ = _batch_norm(rng, dtype)
+    return (x, weight, bias, mean, rstd, 1e-5), {}
+
+
 DRAW = {"seed": (7 << 32) + 11, "offset": (1 << 32) - 2, "p": 0.4}
 
 
@@ -170,6 +194,9 @@ KERNEL_ROWS: dict[str, KernelRow] = {
     "conv2d_bwd": KernelRow(_conv_bwd, "conv2d"),
     "layer_norm_fwd": KernelRow(_layer_norm_fwd, "layer_norm"),
     "layer_norm_bwd": KernelRow(_layer_norm_bwd, "layer_norm"),
+    "batch_norm_fwd": KernelRow(_batch_norm_fwd, "batch_norm"),
+    "batch_norm_bwd": KernelRow(_batch_norm_bwd, "batch_norm"),
+    "batch_norm_eval_fwd": KernelRow(_batch_norm_eval_fwd, "batch_norm_eval"),
     "residual_layer_norm_fwd": KernelRow(_residual_layer_norm_fwd, "residual_layer_norm"),
     "residual_layer_norm_bwd": KernelRow(_residual_layer_norm_bwd, "residual_layer_norm"),
     "gelu_fwd": KernelRow(_normals((3, 4)), "gelu"),

@@ -16,6 +16,7 @@ __all__ = [
     "gelu",
     "layer_norm",
     "normalize",
+    "soft_labels",
     "windows",
 ]
 
@@ -74,15 +75,34 @@ def normalize(x: Array, *, axis: int = -1, eps: float | None = None) -> Array:
     return x / np.maximum(norm, 1e-12 if eps is None else eps)
 
 
-def cross_entropy(logits: Array, *, target: Array, label_smoothing: float = 0.0, reduction: str = "mean") -> Array:
+def soft_labels(
+    target: Array, shape: tuple[int, ...], smoothing: float, ignore_index: int | None
+) -> tuple[Array, Array]:
+    """Labels or probabilities as smoothed probabilities like the logits, and which labels count."""
+    classes = shape[1]
+    kept = np.ones((shape[0], *shape[2:]), bool)
+    if target.ndim < len(shape):
+        kept = kept if ignore_index is None else target != ignore_index
+        target = np.moveaxis(np.eye(classes)[np.where(kept, target, 0)], -1, 1)
+    return (1 - smoothing) * target + smoothing / classes, kept
+
+
+def cross_entropy(
+    logits: Array,
+    *,
+    target: Array,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    divisor: float | None = None,
+) -> Array:
     from scipy.special import log_softmax
 
-    classes = logits.shape[1]
-    hard = target.ndim == 1
-    soft = np.eye(classes)[target] if hard else target
-    soft = (1 - label_smoothing) * soft + label_smoothing / classes
-    losses = -(soft.astype(logits.dtype) * log_softmax(logits, axis=1)).sum(axis=1)
-    return {"mean": losses.mean, "sum": losses.sum, "none": lambda: losses}[reduction]()
+    soft, kept = soft_labels(target, logits.shape, label_smoothing, ignore_index)
+    losses = -(soft.astype(logits.dtype) * log_softmax(logits, axis=1)).sum(axis=1) * kept
+    if reduction == "mean":
+        return losses.sum() / (divisor or kept.sum())
+    return losses if reduction == "none" else losses.sum()
 
 
 def windows(x: Array, *, window_shape: tuple[int, ...], axis: tuple[int, ...], step: tuple[int, ...]) -> Array:
