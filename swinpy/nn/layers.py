@@ -1,4 +1,4 @@
-"""Linear, LayerNorm, Conv2d: parameters with the official initialisation, and the engine's ops."""
+"""Linear, LayerNorm, convolutions: parameters with the official initialisation, and the engine's ops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import autograd as ag
 from swinpy.nn.init import kaiming_uniform, trunc_normal
 from swinpy.nn.module import Module, Parameter
 
-__all__ = ["Conv2d", "LayerNorm", "Linear"]
+__all__ = ["Conv2d", "ConvTranspose2d", "LayerNorm", "Linear"]
 
 
 class Linear(Module):
@@ -46,14 +46,45 @@ class LayerNorm(Module):
 
 
 class Conv2d(Module):
-    """NCHW convolution; weight (O, C, kh, kw) and bias uniform as in torch."""
+    """NCHW convolution; weight (O, C, kh, kw) and bias uniform as in torch.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel: (kh, kw).
+        stride: vertical, horizontal.
+        padding: zeros above and below, left and right.
+        bias: whether there is one.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+        bias: bool = True,
+    ) -> None:
         fan_in = in_channels * math.prod(kernel)
         self.weight = Parameter(kaiming_uniform((out_channels, in_channels, *kernel), fan_in))
+        self.bias = Parameter(kaiming_uniform((out_channels,), fan_in)) if bias else None
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: ag.Tensor) -> ag.Tensor:
+        """(B, C, H, W) to (B, O, oh, ow)."""
+        return ag.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
+
+
+class ConvTranspose2d(Module):
+    """The adjoint of a convolution; weight (C, O, kh, kw) and bias uniform as in torch."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+        fan_in = out_channels * math.prod(kernel)  # torch takes it from the weight's second axis
+        self.weight = Parameter(kaiming_uniform((in_channels, out_channels, *kernel), fan_in))
         self.bias = Parameter(kaiming_uniform((out_channels,), fan_in))
         self.stride = stride
 
     def forward(self, x: ag.Tensor) -> ag.Tensor:
-        """(B, C, H, W) to (B, O, oh, ow)."""
-        return ag.conv2d(x, self.weight, self.bias, stride=self.stride)
+        """(B, C, H, W) to (B, O, (H - 1) stride + kh, ...)."""
+        return ag.conv_transpose2d(x, self.weight, self.bias, stride=self.stride)
