@@ -24,7 +24,7 @@ def test_convolution() -> None:
 def test_convolution_without_bias() -> None:
     layer = Conv2d(3, 5, (1, 1), bias=False)
     assert [name for name, _ in layer.named_parameters()] == ["weight"]
-    assert layer(ag.zeros((1, 3, 4, 4))).shape == (1, 5, 4, 4)
+    assert layer(ag.Tensor(np.zeros((1, 3, 4, 4), np.float32))).shape == (1, 5, 4, 4)
 
 
 def test_transposed_convolution() -> None:
