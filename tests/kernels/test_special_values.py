@@ -56,6 +56,8 @@ NOT_THE_LARGEST = {
     "multi_adamw": "as in adamw",
     "position_bias_bwd": _ORDER,
     "residual_layer_norm_bwd": _ORDER,
+    "roi_align_bwd": _ORDER,
+    "roi_align_fwd": _ORDER,
     "residual_layer_norm_fwd": _ORDER,
     "softmax_bwd": _ORDER,
     "window_attention_bwd": _ORDER,

@@ -15,7 +15,7 @@ _MODULES = [elementwise, indexing, linalg, losses, nn, norms, patches, reduce, r
 
 # Rows of primitives that are not the engine's own live beside the others and register in the same way.
 if importlib.util.find_spec("support.rows.swin") is not None:
-    _MODULES.append(importlib.import_module("support.rows.swin"))
+    _MODULES += [importlib.import_module(f"support.rows.{area}") for area in ("swin", "detection")]
 
 
 def cases() -> list[tuple[OpInfo, str]]:
