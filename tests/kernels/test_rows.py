@@ -98,6 +98,8 @@ def test_first_result_has_the_operands_dtype(name, dtype):
         wanted = np.dtype(np.float32)  # losses and log-probabilities stay in the dtype that accumulates
     if name in ("grad_norm", "multi_adamw"):
         wanted = np.dtype(np.float64)
+    if name == "suppress":
+        wanted = np.dtype(bool)
     if name == "multi_cast":
         wanted = args[1]
     assert _results(name, args, options)[0].dtype == wanted
@@ -200,7 +202,9 @@ def test_values_are_checked_through_an_op(name, monkeypatch):
             "multi_adamw",
             "multi_cast",
             "crop_flip_normalise",
-        )  # test_adamw.py, test_cuda_multi_cast.py, test_casts.py, test_data_augment.py
+            "sample_windows",
+            "suppress",
+        )  # test_adamw.py, test_cuda_multi_cast.py, test_casts.py, test_data_augment.py, tests/detection
         return
     ran = []
     twin = Implementation(

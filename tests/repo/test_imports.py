@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preparation": set(),
     "nn": {"probe"},
     "data": {"io", "preparation"},
+    "detection": {"kernels", "ops"},
     "io": set(),
     "kernels": {"geometry"},
     "ops": {"geometry", "kernels", "probe"},

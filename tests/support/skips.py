@@ -15,6 +15,7 @@ __all__ = [
     "NO_GPU",
     "NO_HIPS",
     "NO_ML_DTYPES",
+    "NO_MMDET",
     "NO_NUMBA",
     "NO_NVRTC",
     "NO_OPENBLAS",
@@ -27,6 +28,7 @@ NO_CUPY_BFLOAT16 = "this CuPy has no products of bfloat16"
 NO_GPU = "no CUDA device"
 NO_HIPS = "SWINPY_HIPS_PYTHON names no interpreter that has HIPS autograd"
 NO_ML_DTYPES = "ml_dtypes is not installed"
+NO_MMDET = "mmdetection is not installed"
 NO_NUMBA = "Numba is not installed"
 NO_NVRTC = "NVRTC is not installed"
 NO_OPENBLAS = "NumPy has another BLAS than OpenBLAS"
@@ -38,6 +40,7 @@ ALLOWED = (
     NO_GPU,
     NO_HIPS,
     NO_ML_DTYPES,
+    NO_MMDET,
     NO_NUMBA,
     NO_NVRTC,
     NO_OPENBLAS,

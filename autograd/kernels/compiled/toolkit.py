@@ -39,6 +39,7 @@ __all__ = [
     "plain",
     "power_of_two",
     "product",
+    "quotient",
     "read",
     "rows_of",
     "will_write",
@@ -191,6 +192,16 @@ def difference(context: Any, x: Any, y: Any) -> Any:
         return builder.fsub(*args, flags=_ALONE)
 
     return x(x, x), generate
+
+
+@instruction
+def quotient(context: Any, x: Any, y: Any) -> Any:
+    """x / y, rounded, never made x * (1 / y): where a threshold decides."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fdiv(*args, flags=_ALONE)
+
+    return x(x, y), generate
 
 
 @instruction

@@ -180,7 +180,20 @@ def _roi_align_bwd(rng: np.random.Generator, dtype: Any) -> Any:
     return (g, [x.shape for x in maps], *where), options
 
 
+def _suppress(rng: np.random.Generator, dtype: Any) -> Any:
+    boxes = _boxes(Source(int(rng.integers(2**31))), 12, 20.0, 20.0).astype(dtype)
+    return (boxes, np.array([0, 5, 5, 6, 12]), 0.3), {}
+
+
+def _sample_windows(rng: np.random.Generator, dtype: Any) -> Any:
+    heights, widths = np.array([3, 0, 2]), np.array([4, 3, 5])
+    ys, xs = (rng.uniform(-2, 5, n.sum()).astype(dtype) for n in (heights, widths))
+    return (rng.random((3, 4, 3)).astype(dtype), ys, xs, heights, widths), {}
+
+
 register_kernel_rows(
     roi_align_fwd=KernelRow(_roi_align_fwd, "roi_align"),
     roi_align_bwd=KernelRow(_roi_align_bwd, "roi_align"),
+    sample_windows=KernelRow(_sample_windows, None),
+    suppress=KernelRow(_suppress, None),
 )

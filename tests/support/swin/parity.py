@@ -32,16 +32,19 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 
 
-def import_or_skip(load: Callable[[], Any]) -> Any:
-    """What ``load`` imports; skips the module where torch or transformers is missing."""
+def import_or_skip(
+    load: Callable[[], Any], reason: str = skips.NO_PARITY, required: str = "SWINPY_REQUIRE_PARITY"
+) -> Any:
+    """What ``load`` imports; skips the module where that (torch or transformers) is missing, unless the environment
+    variable ``required`` is set."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return load()
     except ImportError as error:
-        if os.environ.get("SWINPY_REQUIRE_PARITY"):
+        if os.environ.get(required):
             raise  # in the environment that was made for parity these tests must run
-        pytest.skip(f"{skips.NO_PARITY}: {error}", allow_module_level=True)
+        pytest.skip(f"{reason}: {error}", allow_module_level=True)
 
 
 def loss_and_gradients(

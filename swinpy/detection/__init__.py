@@ -1,0 +1,45 @@
+"""Object detection: plain functions on boxes and masks.
+
+Boxes are (x0, y0, x1, y1) in pixels. Functions take NumPy or CuPy arrays, float32 or float64, keep their dtype, and
+give the same bits each time.
+"""
+
+from swinpy.detection.anchors import Anchors, inside_border, octave_sizes
+from swinpy.detection.assign import IGNORED, NEGATIVE, Assigned, LevelRule, MatchRule, assign, roi_levels
+from swinpy.detection.boxes import BoxCoder, box_area, box_giou, box_iou, clip_boxes, large_enough
+from swinpy.detection.masks import MaskTargetRule, Window, mask_targets, paste_masks
+from swinpy.detection.nms import grouped_nms, nms, top_k
+from swinpy.detection.sample import Draw, Sampled, SampleRule, choose, sample
+from swinpy.detection.targets import check_targets
+
+__all__ = [
+    "IGNORED",
+    "NEGATIVE",
+    "Anchors",
+    "Assigned",
+    "BoxCoder",
+    "Draw",
+    "LevelRule",
+    "MaskTargetRule",
+    "MatchRule",
+    "SampleRule",
+    "Sampled",
+    "Window",
+    "assign",
+    "box_area",
+    "box_giou",
+    "box_iou",
+    "check_targets",
+    "choose",
+    "clip_boxes",
+    "grouped_nms",
+    "inside_border",
+    "large_enough",
+    "mask_targets",
+    "nms",
+    "octave_sizes",
+    "paste_masks",
+    "roi_levels",
+    "sample",
+    "top_k",
+]

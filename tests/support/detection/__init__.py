@@ -1,0 +1,1 @@
+"""Support of the tests of detection: odd images, and the peers."""
