@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.kernels.buffers import empty
+from autograd.extend import empty
 from autograd.kernels.compiled.pieces import even_pieces, run_pieces
 from autograd.kernels.compiled.toolkit import jit, plain
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from autograd.kernels.buffers import empty
+from autograd.extend import empty
 from autograd.kernels.compiled.pieces import even_pieces, row_pieces, run_pieces
 from autograd.kernels.compiled.toolkit import difference, jit, plain, product
 from swinpy.kernels.roi_align.samples import axes, of_level
