@@ -78,10 +78,13 @@ def assign(truth: Array, boxes: Array, rule: MatchRule) -> Assigned:
 
     def first(block: slice) -> Array:
         found = overlaps(block)
-        nearest[block], best[block] = found.argmax(axis=0), found.max(axis=0)
+        best[block] = found[0]
+        for g in range(1, len(truth)):  # NumPy takes long for an argmax along the first axis
+            nearest[block] = xp.where(found[g] > best[block], g, nearest[block])
+            xp.maximum(best[block], found[g], out=best[block])
         return found.max(axis=1)
 
-    row_bytes = len(truth) * boxes.itemsize
+    row_bytes = 6 * len(truth) * boxes.itemsize  # about six matrices at a time
     of_truth = xp.stack(run_blocks(first, count, row_bytes, xp)).max(axis=0)
     matched = xp.where(best >= rule.positive, nearest, xp.where(best < rule.negative, NEGATIVE, IGNORED))
 
@@ -91,8 +94,8 @@ def assign(truth: Array, boxes: Array, rule: MatchRule) -> Assigned:
             matched[block] = xp.where(equal.any(axis=0), nearest[block], matched[block])
         else:
             equal &= (of_truth >= rule.floor)[:, None]
-            last = len(truth) - 1 - equal[::-1].argmax(axis=0)
-            matched[block] = xp.where(equal.any(axis=0), last, matched[block])
+            for g in range(len(truth)):
+                matched[block] = xp.where(equal[g], g, matched[block])
 
     if rule.low_quality != "none":
         run_blocks(second, count, row_bytes, xp)

@@ -27,16 +27,18 @@ def box_area(boxes: Array) -> Array:
 def _intersection(one: Array, other: Array) -> Array:
     """Of boxes that broadcast together."""
     xp = array_module(one)
-    width = xp.minimum(one[..., 2], other[..., 2]) - xp.maximum(one[..., 0], other[..., 0])
-    height = xp.minimum(one[..., 3], other[..., 3]) - xp.maximum(one[..., 1], other[..., 1])
-    return xp.maximum(width, 0) * xp.maximum(height, 0)
+    width, height = (xp.minimum(one[..., i + 2], other[..., i + 2]) for i in (0, 1))
+    width -= xp.maximum(one[..., 0], other[..., 0])
+    height -= xp.maximum(one[..., 1], other[..., 1])
+    xp.maximum(width, 0, out=width)
+    width *= xp.maximum(height, 0, out=height)
+    return width
 
 
 def _ratio(part: Array, whole: Array, least: float) -> Array:
     """``part / max(whole, least)``; 0 where both are 0."""
     xp = array_module(part)
-    whole = xp.maximum(whole, least) if least else whole
-    return part / xp.where(whole == 0, 1, whole)
+    return part / (xp.maximum(whole, least) if least else xp.where(whole == 0, 1, whole))
 
 
 def box_iou(truth: Array, boxes: Array, *, crowd: Array | None = None, least_area: float = 0.0) -> Array:
