@@ -29,7 +29,7 @@ class _Runs:
 
     def __init__(self, axis: Axis, bins: int, size: int, dtype: Any) -> None:
         xp, kind = array_module(axis.start), axis.start.dtype
-        most = int(axis.count.max()) if len(axis.count) else 0
+        most = max(int(axis.count.max()), 1) if len(axis.count) else 1
         i = xp.arange(most, dtype=kind) + kind.type(0.5)
         begin = xp.arange(bins, dtype=kind) * axis.bin[:, None] + axis.start[:, None]
         at = begin[:, :, None] + (i * axis.step[:, None])[:, None, :]  # (R, bins, samples)
@@ -37,8 +37,8 @@ class _Runs:
         inside = used & (at >= -1) & (at <= size)
         near = at.clip(0, size - 1)
         low = near.astype(np.int64)
-        first = low.min(axis=2, initial=size - 1)
-        after = xp.where(used, low + 2, 0).max(axis=2, initial=0)
+        first = low.min(axis=2)
+        after = xp.where(used, low + 2, 0).max(axis=2)
         count = (xp.minimum(after, size) - first) * (axis.count > 0)[:, None]
         taps = xp.arange(int(count.max()) if count.size else 0)
         weight = xp.zeros((*first.shape, len(taps)), kind)
