@@ -1,0 +1,22 @@
+"""Images with boxes and masks: COCO's and Pascal VOC's files, made-up scenes, and how they become batches."""
+
+from __future__ import annotations
+
+from swinpy.data.detection.annotations import Annotations, Detections, as_rle, as_xywh
+from swinpy.data.detection.coco import load_coco
+from swinpy.data.detection.dataset import DetectionDataset, Sample, dataset_of
+from swinpy.data.detection.rle import Rle
+from swinpy.data.detection.targets import check_targets
+
+__all__ = [
+    "Annotations",
+    "DetectionDataset",
+    "Detections",
+    "Rle",
+    "Sample",
+    "as_rle",
+    "as_xywh",
+    "check_targets",
+    "dataset_of",
+    "load_coco",
+]
