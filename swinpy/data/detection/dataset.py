@@ -28,26 +28,28 @@ class Sample:
     """One image and what is to be learnt from it.
 
     Attributes:
-        image: uint8 ``(3, H, W)``.
+        image: uint8 ``(3, H, W)``; float32 in 0..255 once it was resized as torchvision does it.
         boxes: float32 ``(M, 4)``, x0, y0, x1, y1 in pixels, within the image.
         labels: int64 ``(M,)``.
         masks: bool ``(M, H, W)``; None in a set without masks.
         crowd_boxes: float32 ``(C, 4)``, regions of many objects, which are no objects to learn.
         index: of the image in its set.
         id: what its file calls it.
+        original: (H, W) of the file.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     masks: NDArray[np.bool_] | None
     crowd_boxes: NDArray[np.float32]
     index: int
     id: int | str
+    original: tuple[int, int]
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W)."""
+        """(H, W) as it is now."""
         height, width = self.image.shape[1:]
         return height, width
 
@@ -164,6 +166,7 @@ class DetectionDataset:
             corners[crowd],
             index,
             self.ids[index],
+            (height, width),
         )
 
     def _called(self, index: int) -> str:

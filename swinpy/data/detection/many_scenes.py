@@ -255,12 +255,12 @@ def _collect(made: ManyScenes, labels: Ints, owner: NDArray[np.uint8]) -> NDArra
     """Put the objects of some images into the lists; returns their semantic maps."""
     n, side, _ = owner.shape
     seen = np.stack([owner == place for place in range(1, _CROWD + 1)])  # (10, n, S, S)
-    columns, rows = seen.any(axis=2), seen.any(axis=3)
+    columns, rows = np.asarray(seen.any(axis=2)), np.asarray(seen.any(axis=3))
     edges = [columns.argmax(axis=-1), rows.argmax(axis=-1)]
     edges += [side - flags[..., ::-1].argmax(axis=-1) for flags in (columns, rows)]
     boxes = np.stack(edges, axis=-1).astype(np.int64)
     pixels: Ints = seen.sum(axis=(2, 3), dtype=np.int64)
-    crowd = pixels < _LEAST
+    crowd: NDArray[np.bool_] = np.asarray(pixels < _LEAST)
     crowd[-1] = True
     values = np.zeros((n, _CROWD + 1), np.uint8)
     values[:, 1:] = np.where(crowd.T, VOID, labels[:, 1:] + 1)

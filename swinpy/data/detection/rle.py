@@ -70,15 +70,6 @@ class Rle:
         """How many pixels are ones."""
         return int(self.counts[1::2].sum())
 
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """x0, y0, x1, y1 of the ones, x1 and y1 exclusive; zeros if there are none."""
-        mask = self.decode()
-        columns, rows = (np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1))
-        if not len(columns):
-            return 0, 0, 0, 0
-        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
     @classmethod
     def from_text(cls, text: str | bytes, size: tuple[int, int]) -> Rle:
         """COCO's compressed runs.
