@@ -39,7 +39,7 @@ def assert_tight(sample):
             [[1, 1, 5, 5], [4, 1, 4, 5]],
             [0, 1],
             (2, 9, 8),
-            r"image 7, box 1: expected x1 > x0 .*got \[4.0, 1.0, 4.0, 5.0\]",
+            r"image 7, box 1: expected x1 > x0 .*got \[4.0, 1.0, 4.0",
         ),
         ([[0, 0, 0, 0]], [0], (1, 9, 8), r"image 7, box 0: expected x1 > x0 and y1 > y0.*no objects are an empty"),
         ([[1, 1, 9, 5]], [0], (1, 9, 8), r"image 7, box 0: expected a box within 8 x 9 pixels"),
@@ -51,7 +51,7 @@ def assert_tight(sample):
             [[1, 1, 5, 5]],
             [0],
             (1, 8, 9),
-            r"image 7: expected boxes, labels and masks of shapes .*\(1, 9, 8\).*\(1, 8, 9\)",
+            r"image 7: expected boxes, labels and masks .*\(1, 9, 8\).*\(1, 8, 9\)",
         ),
         ([[1, 1, 5, 5]], [0, 1], (2, 9, 8), r"image 7: expected boxes, labels and masks of shapes \(2, 4\)"),
     ],
@@ -126,8 +126,9 @@ def test_pixels_are_bilinear(seed):
     assert abs(resize_pixels(image, size, "mmdet") - want).max() < 1.6
     pillow = Image.fromarray(image.transpose(1, 2, 0)).resize(size[::-1], Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(resize_pixels(image, size, "detectron2"), np.asarray(pillow).transpose(2, 0, 1))
-    mask = Image.fromarray(image[0]).resize(size[::-1], Image.Resampling.NEAREST)
-    np.testing.assert_array_equal(resize_masks(image[:1], size)[0], np.asarray(mask))
+    pairs = zip((height, width), size, strict=True)
+    rows, columns = (((np.arange(new) + 0.5) * old / new + 1e-9).astype(int) for old, new in pairs)
+    np.testing.assert_array_equal(resize_masks(image[:1], size)[0], image[0][rows[:, None], columns])
 
 
 @pytest.mark.parametrize(
