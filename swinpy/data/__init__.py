@@ -11,7 +11,7 @@ from swinpy.data.errors import DatasetCorrupt, DatasetMissing
 from swinpy.data.folder.decode import BadImage, open_image, prepare
 from swinpy.data.folder.images import FolderImages
 from swinpy.data.folder.scan import FolderOptions, load_folder
-from swinpy.data.loader import Batch, Loader, Transform
+from swinpy.data.loader import Batch, BatchLoader, Loader, Transform
 from swinpy.data.pixels import normalise
 from swinpy.data.scenes.draw import SCENE_CLASSES, Scenes, generate
 from swinpy.data.scenes.files import load_scenes
@@ -24,6 +24,7 @@ __all__ = [
     "Augment",
     "BadImage",
     "Batch",
+    "BatchLoader",
     "CifarFormat",
     "DatasetCorrupt",
     "DatasetMissing",

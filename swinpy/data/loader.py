@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import islice
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,13 +17,15 @@ from swinpy.data.augment import Evaluate
 from swinpy.data.streams import ORDER, stream_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sized
 
     from numpy.typing import NDArray
 
     from swinpy.data.dataset import ImageDataset
 
-__all__ = ["Batch", "Loader", "Transform"]
+__all__ = ["Batch", "BatchLoader", "Loader", "Transform"]
+
+Made = TypeVar("Made")
 
 
 class Transform(Protocol):
@@ -59,8 +61,8 @@ class Batch:
     step: int
 
 
-class Loader:
-    """Yield the batches of an epoch.
+class BatchLoader(Generic[Made]):
+    """Yield the batches of an epoch, whatever a batch is: a subclass makes one from the numbers of its samples.
 
     The order of epoch ``e`` is a Philox permutation of ``(seed, e)``, and a batch depends on its epoch and step alone.
     So any number of workers gives the same bits, and an epoch can be entered at any step.
@@ -71,7 +73,6 @@ class Loader:
         shuffle: a new order each epoch; otherwise the order of the dataset.
         seed: of the order.
         workers: threads that make batches ahead; 0 makes each when it is asked for.
-        transform: see :class:`Transform`; by default the images are normalised with the dataset's mean and std.
         drop_last: leave out a last batch that would be smaller than the others.
         timeout: seconds to wait for one batch before giving up.
 
@@ -81,13 +82,12 @@ class Loader:
 
     def __init__(
         self,
-        dataset: ImageDataset,
+        dataset: Sized,
         batch_size: int,
         *,
         shuffle: bool = False,
         seed: int = 0,
         workers: int = 0,
-        transform: Transform | None = None,
         drop_last: bool = False,
         timeout: float = 300.0,
     ) -> None:
@@ -96,33 +96,37 @@ class Loader:
                 f"Loader: expected batch_size >= 1, workers >= 0 and timeout > 0; got {batch_size}, {workers} and "
                 f"{timeout}. Use workers=0 to load without threads."
             )
-        if batch_size > len(dataset) and drop_last:
+        self._size = len(dataset)
+        if batch_size > self._size and drop_last:
+            name = getattr(dataset, "name", "the dataset")
             raise ValueError(
-                f"Loader: expected batch_size <= {len(dataset)}, the size of {dataset.name!r}; got {batch_size}, which "
+                f"Loader: expected batch_size <= {self._size}, the size of {name!r}; got {batch_size}, which "
                 "with drop_last leaves no batch. Lower the batch size, or keep the last batch."
             )
-        self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self.workers = workers
-        self.transform: Transform = transform or Evaluate(dataset.num_classes, dataset.mean, dataset.std)
         self.drop_last = drop_last
         self.timeout = timeout
 
+    def make(self, indices: NDArray[np.int64], epoch: int, step: int) -> Made:
+        """One batch, called from several threads."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
         """Batches an epoch."""
-        whole, rest = divmod(len(self.dataset), self.batch_size)
+        whole, rest = divmod(self._size, self.batch_size)
         return whole + bool(rest and not self.drop_last)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The samples of an epoch in the order of their use, int64 ``(N,)``."""
         if not self.shuffle:
-            return np.arange(len(self.dataset), dtype=np.int64)
-        order: NDArray[np.int64] = agr.permutation(self.seed, 0, len(self.dataset), stream=stream_of(ORDER, epoch))
+            return np.arange(self._size, dtype=np.int64)
+        order: NDArray[np.int64] = agr.permutation(self.seed, 0, self._size, stream=stream_of(ORDER, epoch))
         return order
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[Made, None, None]:
         """The batches of an epoch from ``start_step`` on; the earlier ones are not made.
 
         Closing the iterator (or leaving a ``for`` loop and letting go of it) ends its threads.
@@ -143,16 +147,13 @@ class Loader:
             return (self._make(order, epoch, step) for step in steps)
         return self._threaded(order, epoch, steps)
 
-    def _make(self, order: NDArray[np.int64], epoch: int, step: int) -> Batch:
-        indices = order[step * self.batch_size : (step + 1) * self.batch_size]
-        labels = self.dataset.labels[indices]
-        images, targets = self.transform(self.dataset.batch(indices, epoch), labels, indices, epoch, step)
-        return Batch(images, targets, labels, indices, step)
+    def _make(self, order: NDArray[np.int64], epoch: int, step: int) -> Made:
+        return self.make(order[step * self.batch_size : (step + 1) * self.batch_size], epoch, step)
 
-    def _threaded(self, order: NDArray[np.int64], epoch: int, steps: Iterator[int]) -> Generator[Batch, None, None]:
+    def _threaded(self, order: NDArray[np.int64], epoch: int, steps: Iterator[int]) -> Generator[Made, None, None]:
         """At most ``2 * workers`` batches are asked for and not yet used, in a queue that keeps their order."""
-        tasks: SimpleQueue[tuple[int, Future[Batch]] | None] = SimpleQueue()
-        pending: deque[tuple[int, Future[Batch]]] = deque()
+        tasks: SimpleQueue[tuple[int, Future[Made]] | None] = SimpleQueue()
+        pending: deque[tuple[int, Future[Made]]] = deque()
 
         def ask(count: int) -> None:
             for step in islice(steps, count):
@@ -196,3 +197,30 @@ class Loader:
             for thread in threads:
                 if thread.ident is not None:  # else no further thread could be started
                     thread.join(patience)
+
+
+class Loader(BatchLoader[Batch]):
+    """Batches of images and targets; see :class:`BatchLoader` for the order and the threads.
+
+    Args:
+        dataset: what to draw from.
+        batch_size: images a batch.
+        transform: see :class:`Transform`; by default the images are normalised with the dataset's mean and std.
+        settings: ``shuffle``, ``seed``, ``workers``, ``drop_last`` and ``timeout`` of :class:`BatchLoader`.
+
+    Raises:
+        ValueError: settings that would give no batch.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, batch_size: int, *, transform: Transform | None = None, **settings: Any
+    ) -> None:
+        super().__init__(dataset, batch_size, **settings)
+        self.dataset = dataset
+        self.transform: Transform = transform or Evaluate(dataset.num_classes, dataset.mean, dataset.std)
+
+    def make(self, indices: NDArray[np.int64], epoch: int, step: int) -> Batch:
+        """See :class:`Transform`."""
+        labels = self.dataset.labels[indices]
+        images, targets = self.transform(self.dataset.batch(indices, epoch), labels, indices, epoch, step)
+        return Batch(images, targets, labels, indices, step)

@@ -13,9 +13,21 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["AUGMENT", "CROP", "DIGITS", "MIX", "ORDER", "SCENES", "SUBSET", "as_integers", "stream_of"]
+__all__ = [
+    "AUGMENT",
+    "CROP",
+    "DETECTION",
+    "DIGITS",
+    "MANY_SCENES",
+    "MIX",
+    "ORDER",
+    "SCENES",
+    "SUBSET",
+    "as_integers",
+    "stream_of",
+]
 
-ORDER, AUGMENT, MIX, SCENES, DIGITS, CROP, SUBSET = 1, 2, 3, 4, 5, 6, 7
+ORDER, AUGMENT, MIX, SCENES, DIGITS, CROP, SUBSET, MANY_SCENES, DETECTION = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 
 def stream_of(purpose: int, index: int = 0) -> int:

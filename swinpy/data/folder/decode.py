@@ -20,14 +20,19 @@ if TYPE_CHECKING:
 
     Box = tuple[int, int, int, int]
 
-__all__ = ["BadImage", "centre_crop", "fit", "open_image", "peek_image", "prepare", "resize", "to_bytes"]
+__all__ = ["BadImage", "centre_crop", "fit", "open_image", "peek_image", "pillow", "prepare", "resize", "to_bytes"]
 
 
 class BadImage(DatasetCorrupt):
     """A file that holds no whole image; the message names it."""
 
 
-def _pillow() -> Any:
+def pillow() -> Any:
+    """Pillow's module of images.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
     try:
         from PIL import Image
     except ImportError as error:
@@ -64,11 +69,11 @@ def _in_bytes(image: Any) -> Any:
         raise ValueError(
             f"numbers from {pixels.min():g} to {pixels.max():g}, which do not say what white is: convert it to 8 bits"
         )
-    return _pillow().fromarray(pixels.astype(np.uint8)).convert("RGB")
+    return pillow().fromarray(pixels.astype(np.uint8)).convert("RGB")
 
 
 def _open(path: str | os.PathLike[str], whole: bool) -> Any:
-    image_module = _pillow()
+    image_module = pillow()
     try:
         with warnings.catch_warnings():
             # Pillow warns of images that would take up gigabytes before it refuses them; here both refuse.
@@ -139,7 +144,7 @@ def resize(
         )
     if (height, width) == size:
         return image
-    filters = _pillow().Resampling
+    filters = pillow().Resampling
     return image.resize((size[1], size[0]), filters.BICUBIC if interpolation == "bicubic" else filters.BILINEAR)
 
 

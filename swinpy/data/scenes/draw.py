@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autograd import random as agr
+from swinpy.data.scenes.paint import COLOURS, background, between, coverage, paint, pixel_line
 from swinpy.data.scenes.shapes import SHAPES
 from swinpy.data.streams import SCENES, as_integers, stream_of
 
@@ -34,23 +35,6 @@ _COUNTERS = 1024
 _LABEL, _COLOUR_0, _COLOUR_1, _TILT, _COUNT = 0, slice(1, 4), slice(4, 7), 7, 8
 _SIZE, _CENTRE_X, _CENTRE_Y, _ANGLE, _CUE, _PALETTE, _JITTER = 9, 10, 11, slice(12, 15), 15, 16, slice(17, 20)
 _DISTRACTOR_AT, _DISTRACTOR_STEP = 24, 8
-
-# One colour a class, for the variants in which colour is a cue.
-_COLOURS = np.array(
-    [
-        [0.95, 0.15, 0.10],
-        [0.10, 0.45, 0.95],
-        [0.10, 0.80, 0.20],
-        [1.00, 0.85, 0.10],
-        [0.90, 0.90, 0.95],
-        [0.95, 0.45, 0.05],
-        [0.55, 0.20, 0.85],
-        [0.95, 0.90, 0.60],
-        [0.10, 0.75, 0.80],
-        [0.95, 0.30, 0.60],
-    ],
-    dtype=np.float32,
-)
 
 Field = NDArray[np.float32]
 
@@ -181,57 +165,29 @@ def _draw(
     u = agr.uniform_rows(seed, offsets, _SCALARS, stream=stream)
     labels = as_integers(u[:, _LABEL], len(SCENE_CLASSES))
 
-    image = _background(u, variant.light)
+    image = background(u[:, _COLOUR_0], u[:, _COLOUR_1], u[:, _TILT], variant.light, _SIDE)
     count = as_integers(u[:, _COUNT], variant.distractors + 1)
     for d in range(variant.distractors):
         row = u[:, _DISTRACTOR_AT + _DISTRACTOR_STEP * d :]
-        size = _between(row[:, 0], variant.small)
+        size = between(row[:, 0], variant.small)
         shapes = as_integers(row[:, 3], len(SCENE_CLASSES))
         cover = _coverage(shapes, size, row[:, 1] * 1.8 - 0.9, row[:, 2] * 1.8 - 0.9, np.zeros_like(size))
-        _paint(image, cover * (count > d)[:, None, None].astype(np.float32), row[:, 4:7])
+        paint(image, cover * (count > d)[:, None, None].astype(np.float32), row[:, 4:7])
 
-    size = _between(u[:, _SIZE], variant.size)
+    size = between(u[:, _SIZE], variant.size)
     reach = variant.spread * (0.95 - size)
     tilt = (u[:, _ANGLE].sum(axis=1, dtype=np.float32) - 1.5) * variant.turn
     cover = _coverage(labels, size, (2 * u[:, _CENTRE_X] - 1) * reach, (2 * u[:, _CENTRE_Y] - 1) * reach, tilt)
     cued = u[:, _CUE] < np.float32(variant.cue)
-    colour = _COLOURS[np.where(cued, labels, as_integers(u[:, _PALETTE], len(_COLOURS)))]
-    _paint(image, cover, np.clip(colour + (u[:, _JITTER] * 2 - 1) * variant.jitter, 0, 1))
+    colour = COLOURS[np.where(cued, labels, as_integers(u[:, _PALETTE], len(COLOURS)))]
+    paint(image, cover, np.clip(colour + (u[:, _JITTER] * 2 - 1) * variant.jitter, 0, 1))
 
     image += _noise(seed, offsets, stream) * np.float32(variant.noise)
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8), labels, cover >= 0.5
 
 
-def _grid() -> tuple[Field, Field]:
-    """x ``(1, 1, 32)`` and y ``(1, 32, 1)`` of the pixel centres, from -1 to 1."""
-    line = ((np.arange(_SIDE, dtype=np.float32) + 0.5) / (_SIDE / 2) - 1).astype(np.float32)
-    return line[None, None, :], line[None, :, None]
-
-
-def _rotation(tangent: Field) -> tuple[Field, Field]:
-    """Cosine and sine of ``2 * atan(tangent)``: exact operations only, see shapes.py."""
-    one, square = np.float32(1), tangent * tangent
-    scale = one / (one + square)
-    return (one - square) * scale, (tangent + tangent) * scale
-
-
-def _between(uniforms: Field, limits: tuple[float, float]) -> Field:
-    value: Field = uniforms * (limits[1] - limits[0]) + limits[0]
-    return value
-
-
-def _background(u: Field, light: float) -> Field:
-    """A gradient between two colours in a random direction, float32 ``(N, 3, 32, 32)``; channels in 0.1..light."""
-    x, y = _grid()
-    first, second = _between(u[:, _COLOUR_0], (0.1, light)), _between(u[:, _COLOUR_1], (0.1, light))
-    cosine, sine = _rotation(u[:, _TILT] * 2 - 1)
-    ramp = (x * cosine[:, None, None] + y * sine[:, None, None]) * 0.5 + 0.5
-    image: Field = np.add(first[:, :, None, None], (second - first)[:, :, None, None] * ramp[:, None])
-    return image
-
-
 def _coverage(shapes: NDArray[np.int64], size: Field, centre_x: Field, centre_y: Field, tangent: Field) -> Field:
-    """How much of each pixel a shape covers, float32 ``(N, 32, 32)`` in [0, 1].
+    """How much of each pixel of an image a shape covers, float32 ``(N, 32, 32)`` in [0, 1].
 
     Args:
         shapes: the class of each, ``(N,)``.
@@ -240,23 +196,9 @@ def _coverage(shapes: NDArray[np.int64], size: Field, centre_x: Field, centre_y:
         centre_y: in [-1, 1].
         tangent: of half the angle it is turned by.
     """
-    grid_x, grid_y = _grid()
-    cosine, sine = (value / size for value in _rotation(tangent))
-    x, y = grid_x - centre_x[:, None, None], grid_y - centre_y[:, None, None]
-    turned_x = x * cosine[:, None, None] + y * sine[:, None, None]
-    turned_y = y * cosine[:, None, None] - x * sine[:, None, None]
-    distance = np.empty_like(turned_x)
-    for number, shape in enumerate(SHAPES.values()):
-        chosen = np.flatnonzero(shapes == number)
-        if len(chosen):
-            distance[chosen] = shape(turned_x[chosen], turned_y[chosen])
-    cover: Field = np.clip(0.5 - distance * (size * (_SIDE / 2))[:, None, None], 0, 1)
-    return cover
-
-
-def _paint(image: Field, cover: Field, colour: Field) -> None:
-    """Lay ``colour`` ``(N, 3)`` over ``image`` where ``cover`` says, in place."""
-    image += (colour[:, :, None, None] - image) * cover[:, None]
+    line = pixel_line(_SIDE)
+    x, y = line[None, None, :] - centre_x[:, None, None], line[None, :, None] - centre_y[:, None, None]
+    return coverage(shapes, x, y, size, tangent, size * (_SIDE / 2))
 
 
 def _noise(seed: int, offsets: NDArray[np.uint64], stream: int) -> Field:
