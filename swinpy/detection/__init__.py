@@ -7,12 +7,14 @@ give the same bits each time.
 from swinpy.detection.anchors import Anchors, inside_border, octave_sizes
 from swinpy.detection.assign import IGNORED, NEGATIVE, Assigned, LevelRule, MatchRule, assign, roi_levels
 from swinpy.detection.boxes import BoxCoder, box_area, box_giou, box_iou, clip_boxes, large_enough
+from swinpy.detection.fpn import FPN
 from swinpy.detection.masks import MaskTargetRule, Window, mask_targets, paste_masks
 from swinpy.detection.nms import grouped_nms, nms, top_k
 from swinpy.detection.sample import Draw, Sampled, SampleRule, choose, sample
 from swinpy.detection.targets import check_targets
 
 __all__ = [
+    "FPN",
     "IGNORED",
     "NEGATIVE",
     "Anchors",

@@ -12,7 +12,7 @@ from autograd.random import default_generator, host_generator
 if TYPE_CHECKING:
     from swinpy.nn.module import Module
 
-__all__ = ["kaiming_uniform", "normal", "redraw_as_hf", "trunc_normal"]
+__all__ = ["kaiming_uniform", "normal", "redraw_as_hf", "trunc_normal", "xavier_uniform"]
 
 Array = np.ndarray[Any, Any]
 
@@ -42,6 +42,12 @@ def normal(shape: tuple[int, ...], std: float = 0.02) -> Array:
 def kaiming_uniform(shape: tuple[int, ...], fan_in: int) -> Array:
     """Uniform on +-1/sqrt(fan_in), float32: the default of convolutions and linear layers in torch (a = sqrt 5)."""
     bound = 1 / math.sqrt(fan_in)
+    return _generator(math.prod(shape)).uniform(-bound, bound, shape).astype(np.float32)
+
+
+def xavier_uniform(shape: tuple[int, ...]) -> Array:
+    """Uniform on +-sqrt(6 / (fan_in + fan_out)) of a weight (O, C, kh, kw), float32: mmdetection's for pyramids."""
+    bound = math.sqrt(6 / (math.prod(shape[2:]) * (shape[0] + shape[1])))
     return _generator(math.prod(shape)).uniform(-bound, bound, shape).astype(np.float32)
 
 
