@@ -29,6 +29,14 @@ SMALL = shlex.split(
 )
 
 
+@pytest.fixture(autouse=True)
+def a_terminal_that_may_hang_up():
+    """Whoever started the tests by nohup has them ignore SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def _no_reader():
     reading, writing = os.pipe()
     os.close(reading)
