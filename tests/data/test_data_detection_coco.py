@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pycocotools import mask as coco_mask
-from support.detection import made_up, write_set
+from support.coco_sets import made_up, write_set
 
 from swinpy.data import BadImage, DatasetCorrupt, DatasetMissing
 from swinpy.data.detection import Rle, load_coco

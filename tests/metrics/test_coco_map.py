@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from support.detection import judge, made_up, write_set
+from support.coco_sets import judge, made_up, write_set
 
 from swinpy.data import DatasetCorrupt
 from swinpy.data.detection import Annotations, Detections, Rle, load_coco

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preparation": set(),
     "nn": {"probe"},
     "data": {"io", "preparation"},
-    "detection": {"kernels", "ops"},
+    "detection": {"kernels", "nn", "ops"},
     "io": set(),
     "metrics": {"data"},
     "kernels": {"geometry"},

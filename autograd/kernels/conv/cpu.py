@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autograd.kernels.compiled.toolkit import plain
-from autograd.kernels.conv import direct, reference, winograd
+from autograd.kernels.conv import cpu_direct, cpu_winograd, reference
 from autograd.kernels.conv.choice import only_direct
 from autograd.kernels.linear.cpu import linear_bwd, linear_fwd
 
@@ -28,7 +28,7 @@ def way(x: Any, weight: Any, stride: Pair, padding: Pair) -> str:
         return "rows"
     if not x.size or not weight.size:
         return "reference"
-    if not only_direct() and winograd.suits(x, weight, stride, padding):
+    if not only_direct() and cpu_winograd.suits(x, weight, stride, padding):
         return "winograd"
     large = x.shape[2] * x.shape[3] >= _LEAST_PIXELS
     return "direct" if large and x.dtype == np.float32 else "reference"
@@ -54,8 +54,8 @@ def conv2d_fwd(x: Any, weight: Any, bias: Any | None, stride: Pair, padding: Pai
         out = linear_fwd(_rows(x), weight[:, :, 0, 0], bias)
         return out.reshape(len(x), *x.shape[2:], len(weight)).transpose(0, 3, 1, 2)
     if how == "winograd":
-        return winograd.convolve(_last(x), plain(weight), bias).transpose(0, 3, 1, 2)
-    return direct.convolve(_last(x), weight.transpose(2, 3, 1, 0), bias, stride, padding).transpose(0, 3, 1, 2)
+        return cpu_winograd.convolve(_last(x), plain(weight), bias).transpose(0, 3, 1, 2)
+    return cpu_direct.convolve(_last(x), weight.transpose(2, 3, 1, 0), bias, stride, padding).transpose(0, 3, 1, 2)
 
 
 def conv2d_bwd(
@@ -75,16 +75,16 @@ def conv2d_bwd(
     if needs[0]:
         inside = tuple(k - 1 - p for k, p in zip(kernel, padding, strict=True))
         if how == "winograd":
-            gx = winograd.convolve(_last(g), plain(weight), None, turned=True).transpose(0, 3, 1, 2)
+            gx = cpu_winograd.convolve(_last(g), plain(weight), None, turned=True).transpose(0, 3, 1, 2)
         elif stride == (1, 1) and min(inside) >= 0:
             turned = weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
-            gx = direct.convolve(_last(g), turned, None, stride, (inside[0], inside[1])).transpose(0, 3, 1, 2)
+            gx = cpu_direct.convolve(_last(g), turned, None, stride, (inside[0], inside[1])).transpose(0, 3, 1, 2)
         else:
             gx = reference.conv2d_bwd.reference(g, x, weight, stride, padding, (True, False, False))[0]
     if needs[1]:
         gw = (
-            winograd.weight_gradient(_last(g), _last(x))
+            cpu_winograd.weight_gradient(_last(g), _last(x))
             if how == "winograd"
-            else direct.weight_gradient(_last(g), _last(x), kernel, stride, padding).transpose(3, 2, 0, 1)
+            else cpu_direct.weight_gradient(_last(g), _last(x), kernel, stride, padding).transpose(3, 2, 0, 1)
         )
     return gx, gw, gb
