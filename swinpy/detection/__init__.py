@@ -10,6 +10,7 @@ from swinpy.detection.boxes import BoxCoder, box_area, box_giou, box_iou, clip_b
 from swinpy.detection.fpn import FPN
 from swinpy.detection.masks import MaskTargetRule, Window, mask_targets, paste_masks
 from swinpy.detection.nms import grouped_nms, nms, top_k
+from swinpy.detection.rpn import RPN, Predicted, ProposalRule, Proposals, RPNLossRule
 from swinpy.detection.sample import Draw, Sampled, SampleRule, choose, sample
 from swinpy.detection.targets import check_targets
 
@@ -17,6 +18,7 @@ __all__ = [
     "FPN",
     "IGNORED",
     "NEGATIVE",
+    "RPN",
     "Anchors",
     "Assigned",
     "BoxCoder",
@@ -24,6 +26,10 @@ __all__ = [
     "LevelRule",
     "MaskTargetRule",
     "MatchRule",
+    "Predicted",
+    "ProposalRule",
+    "Proposals",
+    "RPNLossRule",
     "SampleRule",
     "Sampled",
     "Window",
