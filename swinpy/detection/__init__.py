@@ -6,6 +6,7 @@ give the same bits each time.
 
 from swinpy.detection.anchors import Anchors, inside_border, octave_sizes
 from swinpy.detection.assign import IGNORED, NEGATIVE, Assigned, LevelRule, MatchRule, assign, roi_levels
+from swinpy.detection.box_head import BoxHead, DetectionRule, Detections, Regions, RoIRule, sample_regions
 from swinpy.detection.boxes import BoxCoder, box_area, box_giou, box_iou, clip_boxes, large_enough
 from swinpy.detection.fpn import FPN
 from swinpy.detection.masks import MaskTargetRule, Window, mask_targets, paste_masks
@@ -22,6 +23,9 @@ __all__ = [
     "Anchors",
     "Assigned",
     "BoxCoder",
+    "BoxHead",
+    "DetectionRule",
+    "Detections",
     "Draw",
     "LevelRule",
     "MaskTargetRule",
@@ -30,6 +34,8 @@ __all__ = [
     "ProposalRule",
     "Proposals",
     "RPNLossRule",
+    "Regions",
+    "RoIRule",
     "SampleRule",
     "Sampled",
     "Window",
@@ -49,5 +55,6 @@ __all__ = [
     "paste_masks",
     "roi_levels",
     "sample",
+    "sample_regions",
     "top_k",
 ]
