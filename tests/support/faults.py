@@ -193,7 +193,7 @@ def _relu_in_place(ctx: Any, x: Any) -> Any:
     return x.copy()
 
 
-def _assigned_windows(windows: Any, shape: Any, kernel: Any, stride: Any, padding: Any) -> Any:
+def _assigned_means(windows: Any, shape: Any, kernel: Any, stride: Any, padding: Any) -> Any:
     out = np.zeros((*shape[:2], shape[2] + 2 * padding[0], shape[3] + 2 * padding[1]), windows.dtype)
     for i, j in np.ndindex(*windows.shape[2:4]):
         y, x = i * stride[0], j * stride[1]
@@ -306,7 +306,7 @@ FAULTS = (
     Fault(
         "avg_pool2d: the adjoint assigns",
         generic("gradcheck", "avg_pool2d"),
-        plant_global(ops.avg_pool2d, "_unwindow", lambda right: _assigned_windows),
+        plant_global(ops.avg_pool2d, "_unwindow", lambda right: _assigned_means),
     ),
     Fault(
         "cross-entropy: label smoothing dropped",
