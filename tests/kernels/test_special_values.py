@@ -41,24 +41,25 @@ NAN_OR_INF = {
 
 # Kernels that are not given the largest float, and what decides about them whether it overflows on the way.
 _ORDER = "the order of a sum"
+_ROWS = "the order of a sum; rows with their own mean and deviation: test_norms_of_rows_of_any_size"
 _WIDE = "the order of a sum, or that it is made in float64"
 NOT_THE_LARGEST = {
     "batch_norm_bwd": _WIDE,
     "batch_norm_fwd": _WIDE,
     "adamw": "whether the moment is divided by its root before it is multiplied by the step size",
     "bias_gelu_bwd": _ORDER,
-    "layer_norm_bwd": _ORDER,
-    "layer_norm_fwd": _ORDER,
+    "layer_norm_bwd": _ROWS,
+    "layer_norm_fwd": _ROWS,
     "linear_bwd": _ORDER,
     "linear_fwd": _ORDER,
     "mlp_bwd": _ORDER,
     "mlp_fwd": _ORDER,
     "multi_adamw": "as in adamw",
     "position_bias_bwd": _ORDER,
-    "residual_layer_norm_bwd": _ORDER,
+    "residual_layer_norm_bwd": _ROWS,
     "roi_align_bwd": _ORDER,
     "roi_align_fwd": _ORDER,
-    "residual_layer_norm_fwd": _ORDER,
+    "residual_layer_norm_fwd": _ROWS,
     "softmax_bwd": _ORDER,
     "window_attention_bwd": _ORDER,
     "window_attention_fwd": _ORDER,
@@ -217,3 +218,46 @@ def test_the_rows_of_swin_are_swept_too() -> None:
 )
 def test_the_comparison_sees_what_differs(want: list[float], got: list[float], differs: bool) -> None:
     assert bool(_difference(want, got, 1e-12)) == differs
+
+
+OVERFLOWING = [
+    [3e38, -3e38, 3e38, -3e38],
+    [3.4e38, -1e38, 0, 0],
+    [1.7e38, 1.7e38, -1.7e38, -1.7e38],
+    [1e30, -1e30, 1, 0],
+    [1e34, -1e34, 1e34, 0],
+    [1e19, -1e19, 3e19, 0],
+    [np.inf, -np.inf, 1, 0],
+    [np.inf, 1e38, -1e38, 0],
+]
+
+
+def _norms(x: Any, g: Any) -> list[Any]:
+    """The norm of rows and of sums, and all their gradients."""
+    results = []
+    for name in ("layer_norm", "residual_layer_norm"):
+        rows = ag.Tensor(x, requires_grad=True)
+        weight, bias = (ag.Tensor(np.full(x.shape[-1], v, x.dtype), requires_grad=True) for v in (1.5, 0.25))
+        if name == "layer_norm":
+            y = ag.layer_norm(rows, weight, bias)
+        else:
+            y = ag.residual_layer_norm(rows, np.zeros_like(x), None, weight, bias)[1]
+        (y * g).sum().backward()
+        results += [y.data, rows.grad, weight.grad, bias.grad]
+    return results
+
+
+@needs_numba
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("scale", [1.0, 65536.0])
+def test_norms_of_rows_of_any_size(scale: float) -> None:
+    """Values whose squares, sums or products with the gradient are too large for float32: the reference's kinds."""
+    rng = np.random.default_rng(0)
+    pool = np.array([0, 1, -1, *(s * v for s in (1, -1) for v in (1e19, 1e30, 1.8e38, 3.4e38)), 1e-45], np.float32)
+    several = [rng.choice(pool, (3, int(rng.integers(2, 40)))) for _ in range(200)]
+    for x in [np.array([row], np.float32) for row in OVERFLOWING] + several:
+        g = (rng.standard_normal(x.shape) * scale).astype(np.float32)
+        with kernel_mode("reference"):
+            want = _norms(x, g)
+        for got, right in zip(_norms(x, g), want, strict=True):
+            np.testing.assert_array_equal(np.isnan(got), np.isnan(right), err_msg=str(x))

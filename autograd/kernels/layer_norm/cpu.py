@@ -146,8 +146,8 @@ def _add_group(group: Any, sums: Any) -> None:
 
 @jit
 def _projection(g: Any, x: Any, weight: Any, m: Any, r: Any, at: int) -> Any:
-    """The sum of h xhat over the row at ``at``, with r, which is infinite, in each term: inf - inf is NaN, as in the
-    reference, where inf times the difference is not."""
+    """The sum of h xhat over the row at ``at``, with r in each term, as in the reference: a sum of h (x - m) may be too
+    large for its dtype where this one is not, or make an infinity where terms of both signs make a NaN."""
     total = x.dtype.type(0)
     for j in range(weight.size):
         total += product(product(read(g, at + j), read(weight, j)), product(read(x, at + j) - m, r))
@@ -188,7 +188,9 @@ def _backward(
             first += h
             second += h * (read(x, at + j) - m)
         first *= inverse
-        second = second * (inverse * r) if np.isfinite(r) else _projection(g, x, weight, m, r, at) * inverse
+        second *= inverse * r
+        if not np.isfinite(second):
+            second = _projection(g, x, weight, m, r, at) * inverse
         for j in range(channels):
             xhat, gj = (read(x, at + j) - m) * r, read(g, at + j)
             write(group, j, read(group, j) + gj * xhat)
