@@ -13,10 +13,12 @@ from swinpy.nn import in_mode
 from swinpy.train.trainer import NonFiniteError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from swinpy.data import Batch, Loader
     from swinpy.models import SwinTransformer
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "EvaluationCutShort", "evaluate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +67,30 @@ class _Answers(NamedTuple):
     finite: np.ndarray[Any, Any]
 
 
-def evaluate(model: SwinTransformer, loader: Loader, max_errors: int = 16) -> Evaluation:
+class EvaluationCutShort(Exception):
+    """The session is to end."""
+
+
+def evaluate(
+    model: SwinTransformer, loader: Loader, max_errors: int = 16, over: Callable[[], bool] = lambda: False
+) -> Evaluation:
     """Run ``model`` in evaluation mode over every batch of ``loader``; each module's mode is put back afterwards.
 
+    Args:
+        model: as it is trained.
+        loader: of what is evaluated.
+        max_errors: how many of the surest wrong answers are listed.
+        over: asked before each batch.
+
     Raises:
+        EvaluationCutShort: once ``over`` is true.
         NonFiniteError: if a logit is NaN or infinite: the largest of such is no answer. The message counts the images.
     """
     kept = []
     with in_mode(model, training=False), ag.no_grad(), closing(loader.epoch(0)) as batches:
         for batch in batches:
+            if over():
+                raise EvaluationCutShort
             answers, outputs = _batch(model, batch)
             kept.append(answers)
     whole = _Answers(*(np.concatenate(column) for column in zip(*kept, strict=True)))

@@ -19,18 +19,18 @@ from swinpy.snapshots.lock import only_writer
 from swinpy.snapshots.plain_json import check_plain
 from swinpy.snapshots.store import SnapshotError, SnapshotStore, SnapshotWriteError, load_snapshot
 from swinpy.train import tasks
-from swinpy.train.evaluate import evaluate
+from swinpy.train.evaluate import EvaluationCutShort, evaluate
 from swinpy.train.memory import OutOfMemoryError, evaluation_advice, out_of_memory, training_advice
 from swinpy.train.options import FREE_ON_RESUME, UsageError, parse_options
 from swinpy.train.own import run_folder
 from swinpy.train.runlog import Progress, RunLog
 from swinpy.train.setup import Run, banner, build_run, options_dict
-from swinpy.train.signals import StopRequest
+from swinpy.train.signals import Stopped, StopRequest
 from swinpy.train.trainer import NonFiniteError, image_shares
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from swinpy.snapshots.store import Snapshot
@@ -79,6 +79,9 @@ def _main(argv: list[str], prog: str | None, command: str) -> int:
             options = parse_options(argv, prog)
             with out_of_memory():
                 return _run(options, command, stop)
+    except Stopped as stopped:
+        tell(str(stopped))
+        return stopped.code
     except DatasetMissing as error:
         fetches = options.dataset.startswith("cifar") and not options.dataset_download
         _fail(f"{error}\n{command} --dataset-download" if fetches else str(error))
@@ -176,7 +179,8 @@ class Session:
                     say(f"note: {note}")
                 snapshot = snapshot or self._resume()
             self._banner(snapshot)
-            return self._work(stop)
+            with stop.saving():
+                return self._work(stop)
 
     def _banner(self, snapshot: Snapshot | None) -> None:
         for line in banner(self.run, self.options, str(self.folder), str(snapshot.path) if snapshot else None):
@@ -310,13 +314,13 @@ class Session:
         trainer = self.run.trainer
         saved = trainer.position
         if self._evaluation_is_missing():
-            self._save(pin=self._evaluate(progress))
+            self._save(pin=self._evaluate(progress, stop))
         while trainer.position.step < total and not self._over(stop):
             self._steps(total, progress, stop)
             done = trainer.position.batch == 0
             best = False
             if self._evaluation_is_due() or trainer.position.step >= total:
-                best = self._evaluate(progress)
+                best = self._evaluate(progress, stop)
             if done or best:
                 self._save(pin=best)
                 saved = trainer.position
@@ -353,8 +357,10 @@ class Session:
         """Spent on the run in all sessions."""
         return self.seconds_before + time.perf_counter() - self.started
 
-    def _evaluate(self, progress: Progress) -> bool:
+    def _evaluate(self, progress: Progress, stop: StopRequest) -> bool:
         """Evaluate, log; whether it is the best so far.
+
+        Where the session is to end meanwhile, what was evaluated is dropped: one that resumes makes up for it.
 
         An evaluation that the run makes only because this session ends here is marked as partial and is never the
         best: a session that goes on would not have made it.
@@ -362,7 +368,9 @@ class Session:
         trainer = self.run.trainer
         epoch = trainer.position.epoch - (trainer.position.batch == 0)
         try:
-            self.result = self._evaluated()
+            self.result = self._evaluated(lambda: self._over(stop))
+        except EvaluationCutShort:
+            return False
         except OutOfMemoryError:
             self._save(pin=False)  # what was trained is not lost; a session that resumes makes up for the evaluation
             raise
@@ -416,12 +424,12 @@ class Session:
 
     # ---- the end
 
-    def _evaluated(self) -> Evaluation:
+    def _evaluated(self, over: Callable[[], bool]) -> Evaluation:
         with self.run.trainer.autocast(), out_of_memory(evaluation_advice(self.options)):
-            return evaluate(self.run.model, self.run.eval_loader)
+            return evaluate(self.run.model, self.run.eval_loader, over=over)
 
     def _evaluate_only(self) -> int:
-        result = self._evaluated()
+        result = self._evaluated(lambda: False)
         stamp = " (synthetic data)" if self.run.test.synthetic else ""
         say(f"test loss {result.loss:.4f}  {result.accuracy()}{stamp}")
         return 0

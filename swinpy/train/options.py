@@ -52,7 +52,8 @@ class _Parser(argparse.ArgumentParser):
 _LARGEST = 10**9
 _MOST_THREADS = 1024
 _LONGEST_MESSAGE = 300
-_LARGEST_FILE = 1 << 20  # bytes of a config file
+_LARGEST_FILE = 1 << 16  # bytes of a config file
+_MOST_DOTS = 64  # of a line of it: names of options have none, and a name of n parts takes n^2 time and memory
 
 
 def _whole(text: str) -> int:
@@ -322,8 +323,8 @@ _UNAUGMENTED = {"hflip": 0.0, "reprob": 0.0, "mixup": 0.0, "cutmix": 0.0, "mixup
 def _from_file(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Options of a TOML file, checked as on the command line."""
     try:
-        values = tomllib.loads(read_regular(Path(path), limit=_LARGEST_FILE).decode())
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, or an endless number
+        values = _parsed(read_regular(Path(path), limit=_LARGEST_FILE).decode())
+    except (OSError, ValueError) as error:
         got = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"--config: expected a readable TOML file; got {shown(path)}: {got}.") from None
     argv: list[str] = []
@@ -341,6 +342,21 @@ def _from_file(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
         else:
             argv.append(f"{action.option_strings[-1]}={_as_text(name, value, path)}")
     return {k: v for k, v in vars(parser.parse_args(argv)).items() if k in wanted}
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The values of a TOML text; a ValueError says what is wrong with it."""
+    dotted = next((i for i, line in enumerate(text.splitlines(), 1) if line.count(".") > _MOST_DOTS), None)
+    if dotted:
+        raise ValueError(f"more than {_MOST_DOTS} dots in line {dotted}; write one option a line")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("values within values, too deep; write one option a line") from None
+    except ValueError as error:
+        if "digits" not in str(error):  # int(), by which tomllib reads numbers, speaks to programmers
+            raise
+        raise ValueError("a number of thousands of digits; write a smaller one") from None
 
 
 def _as_text(name: str, value: Any, path: str) -> str:

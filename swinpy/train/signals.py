@@ -1,4 +1,7 @@
-"""Signals: the first one lets the step finish and the run save; a later one ends at once."""
+"""Signals: in training the first one lets the step finish and the run save, and a later one ends at once.
+
+Elsewhere there is nothing to save, and the first one ends the program.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from swinpy.console import hurry, notice
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["EXIT_CODES", "StopRequest"]
+__all__ = ["EXIT_CODES", "StopRequest", "Stopped"]
 
 # Exit code of each: 128 + number as shells expect; SIGUSR1 is a batch system's "save now, time is up", no failure.
 _CODES = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 0}
@@ -23,11 +28,24 @@ EXIT_CODES = {getattr(signal, name): code for name, code in _CODES.items() if ha
 _SAME_REQUEST = 1.0
 
 
-class StopRequest:
-    """While active, remembers the first SIGHUP, SIGINT, SIGTERM or SIGUSR1.
+class Stopped(BaseException):
+    """A signal came where nothing is to be saved.
 
-    A SIGINT or SIGTERM that comes a second later, or after that, ends the process at once. A SIGHUP that the process
-    was started to ignore (``nohup``) stays ignored. Only the main thread can be told; elsewhere nothing is remembered.
+    Attributes:
+        code: the exit code asked for.
+    """
+
+    def __init__(self, name: str, code: int) -> None:
+        super().__init__(f"{name}: stopped; there is nothing to save")
+        self.code = code
+
+
+class StopRequest:
+    """While active, takes SIGHUP, SIGINT, SIGTERM and SIGUSR1: each raises :class:`Stopped`.
+
+    Within :meth:`saving` the first one is remembered instead, and a SIGINT or SIGTERM that comes a second later, or
+    after that, ends the process at once. A signal that the process was started to ignore (``nohup``, a shell's
+    background) stays ignored. Only the main thread can be told; elsewhere nothing is taken.
 
     Attributes:
         code: the exit code asked for, or None.
@@ -38,6 +56,7 @@ class StopRequest:
         self.code: int | None = None
         self.name = ""
         self._asked = 0.0
+        self._saves = False
         self._before: dict[signal.Signals, object] = {}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -45,14 +64,25 @@ class StopRequest:
         if self.code is None:
             self.code, self.name, self._asked = EXIT_CODES[kind], kind.name, time.monotonic()
             hurry()
+            if not self._saves:
+                raise Stopped(self.name, self.code)
             notice(f"\n{self.name}: finishing the step, then saving; SIGINT or SIGTERM once more to end at once")
         elif kind in (signal.SIGINT, signal.SIGTERM) and time.monotonic() - self._asked >= _SAME_REQUEST:
             os._exit(EXIT_CODES[kind])
 
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """A block of work that looks at ``code`` often, and then saves and ends."""
+        self._saves = True
+        try:
+            yield
+        finally:
+            self._saves = False
+
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:
-                if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:
+                if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._on_signal)
         return self
 

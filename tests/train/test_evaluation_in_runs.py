@@ -65,7 +65,7 @@ def test_an_evaluation_needs_no_more_memory_than_a_training_step(extra: str) -> 
 def test_memory_that_is_full_in_the_evaluation(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     """The epoch is saved, the advice can be followed, and the resumed run is the one that had memory."""
 
-    def full(*_: Any) -> Any:
+    def full(*_: Any, **options: Any) -> Any:
         raise MemoryError("Unable to allocate 9 GiB")
 
     assert _call(tmp_path, "whole", "--epochs", 2) == 0
@@ -96,7 +96,7 @@ def test_memory_that_is_full_in_the_evaluation(tmp_path: Path, capsys: Any, monk
     ],
 )
 def test_the_advice_for_a_training_step(given: str, advice: str, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    def full(*_: Any) -> Any:
+    def full(*_: Any, **options: Any) -> Any:
         raise MemoryError
 
     monkeypatch.setattr("swinpy.train.trainer.Trainer.loss", full)
@@ -105,7 +105,7 @@ def test_the_advice_for_a_training_step(given: str, advice: str, tmp_path: Path,
 
 
 def test_memory_that_is_full_before_anything_runs(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    def full(*_: Any) -> Any:
+    def full(*_: Any, **options: Any) -> Any:
         raise MemoryError
 
     monkeypatch.setattr(program, "build_run", full)
@@ -122,9 +122,9 @@ def test_nan_has_exit_code_2_and_is_not_saved(tmp_path: Path, capsys: Any, monke
     assert _call(tmp_path, "run", "--max-steps", 2) == 0
     capsys.readouterr()
 
-    def diverged(model: Any, loader: Any) -> Any:
+    def diverged(model: Any, loader: Any, **options: Any) -> Any:
         model.head.bias.assign_(np.full(10, np.nan, np.float32))
-        return evaluate(model, loader)
+        return evaluate(model, loader, **options)
 
     monkeypatch.setattr(program, "evaluate", diverged)
     assert _call(tmp_path, "run", "--eval", "--resume") == 2

@@ -3,6 +3,8 @@
 import os
 import shlex
 import threading
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -33,11 +35,30 @@ def test_every_option_takes_a_wild_value_or_refuses_it_in_one_short_message(flag
     assert all("\n" not in message and len(message) < 400 for message in messages), messages
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "epochs = " + "9" * 5000, "epochs = 0x" + "f" * 9000])
-def test_wild_config_files(text, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "[" * 5000, "values within values, too deep"),
+        ("epochs = " + "9" * 5000, "a number of thousands of digits"),
+        ("epochs = 0x" + "f" * 9000, "expected"),
+        ("a." * 32_000 + "b = 1", "more than 64 dots in line 1"),
+        ("epochs = 1\n[" + "a." * 20_000 + "b]", "more than 64 dots in line 2"),
+        ("a = {" + "a." * 20_000 + "b = 1}", "more than 64 dots in line 1"),
+        ("# words\n" * 20_000, "160000 bytes where at most 65536 are allowed"),
+        ("\n".join("a." * 60 + f"b{i} = {i}" for i in range(500)), "expected option names"),
+    ],
+)
+def test_wild_config_files(text, said, tmp_path, capsys):
     (tmp_path / "c.toml").write_text(text)
+    tracemalloc.start()
+    start = time.thread_time()
     assert main(["-c", str(tmp_path / "c.toml")], prog="x") == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert time.thread_time() - start < 5
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert said in err
 
 
 @pytest.mark.parametrize("experiment", ["..", ".", "", "a/b", "a\0b", os.fsdecode(b"caf\xe9")])

@@ -16,9 +16,11 @@ import pytest
 
 from swinpy import console
 from swinpy.snapshots.store import SnapshotStore
+from swinpy.train import main as program
+from swinpy.train.evaluate import evaluate
 from swinpy.train.main import main
 from swinpy.train.runlog import RunLog
-from swinpy.train.signals import StopRequest
+from swinpy.train.signals import EXIT_CODES, StopRequest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
 
@@ -137,6 +139,81 @@ def test_a_signal_saves_whatever_the_streams_are(kind, name, code, streams, tmp_
     assert _saved(tmp_path) == 2
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+@pytest.mark.parametrize("where", ["options", "data", "--eval", "--check", "--throughput"])
+def test_where_nothing_is_to_be_saved_a_signal_ends_at_once(where, name, tmp_path, monkeypatch, capsys):
+    before = {kind: signal.getsignal(kind) for kind in EXIT_CODES}
+    reached = []
+
+    def hang(*args, **options):
+        reached.append(where)
+        os.kill(os.getpid(), getattr(signal, name))
+        time.sleep(60)
+
+    place = {
+        "options": (program, "parse_options"),
+        "data": (program, "build_run"),
+        "--eval": (program, "evaluate"),
+        "--check": (program.tasks, "check"),
+        "--throughput": (program.tasks, "throughput"),
+    }[where]
+    monkeypatch.setattr(*place, hang)
+    options = [where] if where.startswith("--") else []
+    start = time.monotonic()
+    if where == "--eval":
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, evaluate)
+            assert main([*SMALL, "--output", str(tmp_path)], prog="x") == 0
+        options.append("--resume")
+        capsys.readouterr()
+    assert main([*SMALL, *options, "--output", str(tmp_path)], prog="x") == EXIT_CODES[getattr(signal, name)]
+    assert reached == [where]
+    assert time.monotonic() - start < 50
+    assert capsys.readouterr().err.endswith(f"{name}: stopped; there is nothing to save\n")
+    assert {kind: signal.getsignal(kind) for kind in EXIT_CODES} == before
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_during_an_evaluation_saves_what_was_trained(name, tmp_path, monkeypatch):
+    """At the end of the first epoch, after one batch of the evaluation; what resumes makes up for the evaluation."""
+    run = [*SMALL, "--output", str(tmp_path)]
+    assert main([*run[:-1], str(tmp_path / "whole")], prog="x") == 0
+    asked = []
+
+    def signalled(model, loader, over):
+        def ask():
+            asked.append(over())
+            if len(asked) == 2:
+                os.kill(os.getpid(), getattr(signal, name))
+            return over()
+
+        return evaluate(model, loader, over=ask)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "evaluate", signalled)
+        assert main(run, prog="x") == EXIT_CODES[getattr(signal, name)]
+    assert len(asked) == 2
+    assert _saved(tmp_path) == 4
+    assert main([*run, "--resume", "auto"], prog="x") == 0
+    logs = [(folder / "run" / "metrics.jsonl").read_text().splitlines() for folder in (tmp_path, tmp_path / "whole")]
+    what = ("kind", "step", "loss", "grad_norm", "eval_loss", "eval_top1", "train_loss", "partial")
+    got, want = ([[json.loads(line).get(name) for name in what] for line in log] for log in logs)
+    assert got == want
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_is_ignored_from_the_start_stays_so(number):
+    """As in a shell's background, or under nohup."""
+    kind = getattr(signal, number)
+    before = signal.signal(kind, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), kind)
+            assert stop.code is None
+    finally:
+        signal.signal(kind, before)
+
+
 def test_a_signal_during_a_write_that_nobody_takes(streams, tmp_path, monkeypatch):
     """A reader that has stopped holds the run up in the middle of a line; a signal frees it, and it is saved."""
     monkeypatch.setattr(console, "_PATIENCE", 0.5)
@@ -206,21 +283,11 @@ def test_closed_descriptors_are_not_given_to_files(tmp_path):
     assert (tmp_path / "f").read_bytes() == b""
 
 
-def test_nohup_is_respected():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with StopRequest() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert stop.code is None
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def test_one_request_of_several_signals_is_one(monkeypatch):
     """As timeout(1) and shells send them; a later SIGINT or SIGTERM ends at once, a later SIGHUP does not."""
     ended = []
     monkeypatch.setattr("swinpy.train.signals.os._exit", ended.append)
-    with StopRequest() as stop:
+    with StopRequest() as stop, stop.saving():
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.raise_signal(number)
         assert (stop.code, stop.name, ended) == (143, "SIGTERM", [])
