@@ -13,7 +13,6 @@ from swinpy.detection.masks import MaskTargetRule, Window, mask_targets, paste_m
 from swinpy.detection.nms import grouped_nms, nms, top_k
 from swinpy.detection.rpn import RPN, Predicted, ProposalRule, Proposals, RPNLossRule
 from swinpy.detection.sample import Draw, Sampled, SampleRule, choose, sample
-from swinpy.detection.targets import check_targets
 
 __all__ = [
     "FPN",
@@ -43,7 +42,6 @@ __all__ = [
     "box_area",
     "box_giou",
     "box_iou",
-    "check_targets",
     "choose",
     "clip_boxes",
     "grouped_nms",

@@ -11,10 +11,11 @@ from support.implementations import IMPLEMENTATIONS, using
 from support.rows.detection import roi_align_reference
 
 import autograd as ag
-from swinpy.detection import MaskTargetRule, Window, check_targets, mask_targets, paste_masks
+from swinpy.detection import MaskTargetRule, Window, mask_targets, paste_masks
 from swinpy.detection import masks as module
 from swinpy.kernels.paste import sample_windows
 from swinpy.ops import pool_levels, roi_align
+from swinpy.targets import check_targets
 
 every_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 every_image = pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
@@ -248,6 +249,13 @@ def test_bad_targets(change: dict, words: str) -> None:
     given_ = {"boxes": BOXES, "labels": LABELS, "masks": MASKS, **change}
     with pytest.raises(ValueError, match=rf"^targets of image 17: expected .*{words}"):
         check_targets(given_["boxes"], given_["labels"], (30, 20), 5, masks=given_["masks"], image=17)
+
+
+def test_how_far_a_box_may_reach_over_the_image() -> None:
+    over = np.array([[1, 1, 20.5, 9.0]]), np.array([0]), (30, 20), 1
+    check_targets(*over, image=0)
+    with pytest.raises(ValueError, match="inside the image of 30 x 20"):
+        check_targets(*over, image=0, slack=0)
 
 
 @every_image

@@ -9,7 +9,6 @@ from swinpy.data.detection.loader import DetectionBatch, DetectionLoader, Detect
 from swinpy.data.detection.many_scenes import ManyScenes, generate_many, load_many_scenes
 from swinpy.data.detection.resize import ResizeRule, resized_size
 from swinpy.data.detection.rle import Rle
-from swinpy.data.detection.targets import check_targets
 from swinpy.data.detection.write import outline, write_ade, write_coco
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "Sample",
     "as_rle",
     "as_xywh",
-    "check_targets",
     "collate",
     "dataset_of",
     "generate_many",

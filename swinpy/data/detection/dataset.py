@@ -10,9 +10,9 @@ import numpy as np
 
 from swinpy.data.detection.annotations import Annotations, as_rle, as_xywh
 from swinpy.data.detection.rle import Rle
-from swinpy.data.detection.targets import check_targets
 from swinpy.data.errors import DatasetCorrupt
 from swinpy.data.folder.decode import open_image, to_bytes
+from swinpy.targets import check_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,6 +217,20 @@ class DetectionDataset:
         return replace(self.take(kept), notes=(*self.notes, note))
 
 
+def _objects(
+    index: int, image: NDArray[np.uint8], target: dict[str, Any], classes: int, with_masks: bool
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+    """Checked boxes, labels and masks of one image."""
+    boxes, labels = np.asarray(target["boxes"]), np.asarray(target["labels"])
+    boxes = boxes.astype(np.float64) if boxes.dtype.kind in "iu" else boxes
+    masks = np.asarray(target["masks"]) if with_masks else None
+    try:
+        check_targets(boxes, labels, (image.shape[1], image.shape[2]), classes, masks=masks, image=index, slack=0)
+    except ValueError as error:
+        raise DatasetCorrupt(str(error)) from None
+    return boxes, labels, masks
+
+
 def dataset_of(
     images: Sequence[NDArray[np.uint8]],
     targets: Sequence[dict[str, Any]],
@@ -242,15 +256,13 @@ def dataset_of(
         source: where they came from.
 
     Raises:
-        DatasetCorrupt: for what :func:`swinpy.data.detection.check_targets` refuses.
+        DatasetCorrupt: for what :func:`swinpy.targets.check_targets` refuses.
     """
     with_masks = any("masks" in target for target in targets)
     parts: dict[str, list[Any]] = {n: [] for n in ("image", "label", "box", "area", "crowd")}
     segmentation: list[Rle | None] = []
     for index, (image, target) in enumerate(zip(images, targets, strict=True)):
-        size, boxes, labels = image.shape[1:], np.asarray(target["boxes"]), np.asarray(target["labels"])
-        masks = np.asarray(target["masks"]) if with_masks else None
-        check_targets(index, (size[0], size[1]), len(class_names), boxes, labels, masks)
+        boxes, labels, masks = _objects(index, image, target, len(class_names), with_masks)
         box = as_xywh(boxes)
         found = [None] * len(labels) if masks is None else [Rle.encode(mask) for mask in masks]
         segmentation += found

@@ -11,22 +11,27 @@ if TYPE_CHECKING:
 
 __all__ = ["check_targets"]
 
-_SLACK = 1.0  # pixels over the border: annotations are rounded, and sides that were rounded are scaled
-
 
 def check_targets(
-    boxes: Array, labels: Array, size: tuple[int, int], classes: int, *, masks: Array | None = None, image: int | str
+    boxes: Array,
+    labels: Array,
+    size: tuple[int, int],
+    classes: int,
+    *,
+    masks: Array | None = None,
+    image: int | str,
+    slack: float = 1.0,
 ) -> None:
     """Refuse objects that would train a detector to NaN, or to nothing.
 
     Args:
-        boxes: (G, 4) floats as x0, y0, x1, y1 in pixels, on the host; G may be 0. A box may reach over the image by up
-            to a pixel.
+        boxes: (G, 4) floats as x0, y0, x1, y1 in pixels, on the host; G may be 0.
         labels: (G,) integers from 0 to ``classes`` - 1.
         size: (height, width) of the image.
         classes: how many, background not counted.
         masks: (G, height, width) or None.
         image: its index or name, for the message.
+        slack: pixels that a box may reach over the image: annotations are rounded, and rounded sides are scaled.
 
     Raises:
         ValueError: naming the image, the object and the value.
@@ -48,7 +53,7 @@ def check_targets(
     checks = (
         (~np.isfinite(boxes), "finite boxes"),
         ((boxes[:, :2] >= boxes[:, 2:]), "boxes with x0 < x1 and y0 < y1 (leave out an object without area)"),
-        ((boxes < -_SLACK) | (boxes > limits + _SLACK), f"boxes inside the image of {height} x {width}"),
+        ((boxes < -slack) | (boxes > limits + slack), f"boxes inside the image of {height} x {width}"),
     )
     for bad, expected in checks:
         if bad.any():
