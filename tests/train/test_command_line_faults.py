@@ -48,7 +48,7 @@ def test_one_task_at_a_time(tasks, capsys):
 def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch):
     """A ValueError is the user's only where it speaks of what the user gave."""
 
-    def bug(*_):
+    def bug(*_, **options):
         raise ValueError("operands could not be broadcast together")
 
     monkeypatch.setattr("swinpy.train.main.evaluate", bug)

@@ -61,7 +61,7 @@ def test_training(options: str, code: int, before: dict[str, Any], tmp_path: Any
 
 def test_after_a_bug_too(before: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("swinpy.train.main.evaluate", lambda *_: 1 / 0)
+        patch.setattr("swinpy.train.main.evaluate", lambda *_, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             main([*shlex.split(SMALL), "--output", str(tmp_path)], prog="x")
     assert _process() == before
