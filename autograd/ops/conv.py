@@ -105,6 +105,21 @@ def _conv_vjp(ctx: Ctx, g: Array) -> tuple[Array | None, Array | None, Array | N
 _conv2d = Primitive("conv2d", _conv_forward, _conv_vjp, autocast="low", fresh=True)
 
 
+def _operands(
+    op: str, x: TensorLike, weight: TensorLike, bias: TensorLike | None, layout: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Map, weight in the given layout, and bias as tensors, if their shapes fit."""
+    maps = x if isinstance(x, Tensor) else Tensor(x)
+    kernel = weight if isinstance(weight, Tensor) else Tensor(weight)
+    inputs, outputs = (1, 0) if layout.startswith("(O") else (0, 1)
+    if kernel.ndim != 4 or maps.ndim != 4 or kernel.shape[inputs] != maps.shape[1] or 0 in kernel.shape[2:]:
+        raise ValueError(f"{op}: expected x (B, C, H, W) and weight {layout}; got {maps.shape}, {kernel.shape}.")
+    shift = bias if bias is None or isinstance(bias, Tensor) else Tensor(bias)
+    if shift is not None and shift.shape != (kernel.shape[outputs],):
+        raise ValueError(f"{op}: expected bias {(kernel.shape[outputs],)}; got {shift.shape}.")
+    return maps, kernel, shift
+
+
 def conv2d(
     x: TensorLike,
     weight: TensorLike,
@@ -127,14 +142,8 @@ def conv2d(
     Raises:
         ValueError: for shapes that do not fit, or a kernel larger than the padded map.
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
-    weight = weight if isinstance(weight, Tensor) else Tensor(weight)
+    x, weight, bias = _operands("conv2d", x, weight, bias, "(O, C, kh, kw)")
     strides, pads = as_pair("conv2d", "stride", stride, 1), as_pair("conv2d", "padding", padding, 0)
-    if weight.ndim != 4 or x.ndim != 4 or weight.shape[1] != x.shape[1] or 0 in weight.shape[2:]:
-        raise ValueError(f"conv2d: expected x (B, C, H, W) and weight (O, C, kh, kw); got {x.shape}, {weight.shape}.")
-    bias = bias if bias is None or isinstance(bias, Tensor) else Tensor(bias)
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"conv2d: expected bias {weight.shape[:1]}; got {bias.shape}.")
     _check_map("conv2d", x, (weight.shape[2], weight.shape[3]), pads)
     return _conv2d(x, weight, bias, stride=strides, padding=pads)
 
@@ -211,16 +220,8 @@ def conv_transpose2d(
     Raises:
         ValueError: for shapes that do not fit, or padding that leaves nothing.
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
-    weight = weight if isinstance(weight, Tensor) else Tensor(weight)
+    x, weight, bias = _operands("conv_transpose2d", x, weight, bias, "(C, O, kh, kw)")
     strides, pads = as_pair("conv_transpose2d", "stride", stride, 1), as_pair("conv_transpose2d", "padding", padding, 0)
-    if weight.ndim != 4 or x.ndim != 4 or weight.shape[0] != x.shape[1] or 0 in weight.shape[2:]:
-        raise ValueError(
-            f"conv_transpose2d: expected x (B, C, H, W) and weight (C, O, kh, kw); got {x.shape}, {weight.shape}."
-        )
-    bias = bias if bias is None or isinstance(bias, Tensor) else Tensor(bias)
-    if bias is not None and bias.shape != weight.shape[1:2]:
-        raise ValueError(f"conv_transpose2d: expected bias {weight.shape[1:2]}; got {bias.shape}.")
     sizes = zip(x.shape[2:], weight.shape[2:], strides, pads, strict=True)
     if 0 in x.shape[2:] or any((n - 1) * s - 2 * p + k < 1 for n, k, s, p in sizes):
         raise ValueError(
